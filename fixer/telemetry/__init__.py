@@ -1,0 +1,1 @@
+"""What is told: events of the datapath as ECS log lines."""
