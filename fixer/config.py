@@ -1,0 +1,236 @@
+"""``fixer.toml`` to frozen, typed settings.
+
+Everything is checked before anything is changed: an unknown key, a wrong type or a value out of range ends the command
+with one line that names the file, the key, what was found and what is allowed (:class:`ConfigWrong`, exit code 78).
+What is allowed is said once, in the ``description`` of each type below; errors quote it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from fixer.errors import ConfigWrong, FileUnreadable
+
+DEFAULT_PATH = Path("/etc/fixer/fixer.toml")
+"""Read if it is there and no other file is named."""
+
+VNI_MAX = (1 << 24) - 1
+"""A VNI has 24 bits (RFC 7348 section 5)."""
+
+Switch = Annotated[bool, Meta(description="true or false")]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Ports = Annotated[
+    tuple[Port, ...],
+    # 15 is what one `-m multiport` rule holds.
+    Meta(min_length=1, max_length=15, description="a list of 1 to 15 UDP ports, each 1 to 65535"),
+]
+VniNumber = Annotated[int, Meta(ge=0, le=VNI_MAX)]
+VniRange = Annotated[str, Meta(pattern=r"^[0-9]{1,8}-[0-9]{1,8}$")]
+Vnis = Annotated[
+    tuple[VniNumber | VniRange, ...],
+    Meta(description='a list of VNIs (0 to 16777215) and ranges of them, as in [4097, "8192-8200"]'),
+]
+Stale = Annotated[
+    Literal["explained", "inner-verifies", "off"], Meta(description='"explained", "inner-verifies" or "off"')
+]
+Mend = Annotated[Literal["repair", "pass", "drop"], Meta(description='"repair", "pass" or "drop"')]
+Unmendable = Annotated[
+    Literal["pass", "drop"],
+    Meta(description='"pass" or "drop" (never "repair": nothing vouches for what such a packet carries)'),
+]
+QueueNumber = Annotated[int, Meta(ge=0, le=65535, description="a whole number, 0 to 65535")]
+QueueLength = Annotated[int, Meta(ge=1, le=1_048_576, description="a number of packets, 1 to 1048576")]
+# SO_RCVBUFFORCE doubles the value, into a signed 32-bit integer.
+BufferBytes = Annotated[int, Meta(ge=65_536, le=1_073_741_823, description="a number of bytes, 65536 to 1073741823")]
+Rate = Annotated[int, Meta(ge=0, le=1000, description="events a second, 0 to 1000")]
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every table of the file has in common."""
+
+
+class Vxlan(_Table, frozen=True):
+    """``[vxlan]``: which packets are VXLAN, and which VNIs are known to be ours."""
+
+    ports: Ports = (4789, 8472, 6784)
+    vnis: Vnis = ()
+
+    def __post_init__(self) -> None:
+        for first, last in self.vni_ranges():
+            if first > last:
+                raise ValueError(f'vnis: the range "{first}-{last}" runs backwards; the smaller VNI comes first')
+            if last > VNI_MAX:
+                raise ValueError(f'vnis: the range "{first}-{last}" ends beyond the largest VNI, {VNI_MAX}')
+
+    def vni_ranges(self) -> list[tuple[int, int]]:
+        """The VNIs as inclusive (first, last) pairs; a single VNI is a range of one."""
+        ranges = []
+        for vni in self.vnis:
+            first, _, last = str(vni).partition("-")
+            ranges.append((int(first), int(last or first)))
+        return ranges
+
+
+class Policy(_Table, frozen=True):
+    """``[policy]``: what to do with a packet of each diagnosis."""
+
+    stale: Stale = "explained"
+    inner_unfinished: Mend = "repair"
+    outer_unfinished: Mend = "repair"
+    both_unfinished: Mend = "repair"
+    outer_stale: Mend = "repair"
+    stale_unfinished: Mend = "repair"
+    outer_wrong: Unmendable = "pass"
+    corrupt: Unmendable = "drop"
+
+    def actions(self) -> dict[str, str]:
+        """Diagnosis name (lower case) to ``repair``, ``pass`` or ``drop``."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if name != "stale"}
+
+
+class Queue(_Table, frozen=True):
+    """``[queue]``: the kernel's queue."""
+
+    number: QueueNumber = 0
+    length: QueueLength = 4096
+    receive_buffer: BufferBytes = 33_554_432
+    fail_open: Switch = True
+
+
+class Log(_Table, frozen=True):
+    """``[log]``: how much is told."""
+
+    per_second: Rate = 5
+
+
+class Settings(_Table, frozen=True):
+    """The whole file, with every default filled in."""
+
+    plain: Switch = False
+    monitor: Switch = False
+    vxlan: Vxlan = field(default_factory=Vxlan)
+    policy: Policy = field(default_factory=Policy)
+    queue: Queue = field(default_factory=Queue)
+    log: Log = field(default_factory=Log)
+
+    def datapath(self) -> dict[str, Any]:
+        """The keyword arguments of :class:`fixer.datapath.pipeline.Pipeline`."""
+        return {
+            "ports": list(self.vxlan.ports),
+            "vnis": self.vxlan.vni_ranges(),
+            "plain": self.plain,
+            "monitor": self.monitor,
+            "stale": self.policy.stale,
+            "actions": self.policy.actions(),
+            "events_per_second": self.log.per_second,
+        }
+
+    def overridden(self, *, queue: int | None = None, plain: bool = False, monitor: bool = False) -> Settings:
+        """These settings with what the command line asks for on top; a flag that was not given changes nothing."""
+        number = self.queue.number if queue is None else queue
+        return msgspec.structs.replace(
+            self,
+            plain=self.plain or plain,
+            monitor=self.monitor or monitor,
+            queue=msgspec.structs.replace(self.queue, number=number),
+        )
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read and check a configuration file; without a path, ``/etc/fixer/fixer.toml`` if there is one, else the defaults.
+
+    Raises :class:`FileUnreadable` (missing, a directory, no permission) or :class:`ConfigWrong` (everything else).
+    """
+    source = path or DEFAULT_PATH
+    try:
+        text = source.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None:
+            return Settings()
+        raise FileUnreadable(f"{source}: no such file; name the configuration with --config FILE") from None
+    except UnicodeDecodeError as error:
+        raise ConfigWrong(f"{source}: not UTF-8 text (byte {error.start}); a TOML file must be") from None
+    except OSError as error:
+        raise FileUnreadable(f"{source}: cannot be read: {error.strerror}") from None
+    return parse(text, str(source))
+
+
+def parse(text: str, source: str) -> Settings:
+    """Check the TOML text of one file; ``source`` is what errors call it. Raises :class:`ConfigWrong`."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigWrong(f"{source}: not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigWrong(f"{source}: not a configuration: nested too deeply") from None
+    _refuse_unknown_keys(document, Settings, "", source)
+    try:
+        return msgspec.convert(document, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigWrong(f"{source}: {_explained(error, document)}") from None
+
+
+def _refuse_unknown_keys(table: dict[str, Any], known: type[Struct], prefix: str, source: str) -> None:
+    """msgspec refuses them too, but neither names the nearest key nor says what there is."""
+    allowed = {each.name: each.type for each in msgspec.structs.fields(known)}
+    for key, value in table.items():
+        if key not in allowed:
+            shown = key if re.fullmatch(r"[\w-]+", key) else json.dumps(key)
+            raise ConfigWrong(f"{source}: unknown key {prefix}{shown}; {_nearest(key, prefix, list(allowed))}")
+        if isinstance(value, dict) and _is_table(allowed[key]):
+            _refuse_unknown_keys(value, allowed[key], f"{prefix}{key}.", source)
+
+
+def _nearest(key: str, prefix: str, here: list[str]) -> str:
+    """What the writer probably meant: a near miss in this table or in another one, or else all there is here."""
+    elsewhere = {name.rpartition(".")[2]: name for name in keys()}
+    for candidates in ({name: prefix + name for name in here}, elsewhere):
+        if near := difflib.get_close_matches(key.lower().replace("-", "_"), candidates, n=1):
+            return f"did you mean {candidates[near[0]]}?"
+    return f"allowed here: {', '.join(here)}"
+
+
+def keys(table: type[Struct] = Settings, prefix: str = "") -> list[str]:
+    """Every key there is, dotted: ``plain``, ``vxlan.ports``, ..."""
+    found = []
+    for each in msgspec.structs.fields(table):
+        found += keys(each.type, f"{prefix}{each.name}.") if _is_table(each.type) else [prefix + each.name]
+    return found
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+def _explained(error: msgspec.ValidationError, document: dict[str, Any]) -> str:
+    """msgspec's message (``... - at `$.vxlan.ports[1]```) as a line for the person who wrote the file."""
+    path = str(error).partition(" - at `$.")[2].rstrip("`")
+    if isinstance(error.__cause__, ValueError):  # raised by a __post_init__ above, which says everything itself
+        return f"{path}.{error.__cause__}"
+    found: Any = document
+    kind: Any = Settings
+    for step in re.findall(r"\w+", path):
+        if isinstance(found, list):
+            found = found[int(step)]
+        else:
+            found = found[step]
+            kind = next(each.type for each in msgspec.structs.fields(kind) if each.name == step)
+    allowed = f"a table, [{path}]" if _is_table(kind) else kind.__metadata__[0].description
+    return f"{path} = {_shown(found)} is not allowed; allowed: {allowed}"
+
+
+def _shown(value: Any) -> str:
+    """A value as TOML writes it, cut to what fits a line."""
+    if isinstance(value, bool | str | list | int | float):
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    else:
+        text = "a table" if isinstance(value, dict) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

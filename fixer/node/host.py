@@ -1,0 +1,161 @@
+"""The host: the only module that runs a command or reads ``/proc`` and ``/sys``.
+
+Everything else asks a :class:`Host`, so that tests can hand in one of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from fixer.errors import FixerError, NotPermitted, ProgramMissing, SystemRefused
+
+CAP_NET_ADMIN = 12
+"""linux/capability.h"""
+
+NET = "/proc/thread-self/net"
+"""The network namespace's files as *this thread* sees them: ``/proc/net`` belongs to the process's first thread."""
+
+# A login shell of an ordinary user, cron and some containers leave the sbin directories out.
+_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+_PACKAGES = {"ethtool": "ethtool", "ip": "iproute2", "ip6tables": "iptables", "iptables": "iptables"}
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"LC_ALL": "C", "PATH": _PATH}
+
+
+class Completed(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Owner(NamedTuple):
+    """A process that holds a socket."""
+
+    pid: int
+    name: str
+
+
+class Host:
+    """The machine fixer runs on, in the network namespace of the calling thread."""
+
+    def run(self, argv: Sequence[str], input: str | None = None) -> Completed:  # noqa: A002 (subprocess's own word)
+        """Run a command to its end; ``input`` goes to its stdin. A failing command is a status, not an exception.
+
+        Raises :class:`ProgramMissing` if there is no such command.
+        """
+        # Messages are matched and shown, so they must come in one language.
+        done = subprocess.run(  # noqa: PLW1510
+            [self._path_of(argv[0]), *argv[1:]],
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=_environment(),
+        )
+        return Completed(done.returncode, done.stdout, done.stderr)
+
+    def start(self, argv: Sequence[str], stdout: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Start a command that runs beside us; the caller ends it and reads what it says on ``stdout``.
+
+        Raises :class:`ProgramMissing` if there is no such command.
+        """
+        return subprocess.Popen(
+            [self._path_of(argv[0]), *argv[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            text=True,
+            errors="replace",
+            env=_environment(),
+        )
+
+    def _path_of(self, program: str) -> str:
+        path = self.which(program)
+        if path is None:
+            package = _PACKAGES.get(program.partition("-")[0], program)
+            raise ProgramMissing(f"{program} is not installed; on Debian and Ubuntu: apt-get install {package}")
+        return path
+
+    def which(self, program: str) -> str | None:
+        """The path of a command, the sbin directories included; None if it is not installed."""
+        return shutil.which(program, path=_PATH)
+
+    def read(self, path: str) -> str | None:
+        """The text of a file, None if there is none. Raises :class:`NotPermitted` or :class:`SystemRefused`."""
+        try:
+            return Path(path).read_text(encoding="utf-8", errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except PermissionError:
+            raise NotPermitted(f"{path} cannot be read: run this as root") from None
+        except OSError as error:
+            raise SystemRefused(f"{path} cannot be read: {error.strerror}") from None
+
+    def exists(self, path: str) -> bool:
+        return Path(path).exists()
+
+    def geteuid(self) -> int:
+        return os.geteuid()
+
+    def has_net_admin(self) -> bool:
+        """Whether CAP_NET_ADMIN is effective, which root in a container may lack and a service user may have."""
+        for line in (self.read("/proc/thread-self/status") or "").splitlines():
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> CAP_NET_ADMIN & 1)
+        return False
+
+    def netns_inode(self) -> int:
+        """The inode of the thread's network namespace: its name for as long as it lives."""
+        return Path("/proc/thread-self/ns/net").stat().st_ino
+
+    def enter_netns(self, name: str | None = None, pid: int | None = None) -> None:
+        """Move this thread, and the commands it runs, into a network namespace.
+
+        ``name`` is one of ``ip netns list``, or a path such as ``/run/docker/netns/1-abc``; ``pid`` a process inside.
+        Raises :class:`FixerError` (no such namespace or process), :class:`NotPermitted` or :class:`SystemRefused`.
+        """
+        if pid is not None:
+            path, missing = Path(f"/proc/{pid}/ns/net"), f"there is no process {pid}"
+        else:
+            # Path() with an absolute second part is that part.
+            path, missing = Path("/run/netns", str(name)), f"there is no network namespace {name}; see: ip netns list"
+        try:
+            namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise FixerError(missing) from None
+        except PermissionError:
+            raise NotPermitted(f"{path} cannot be opened: entering a network namespace needs root") from None
+        except OSError as error:
+            raise SystemRefused(f"{path} cannot be opened: {error.strerror}") from None
+        from pyroute2 import netns  # a quarter of a second that only --netns and --pid have to pay
+
+        try:
+            netns.setns(namespace)
+        except PermissionError:
+            raise NotPermitted(f"{path} cannot be entered: root (CAP_SYS_ADMIN) is needed") from None
+        except OSError as error:
+            raise SystemRefused(f"{path} cannot be entered ({os.strerror(error.errno)}): is it a namespace?") from None
+        finally:
+            os.close(namespace)
+
+    def socket_owner(self, inode: int) -> Owner | None:
+        """The process that holds the socket with this inode; None if it cannot be seen from here."""
+        wanted = f"socket:[{inode}]"
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit():
+                continue
+            try:
+                if any(os.readlink(descriptor) == wanted for descriptor in (process / "fd").iterdir()):
+                    return Owner(int(process.name), (process / "comm").read_text().strip())
+            except OSError:  # it has just ended, or is somebody else's
+                continue
+        return None
