@@ -29,6 +29,11 @@ def _environment() -> dict[str, str]:
     return os.environ | {"LC_ALL": "C", "PATH": _PATH}
 
 
+def _environment() -> dict[str, str]:
+    # What commands say is matched and shown, so it must come in one language.
+    return os.environ | {"LC_ALL": "C.UTF-8", "PATH": _PATH}
+
+
 class Completed(NamedTuple):
     """What a command left behind."""
 
