@@ -145,7 +145,7 @@ class Settings(_Table, frozen=True):
 
 
 def load(path: Path | None = None) -> Settings:
-    """Read and check a configuration file; without a path, ``/etc/fixer/fixer.toml`` if there is one, else the defaults.
+    """Read and check a configuration file; without a path, ``/etc/fixer/fixer.toml`` if there, else the defaults.
 
     Raises :class:`FileUnreadable` (missing, a directory, no permission) or :class:`ConfigWrong` (everything else).
     """

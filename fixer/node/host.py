@@ -25,15 +25,6 @@ _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 _PACKAGES = {"ethtool": "ethtool", "ip": "iproute2", "ip6tables": "iptables", "iptables": "iptables"}
 
 
-def _environment() -> dict[str, str]:
-    return os.environ | {"LC_ALL": "C", "PATH": _PATH}
-
-
-def _environment() -> dict[str, str]:
-    # What commands say is matched and shown, so it must come in one language.
-    return os.environ | {"LC_ALL": "C.UTF-8", "PATH": _PATH}
-
-
 class Completed(NamedTuple):
     """What a command left behind."""
 
@@ -52,13 +43,12 @@ class Owner(NamedTuple):
 class Host:
     """The machine fixer runs on, in the network namespace of the calling thread."""
 
-    def run(self, argv: Sequence[str], input: str | None = None) -> Completed:  # noqa: A002 (subprocess's own word)
+    def run(self, argv: Sequence[str], input: str | None = None) -> Completed:
         """Run a command to its end; ``input`` goes to its stdin. A failing command is a status, not an exception.
 
         Raises :class:`ProgramMissing` if there is no such command.
         """
-        # Messages are matched and shown, so they must come in one language.
-        done = subprocess.run(  # noqa: PLW1510
+        done = subprocess.run(
             [self._path_of(argv[0]), *argv[1:]],
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
@@ -66,6 +56,7 @@ class Host:
             text=True,
             errors="replace",
             env=_environment(),
+            check=False,
         )
         return Completed(done.returncode, done.stdout, done.stderr)
 
@@ -138,7 +129,7 @@ class Host:
         except FileNotFoundError:
             raise FixerError(missing) from None
         except PermissionError:
-            raise NotPermitted(f"{path} cannot be opened: entering a network namespace needs root") from None
+            raise NotPermitted(f"{path} cannot be opened: root (CAP_SYS_PTRACE) is needed") from None
         except OSError as error:
             raise SystemRefused(f"{path} cannot be opened: {error.strerror}") from None
         from pyroute2 import netns  # a quarter of a second that only --netns and --pid have to pay
@@ -148,7 +139,7 @@ class Host:
         except PermissionError:
             raise NotPermitted(f"{path} cannot be entered: root (CAP_SYS_ADMIN) is needed") from None
         except OSError as error:
-            raise SystemRefused(f"{path} cannot be entered ({os.strerror(error.errno)}): is it a namespace?") from None
+            raise SystemRefused(f"{path} cannot be entered ({os.strerror(error.errno or 0)}): is it a namespace?") from None
         finally:
             os.close(namespace)
 
@@ -159,8 +150,13 @@ class Host:
             if not process.name.isdigit():
                 continue
             try:
-                if any(os.readlink(descriptor) == wanted for descriptor in (process / "fd").iterdir()):
+                if any(str(descriptor.readlink()) == wanted for descriptor in (process / "fd").iterdir()):
                     return Owner(int(process.name), (process / "comm").read_text().strip())
             except OSError:  # it has just ended, or is somebody else's
                 continue
         return None
+
+
+def _environment() -> dict[str, str]:
+    # What commands say is matched and shown, so it must come in one language.
+    return os.environ | {"LC_ALL": "C", "PATH": _PATH}
