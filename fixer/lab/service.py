@@ -1,0 +1,95 @@
+"""``fixer`` on one host of the laboratory, as its operator runs it: ``run``, ``on``, a look at the log, ``off``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fixer.errors import SystemRefused
+from fixer.lab.net import Namespace, stop
+from fixer.node.host import NET, Completed
+
+START_SECONDS = 10.0  # a start takes half a second; a loaded machine may need more
+LISTENERS = f"{NET}/netfilter/nfnetlink_queue"
+
+
+class Service:
+    """The daemon and its rules in ``here`` while the context lasts.
+
+    ``settings`` is the text of its configuration file, ``run`` what is added to ``fixer run``, ``on`` what is added to
+    ``fixer on`` and ``fixer off`` (None: the rules are somebody else's).
+    """
+
+    def __init__(
+        self, here: Namespace, *, settings: str = "", on: tuple[str, ...] | None = (), run: tuple[str, ...] = ()
+    ) -> None:
+        self.here = here
+        self._settings = settings
+        self._on = on
+        self._run = run
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        """Start it and wait until it listens; SystemRefused with its own words if it ends instead."""
+        self._directory = tempfile.TemporaryDirectory(prefix="fx-")
+        self.log = Path(self._directory.name, "log")
+        self.config = Path(self._directory.name, "fixer.toml")
+        self.config.write_text(self._settings, encoding="utf-8")
+        try:
+            with self.log.open("w", encoding="utf-8") as log:
+                self._process = self.here.start(*self._command("run", *self._run), stdout=log)
+            self._wait_until_it_listens(self._process)
+            if self._on is not None:
+                self._must("on", *self._on)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._on is not None:
+                self._must("off", *self._on)
+        finally:
+            status = self._end()
+        if error is None and status != 0:
+            raise SystemRefused(f"fixer run ended with status {status}")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The log so far: one ECS document for each line; a line still being written is left for the next look."""
+        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def ask(self, verb: str, *arguments: str) -> Completed:
+        """Run another verb of ``fixer`` beside it, with the same configuration."""
+        return self.here.run(*self._command(verb, *arguments))
+
+    def _command(self, verb: str, *arguments: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", "fixer", verb, "--config", str(self.config), *arguments)
+
+    def _must(self, verb: str, *arguments: str) -> None:
+        done = self.ask(verb, *arguments)
+        if done.status != 0:
+            raise SystemRefused(f"fixer {verb} ended with status {done.status}: {done.err.strip()}")
+
+    def _wait_until_it_listens(self, process: subprocess.Popen[str]) -> None:
+        give_up = time.monotonic() + START_SECONDS
+        while not (self.here.call(self.here.host.read, LISTENERS) or "").strip():
+            if process.poll() is not None:
+                raise SystemRefused(f"fixer run ended with status {process.returncode}: see the message above")
+            if time.monotonic() > give_up:
+                raise SystemRefused(f"fixer run did not listen within {START_SECONDS:g} s")
+            time.sleep(0.02)
+
+    def _end(self) -> int:
+        status = stop(self._process) if self._process is not None else 0
+        self._directory.cleanup()
+        return status
