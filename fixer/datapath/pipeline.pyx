@@ -1,0 +1,258 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+import os
+from socket import AF_INET, AF_INET6, inet_ntop
+
+from libc.string cimport memset
+
+from fixer.datapath.diagnose cimport (IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_STALE, OUT_WRONG, OUT_NO_TUNNEL,
+                                      SOUND, UNCHECKABLE, Diagnosis, Finding, conclude, judge)
+from fixer.datapath.diagnose import Diagnosis as DiagnosisName, InnerState, OuterState
+from fixer.datapath.history cimport (UNEXPLAINED, INNER_VERIFIES, explain, history_free, history_new, know_vni,
+                                     remember)
+from fixer.datapath.history import Explanation as ExplanationName
+from fixer.datapath.repair cimport OFF, PASS, REPAIR, Stale, decide, mend
+from fixer.datapath.repair import Action as ActionName, Stale as StaleName
+from fixer.datapath.ring cimport Endpoints, describe, ring_free, ring_new, ring_settle, ring_take, ring_tell
+from fixer.datapath.walk cimport MAX_PORTS, Walk, walk
+from fixer.datapath.walk import Reason as ReasonName
+
+
+cdef class Pipeline:
+    """One packet path: its policy, what it remembers, what it counts and the ring of its events. One thread at a time."""
+
+    def __cinit__(self, *, ports, vnis=(), plain=False, monitor=False, stale="explained", actions=None,
+                  ring_size=1024, events_per_second=5, seed=None):
+        """ports: UDP ports of VXLAN, 1…15 of them; vnis: (first, last) ranges known to be ours; stale: "explained",
+        "inner-verifies" or "off"; actions: what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults;
+        events_per_second: for each diagnosis and VTEP; seed: of the history's hashes, random if None."""
+        ports = list(ports)
+        if not 1 <= len(ports) <= MAX_PORTS or not all(1 <= port <= 65535 for port in ports):
+            raise ValueError(f"1 to {MAX_PORTS} ports of 1..65535 are needed, not {ports}")
+        chosen = DEFAULT_ACTIONS | {DiagnosisName[name.upper()]: ActionName[action.upper()]
+                                    for name, action in (actions or {}).items()}
+        for diagnosis, action in chosen.items():
+            if action not in ALLOWED_ACTIONS[diagnosis]:
+                raise ValueError(f"{diagnosis.name.lower()} cannot be {action.name.lower()}")
+        memset(&self.policy, 0, sizeof(Policy))
+        memset(&self.counted, 0, sizeof(Counters))
+        self.policy.ports.count = <uint8_t>len(ports)
+        for i, port in enumerate(ports):
+            self.policy.ports.port[<int>i] = port
+        self.policy.plain = plain
+        self.policy.monitor = monitor
+        self.policy.stale = <uint8_t><int>StaleName[stale.upper().replace("-", "_")]
+        for diagnosis, action in chosen.items():
+            self.policy.action[<int>diagnosis] = <uint8_t><int>action
+        self.history = history_new(int.from_bytes(os.urandom(8)) if seed is None else seed)
+        for first, last in vnis:
+            for vni in range(first, last + 1):
+                know_vni(self.history, vni)
+        self.ring = ring_new(ring_size, events_per_second)
+
+    def __dealloc__(self):
+        history_free(self.history)
+        ring_free(self.ring)
+
+    cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, uint32_t skb_info, uint64_t when,
+                        Event *event) noexcept nogil:
+        """Take one packet (see `walk`) from door to door: it is mended in place if the answer is REPAIR.
+
+        skb_info: NFQA_SKB_INFO bits, 0 for a packet from a wire. when: nanoseconds since the epoch. event: where to
+        describe the packet whatever it is, or NULL.
+        """
+        cdef Walk route
+        cdef Finding finding
+        cdef Event own
+        cdef Action would, action
+        cdef uint32_t now = <uint32_t>(when // 1000000000U)
+        walk(packet, captured, length, &self.policy.ports, self.policy.plain, &route)
+        judge(packet, &route, &self.policy.ports, skb_info, &finding)
+        if finding.outer == OUT_WRONG:
+            if finding.inner != IN_WRONG and finding.inner != IN_UNCHECKABLE and not route.inner.header_wrong \
+                    and self.policy.stale != Stale.OFF:
+                finding.explanation = explain(self.history, packet, &route, &finding, now)
+                if finding.explanation == UNEXPLAINED and self.policy.stale == Stale.INNER_VERIFIES \
+                        and finding.inner == IN_VERIFIES:
+                    finding.explanation = INNER_VERIFIES
+                if finding.explanation != UNEXPLAINED:
+                    finding.outer = OUT_STALE
+        elif route.vxlan:
+            remember(self.history, packet, &route, &finding, now)
+        conclude(&route, skb_info, &finding)
+        would = decide(&self.policy, &finding)
+        action = PASS if self.policy.monitor else would
+        count(&self.counted, &route, &finding, <uint8_t>action, <uint8_t>would)
+        if event != NULL or (finding.diagnosis != SOUND and finding.diagnosis != UNCHECKABLE):
+            if event == NULL:
+                event = &own
+            describe(event, packet, &route, &finding, when)
+            event.action = <uint8_t>action
+            event.would = <uint8_t>would
+            if finding.diagnosis != SOUND and finding.diagnosis != UNCHECKABLE:
+                ring_tell(self.ring, event)
+        if action == REPAIR:
+            mend(packet, &route, &finding)
+        return action
+
+    cdef void settle(self, uint64_t when, bint all) noexcept nogil:
+        """To be called about once a second, and with `all` at a stop: see `ring_settle`."""
+        ring_settle(self.ring, when, all)
+
+    def examine(self, unsigned char[::1] packet not None, uint32_t wire_length=0, uint32_t skb_info=0,
+                uint64_t when_ns=0):
+        """Put one packet through and return its `Result`; `packet` is mended in place if its action is REPAIR.
+
+        packet: from its first IP header; wire_length: its length on the wire where that is more than is captured.
+        """
+        cdef Result result = Result.__new__(Result)
+        cdef uint8_t nothing = 0
+        cdef uint32_t captured = <uint32_t>packet.shape[0]
+        self.process(&packet[0] if captured else &nothing, captured, max(captured, wire_length), skb_info, when_ns,
+                     &result.event)
+        return result
+
+    def drain(self, int most=1024):
+        """At most `most` events of the ring, oldest first. One reader at a time; any thread."""
+        cdef Result result
+        events = []
+        while len(events) < most:
+            result = Result.__new__(Result)
+            if not ring_take(self.ring, &result.event):
+                break
+            events.append(result)
+        return events
+
+    def finish(self, uint64_t when_ns):
+        """At a stop: put what was left out of the log into the ring."""
+        self.settle(when_ns, True)
+
+    def counters(self):
+        """Everything counted so far, as plain dictionaries keyed by lower-case names. Safe while a queue is running."""
+        cdef Counters *c = &self.counted
+        return {
+            "packets": c.packets,
+            "bytes": c.bytes,
+            "vxlan": c.tunnel,
+            "unverified": c.unverified,
+            "inner": {state.name.lower(): c.inner[<int>state] for state in InnerState},
+            "outer": {state.name.lower(): c.outer[<int>state] for state in OuterState},
+            "diagnosis": {name.name.lower(): c.diagnosis[<int>name] for name in DiagnosisName},
+            "action": {name.name.lower(): c.action[<int>name] for name in ActionName},
+            "would": {name.name.lower(): c.would[<int>name] for name in ActionName},
+            "reason": {name.name.lower(): c.reason[<int>name] for name in ReasonName},
+            "explanation": {name.name.lower(): c.explanation[<int>name] for name in ExplanationName},
+            "events_told": self.ring.written,
+            "events_left_out": self.ring.left_out,
+            "events_lost": self.ring.lost,
+        }
+
+
+cdef inline void count(Counters *counted, const Walk *route, const Finding *finding, uint8_t action,
+                       uint8_t would) noexcept nogil:
+    counted.packets += 1
+    counted.bytes += route.length
+    counted.tunnel += route.tunnel
+    counted.inner[finding.inner] += 1
+    counted.outer[finding.outer] += 1
+    counted.diagnosis[finding.diagnosis] += 1
+    counted.action[action] += 1
+    counted.would[would] += 1
+    counted.reason[finding.reason] += 1
+    counted.explanation[finding.explanation] += 1
+    counted.unverified += finding.unverified and action == REPAIR
+
+
+DEFAULT_ACTIONS = {
+    DiagnosisName.SOUND: ActionName.PASS,
+    DiagnosisName.INNER_UNFINISHED: ActionName.REPAIR,
+    DiagnosisName.OUTER_UNFINISHED: ActionName.REPAIR,
+    DiagnosisName.BOTH_UNFINISHED: ActionName.REPAIR,
+    DiagnosisName.OUTER_STALE: ActionName.REPAIR,
+    DiagnosisName.STALE_UNFINISHED: ActionName.REPAIR,
+    DiagnosisName.OUTER_WRONG: ActionName.PASS,
+    DiagnosisName.CORRUPT: ActionName.DROP,
+    DiagnosisName.UNCHECKABLE: ActionName.PASS,
+}
+ALLOWED_ACTIONS = {
+    diagnosis: frozenset(ActionName) if default is ActionName.REPAIR
+    else frozenset({ActionName.PASS}) if diagnosis in (DiagnosisName.SOUND, DiagnosisName.UNCHECKABLE)
+    else frozenset({ActionName.PASS, ActionName.DROP})
+    for diagnosis, default in DEFAULT_ACTIONS.items()
+}
+
+
+cdef class Result:
+    """What became of one packet (`examine`), or one event of the ring (`drain`). Numbers are host numbers."""
+    cdef Event event
+
+    @property
+    def when_ns(self): return self.event.when
+    @property
+    def left_out(self): return self.event.left_out
+    @property
+    def summary(self): return bool(self.event.summary)
+    @property
+    def inner(self): return InnerState(self.event.finding.inner)
+    @property
+    def outer(self): return OuterState(self.event.finding.outer)
+    @property
+    def diagnosis(self): return DiagnosisName(self.event.finding.diagnosis)
+    @property
+    def reason(self): return ReasonName(self.event.finding.reason)
+    @property
+    def explanation(self): return ExplanationName(self.event.finding.explanation)
+    @property
+    def unverified(self): return bool(self.event.finding.unverified)
+    @property
+    def action(self): return ActionName(self.event.action)
+    @property
+    def would(self): return ActionName(self.event.would)
+    @property
+    def inner_found(self): return self.event.finding.inner_found
+    @property
+    def inner_right(self): return self.event.finding.inner_right
+    @property
+    def outer_found(self): return self.event.finding.outer_found
+    @property
+    def outer_right(self): return self.event.finding.outer_right
+    @property
+    def vxlan(self): return bool(self.event.tunnel)
+    @property
+    def length(self): return self.event.length
+    @property
+    def vni(self): return self.event.vni
+    @property
+    def vlan(self): return None if self.event.vlan < 0 else self.event.vlan
+    @property
+    def outer_source(self): return address(&self.event.outer, self.event.outer.source)
+    @property
+    def outer_destination(self): return address(&self.event.outer, self.event.outer.destination)
+    @property
+    def outer_source_port(self): return self.event.outer.source_port
+    @property
+    def outer_destination_port(self): return self.event.outer.destination_port
+    @property
+    def inner_source(self): return address(&self.event.inner, self.event.inner.source)
+    @property
+    def inner_destination(self): return address(&self.event.inner, self.event.inner.destination)
+    @property
+    def inner_source_port(self): return self.event.inner.source_port
+    @property
+    def inner_destination_port(self): return self.event.inner.destination_port
+    @property
+    def inner_version(self): return self.event.inner.version
+    @property
+    def inner_protocol(self): return self.event.inner.protocol
+
+    def __repr__(self):
+        return (f"<Result {self.diagnosis.name} inner {self.inner.name} outer {self.outer.name} reason {self.reason.name}"
+                f" → {self.action.name}>")
+
+
+cdef address(const Endpoints *end, const uint8_t *bytes_):
+    """Text of an address, '' where there is none."""
+    if end.version == 4:
+        return inet_ntop(AF_INET, bytes_[:4])
+    if end.version == 6:
+        return inet_ntop(AF_INET6, bytes_[:16])
+    return ""

@@ -1,0 +1,37 @@
+# cython: language_level=3
+"""Policy + finding → action, and the mending itself: the only file that writes into a packet."""
+
+from libc.stdint cimport uint8_t, uint16_t
+
+from fixer.datapath.diagnose cimport DIAGNOSES, Finding
+from fixer.datapath.walk cimport Ports, Walk
+
+
+cpdef enum Action:
+    PASS = 0
+    REPAIR
+    DROP
+
+
+cpdef enum Stale:
+    """When a wrong outer checksum counts as stale."""
+    EXPLAINED = 0           # what `history` can explain
+    INNER_VERIFIES          # that, or any over a verifying inner segment
+    OFF                     # never
+
+
+cdef enum:
+    ACTIONS = 3
+
+
+cdef struct Policy:
+    # Data handed in from the configuration; nothing here reads one.
+    Ports ports
+    bint plain
+    bint monitor             # decide, count and tell, but change nothing
+    uint8_t stale            # Stale
+    uint8_t action[DIAGNOSES]
+
+
+cdef Action decide(const Policy *policy, const Finding *finding) noexcept nogil
+cdef void mend(uint8_t *packet, const Walk *walk, const Finding *finding) noexcept nogil

@@ -1,0 +1,68 @@
+# cython: language_level=3
+"""Events on their way out of the datapath: a bounded ring with one writer and one reader, and the limit before it.
+
+The writer (the packet path) never waits: an event over the limit is counted as left out, one that finds the ring full is
+counted as lost. The reader is whoever calls `ring_take`, one at a time.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fixer.datapath.diagnose cimport Finding
+from fixer.datapath.walk cimport Walk
+
+
+cdef struct Endpoints:
+    uint8_t version          # 4, 6, or 0: unknown
+    uint8_t protocol
+    uint16_t source_port     # 0 where the protocol has none, or it was not captured
+    uint16_t destination_port
+    uint8_t source[16]       # network order; IPv4 in the first four bytes
+    uint8_t destination[16]
+
+
+cdef struct Event:
+    uint64_t when            # nanoseconds since the epoch: arrival, as far as it is known
+    uint64_t left_out        # events of this diagnosis and VTEP that were not told before this one
+    Finding finding
+    uint8_t action           # repair.Action that was taken
+    uint8_t would            # what it would have been if not monitoring
+    bint summary             # no packet: only `left_out` is told, of `finding.diagnosis` and `outer.source`
+    bint tunnel
+    uint32_t length          # of the packet, bytes from its first IP header
+    uint32_t vni
+    int32_t vlan
+    Endpoints outer
+    Endpoints inner
+
+
+cdef struct Bucket:
+    uint64_t left_out
+    uint32_t second          # the second that `told` counts in
+    uint32_t told
+    uint8_t diagnosis
+    uint8_t version          # 0: free
+    uint8_t source[16]
+
+
+cdef enum:
+    BUCKETS = 512            # pairs of diagnosis and VTEP that are limited apart
+
+
+cdef struct Ring:
+    uint64_t written         # events ever put in; only the writer advances it
+    uint64_t taken           # events ever taken out; only the reader advances it
+    uint64_t lost            # events that found the ring full
+    uint64_t left_out        # events over the limit
+    uint32_t size            # a power of two
+    uint32_t per_second      # events a second for each diagnosis and VTEP; 0: none at all
+    Bucket buckets[BUCKETS]
+    Event *events
+
+
+cdef Ring *ring_new(uint32_t size, uint32_t per_second) except NULL
+cdef void ring_free(Ring *ring) noexcept
+cdef void describe(Event *out, const uint8_t *packet, const Walk *walk, const Finding *finding,
+                   uint64_t when) noexcept nogil
+cdef void ring_tell(Ring *ring, const Event *event) noexcept nogil
+cdef void ring_settle(Ring *ring, uint64_t when, bint all) noexcept nogil
+cdef bint ring_take(Ring *ring, Event *out) noexcept nogil

@@ -1,0 +1,91 @@
+# cython: language_level=3
+"""Header layouts as named offsets, and big-endian reads: the only place with numbers.
+
+Offsets are in bytes from the start of their own header. Nothing here checks a bound: `walk` does, once, before it reads.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+
+cdef enum:
+    # IPv4 (RFC 791)
+    IP4_HEADER = 20           # without options
+    IP4_LENGTH = 2
+    IP4_ID = 4
+    IP4_FRAGMENT = 6
+    IP4_PROTOCOL = 9
+    IP4_SOURCE = 12
+    IP4_DESTINATION = 16
+    IP4_MORE_OR_OFFSET = 0x3fff   # MF bit and fragment offset: anything set means a fragment
+    IP4_OPTION_END = 0
+    IP4_OPTION_NOP = 1
+    IP4_OPTION_LSRR = 131
+    IP4_OPTION_SSRR = 137
+
+    # IPv6 (RFC 8200)
+    IP6_HEADER = 40
+    IP6_LENGTH = 4
+    IP6_NEXT = 6
+    IP6_SOURCE = 8
+    IP6_DESTINATION = 24
+    IP6_MORE_OR_OFFSET = 0xfff9   # in the fragment header's second half-word: offset and M bit
+    IP6_OPTION_PAD1 = 0
+    IP6_OPTION_HOME_ADDRESS = 0xc9   # RFC 6275 §6.3
+    IP6_ROUTING_HOME = 2      # RFC 6275 §6.4
+    IP6_ROUTING_SOURCE = 0    # RFC 2460 §4.4 (deprecated by RFC 5095, still met in captures)
+    IP6_ROUTING_SEGMENTS = 4  # RFC 8754: segment list in reverse, the last segment first
+
+    # next header and protocol numbers
+    PROTO_HOP_BY_HOP = 0
+    PROTO_ICMP = 1
+    PROTO_TCP = 6
+    PROTO_UDP = 17
+    PROTO_ROUTING = 43
+    PROTO_FRAGMENT = 44
+    PROTO_ICMP6 = 58
+    PROTO_DESTINATION = 60
+    PROTO_MOBILITY = 135
+    PROTO_HIP = 139
+    PROTO_SHIM6 = 140
+
+    # UDP (RFC 768), TCP (RFC 9293), ICMP (RFC 792), ICMPv6 (RFC 4443)
+    UDP_HEADER = 8
+    UDP_SOURCE = 0
+    UDP_DESTINATION = 2
+    UDP_LENGTH = 4
+    UDP_CHECKSUM = 6
+    TCP_HEADER = 20
+    TCP_CHECKSUM = 16
+    ICMP_HEADER = 4
+    ICMP_CHECKSUM = 2
+
+    # VXLAN (RFC 7348): the 32-bit flags word, then the VNI in the upper 24 bits of the second word
+    VXLAN_HEADER = 8
+    VXLAN_VNI = 4
+    VXLAN_I = 0x08000000
+    VXLAN_GPE_P = 0x04000000        # draft-ietf-nvo3-vxlan-gpe: next protocol present
+    VXLAN_GPE_VERSION = 0x30000000
+    VXLAN_REMOTE_CHECKSUM = 0x00200000   # VXLAN_HF_RCO, linux/include/net/vxlan.h
+    GENEVE_PORT = 6081
+
+    # Ethernet and VLAN tags
+    ETH_HEADER = 14
+    ETH_TYPE = 12
+    VLAN_TAG = 4
+    ETHERTYPE_IP4 = 0x0800
+    ETHERTYPE_IP6 = 0x86dd
+    ETHERTYPE_8021Q = 0x8100
+    ETHERTYPE_8021AD = 0x88a8
+
+
+cdef inline uint16_t be16(const uint8_t *p) noexcept nogil:
+    return <uint16_t>((<uint16_t>p[0] << 8) | p[1])
+
+
+cdef inline uint32_t be32(const uint8_t *p) noexcept nogil:
+    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
+
+
+cdef inline void put_be16(uint8_t *p, uint16_t value) noexcept nogil:
+    p[0] = <uint8_t>(value >> 8)
+    p[1] = <uint8_t>value

@@ -1,0 +1,96 @@
+# cython: language_level=3
+"""nfnetlink_queue messages (linux/netfilter/nfnetlink_queue.h): layouts, and writing them.
+
+Netlink headers are in machine order, the queue's own numbers in network order. Every message and attribute begins on a
+multiple of 4 bytes.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy, memset
+
+cdef extern from "<arpa/inet.h>" nogil:
+    uint32_t htonl(uint32_t)
+    uint16_t htons(uint16_t)
+    uint32_t ntohl(uint32_t)
+
+
+cdef enum:
+    NETLINK_HEADER = 16      # struct nlmsghdr: length, type, flags, sequence, port
+    FAMILY_HEADER = 4        # struct nfgenmsg: family, version, queue number
+    ATTRIBUTE = 4            # struct nlattr: length, type
+    ATTRIBUTE_TYPE = 0x3fff  # less the nested and byte-order bits
+
+    NLMSG_ERROR = 2
+    NLM_F_REQUEST = 1
+    NLM_F_ACK = 4
+
+    QUEUE_PACKET = 0x0300    # NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_*
+    QUEUE_VERDICT = 0x0301
+    QUEUE_CONFIG = 0x0302
+    QUEUE_VERDICT_BATCH = 0x0303
+
+    NFQA_PACKET_HDR = 1      # id (32 bits), hardware protocol (16), hook (8)
+    NFQA_VERDICT_HDR = 2     # verdict (32), id (32)
+    NFQA_PAYLOAD = 10
+    NFQA_CAP_LEN = 13        # the packet's length where it is more than was copied
+    NFQA_SKB_INFO = 14
+
+    NFQA_CFG_PARAMS = 2      # copy range (32), copy mode (8)
+    NFQA_CFG_QUEUE_MAXLEN = 3
+    NFQA_CFG_MASK = 4
+    NFQA_CFG_FLAGS = 5
+    NFQNL_COPY_PACKET = 2
+    NFQA_CFG_F_FAIL_OPEN = 1
+
+    NF_DROP = 0
+    NF_ACCEPT = 1
+
+    COPY_RANGE = 65531       # 65535, the most an attribute's 16-bit length can say, less its header
+    VERDICT_MESSAGE = 32     # headers and NFQA_VERDICT_HDR: a whole verdict without payload
+    MESSAGE_HEAD = 36        # the same and the header of NFQA_PAYLOAD
+
+
+cdef inline uint32_t aligned(uint32_t length) noexcept nogil:
+    return (length + 3) & ~3U
+
+
+cdef inline void put_header(uint8_t *at, uint32_t length, uint16_t type_, uint16_t flags, uint32_t sequence,
+                            uint16_t queue) noexcept nogil:
+    """nlmsghdr and nfgenmsg: 20 bytes. `length` counts the whole message."""
+    memset(at, 0, NETLINK_HEADER + FAMILY_HEADER)
+    memcpy(at, &length, 4)
+    memcpy(at + 4, &type_, 2)
+    memcpy(at + 6, &flags, 2)
+    memcpy(at + 8, &sequence, 4)
+    queue = htons(queue)
+    memcpy(at + 18, &queue, 2)
+
+
+cdef inline void put_attribute(uint8_t *at, uint16_t type_, uint16_t length) noexcept nogil:
+    """An attribute's header; `length` is its value's, in bytes."""
+    length += ATTRIBUTE
+    memcpy(at, &length, 2)
+    memcpy(at + 2, &type_, 2)
+
+
+cdef inline void put_number(uint8_t *at, uint32_t value) noexcept nogil:
+    """A 32-bit number in network order."""
+    value = htonl(value)
+    memcpy(at, &value, 4)
+
+
+cdef inline uint32_t number(const uint8_t *at) noexcept nogil:
+    cdef uint32_t value
+    memcpy(&value, at, 4)
+    return ntohl(value)
+
+
+cdef inline void put_verdict(uint8_t *at, uint16_t type_, uint16_t queue, uint32_t verdict, uint32_t packet,
+                             uint32_t payload) noexcept nogil:
+    """VERDICT or VERDICT_BATCH up to MESSAGE_HEAD bytes; with a `payload` (bytes) its attribute's header is the end."""
+    put_header(at, VERDICT_MESSAGE + (ATTRIBUTE + payload if payload else 0), type_, NLM_F_REQUEST, 0, queue)
+    put_attribute(at + 20, NFQA_VERDICT_HDR, 8)
+    put_number(at + 24, verdict)
+    put_number(at + 28, packet)
+    if payload:
+        put_attribute(at + 32, NFQA_PAYLOAD, <uint16_t>payload)

@@ -1,0 +1,435 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""One NFQUEUE, from bind to a stop that loses nothing.
+
+netfilterqueue binds and owns the queue. Everything after that happens on its descriptor, which is a plain nfnetlink
+socket: packets are read in batches (recvmmsg), put through the pipeline, and answered with one send a batch, all of it
+without the GIL.
+"""
+import os
+import socket
+import time
+import warnings
+
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOMEM, errno
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from fixer.datapath.pipeline cimport Pipeline
+from fixer.datapath.repair cimport DROP, REPAIR, Action
+from fixer.nfqueue.netlink cimport *
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum: MSG_DONTWAIT, MSG_TRUNC
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+        int msg_flags
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    int recvmmsg(int, mmsghdr *, unsigned int, int, void *)
+    ssize_t sendmsg(int, const msghdr *, int)
+
+cdef extern from "<poll.h>" nogil:
+    enum: POLLIN
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *, unsigned long, int)
+
+cdef extern from "<time.h>" nogil:
+    enum: CLOCK_REALTIME
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int, timespec *)
+
+cdef enum:
+    BATCH = 64
+    SLOT = 66048             # COPY_RANGE and what the kernel puts around it, in whole 512s
+    MESSAGES = 2 * BATCH + 1 # at the most, every packet changed and a batch verdict before each
+    IOVECS = 3               # of a message: head, payload, padding
+    SETTLE_MS = 1000
+
+SOL_NETLINK = 270
+NETLINK_NO_ENOBUFS = 5
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
+
+cdef uint8_t[4] ZEROS = [0, 0, 0, 0]
+
+
+cdef struct QueueCounters:
+    uint64_t received
+    uint64_t sends           # system calls that carried verdicts
+    uint64_t batch_verdicts
+    uint64_t changed         # packets given back with a new payload
+    uint64_t dropped
+    uint64_t truncated       # copies shorter than their packet: passed as they were
+    uint64_t overruns        # ENOBUFS from the socket, where NETLINK_NO_ENOBUFS is not to be had
+    uint64_t refused         # verdicts the kernel answered with an error
+    uint64_t unsent          # verdicts that could not be sent
+    uint64_t unreadable      # messages that are not nfnetlink_queue's
+
+
+cdef class Queue:
+    """A bound queue and its buffers, allocated once. `run` in one thread; `stop` and `counters` from any."""
+
+    cdef Pipeline pipeline
+    cdef object owner        # netfilterqueue.NetfilterQueue, or None for an adopted descriptor
+    cdef object waker        # the reading end is polled beside the queue; `stop` writes to the other
+    cdef object wake
+    cdef int fd, waker_fd
+    cdef uint16_t number
+    cdef bint stopping
+    cdef uint32_t send_limit # bytes in one send: below the send buffer, or EMSGSIZE would lose all its verdicts
+    cdef uint32_t sequence   # of the last CONFIG
+    cdef uint32_t answered   # sequence of the last acknowledgement
+    cdef int answer          # its errno, 0 for success
+    cdef bint running        # the last gathered message is a batch verdict that may take in the next packet
+    cdef QueueCounters counted
+    cdef uint8_t *slots
+    cdef mmsghdr *arrivals
+    cdef iovec *slot_vectors
+    cdef uint8_t *heads      # of the messages being gathered
+    cdef iovec *vectors
+    cdef uint32_t *ends      # index behind each gathered message's last vector
+    cdef uint32_t messages, vector_count, gathered
+    cdef readonly dict flags # what the kernel granted: {"fail_open": True, …}
+
+    def __cinit__(self):
+        cdef int i
+        self.fd = -1
+        self.send_limit = 65536
+        self.slots = <uint8_t *>calloc(BATCH, SLOT)
+        self.arrivals = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
+        self.slot_vectors = <iovec *>calloc(BATCH, sizeof(iovec))
+        self.heads = <uint8_t *>calloc(MESSAGES, MESSAGE_HEAD)
+        self.vectors = <iovec *>calloc(MESSAGES * IOVECS, sizeof(iovec))
+        self.ends = <uint32_t *>calloc(MESSAGES, sizeof(uint32_t))
+        if not (self.slots and self.arrivals and self.slot_vectors and self.heads and self.vectors and self.ends):
+            raise MemoryError("no memory for the queue's buffers")
+        for i in range(BATCH):
+            self.slot_vectors[i].iov_base = self.slots + <size_t>i * SLOT
+            self.slot_vectors[i].iov_len = SLOT
+            self.arrivals[i].msg_hdr.msg_iov = &self.slot_vectors[i]
+            self.arrivals[i].msg_hdr.msg_iovlen = 1
+
+    def __dealloc__(self):
+        free(self.slots)
+        free(self.arrivals)
+        free(self.slot_vectors)
+        free(self.heads)
+        free(self.vectors)
+        free(self.ends)
+
+    def __init__(self, Pipeline pipeline not None, int number, *, int fd=-1):
+        """fd: a descriptor to use instead of binding one, for tests: it speaks the queue's messages."""
+        if not 0 <= number <= 65535:
+            raise ValueError(f"a queue's number is 0..65535, not {number}")
+        self.pipeline = pipeline
+        self.number = number
+        self.fd = fd
+        self.flags = {}
+        self.waker, self.wake = socket.socketpair()
+        self.wake.setblocking(False)
+        self.waker_fd = self.waker.fileno()
+
+    def bind(self, *, uint32_t length=4096, int receive_buffer=32 << 20, bint fail_open=True):
+        """Bind the queue in this thread's network namespace and make it ready. OSError if the kernel refuses.
+
+        length: packets the kernel holds at most; receive_buffer: bytes of the socket's, for what was not read yet;
+        fail_open: what does not fit passes unseen instead of being dropped.
+        """
+        from netfilterqueue import NetfilterQueue
+
+        self.owner = NetfilterQueue()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)     # of its small receive buffer: ours is set below
+            # The callback sees only packets that come in while libnetfilter_queue waits for its own answers.
+            self.owner.bind(self.number, accept, length)
+        self.fd = self.owner.get_fd()
+        try:
+            self.size_buffers(receive_buffer)
+            self.configure(NFQA_CFG_PARAMS, COPY_RANGE.to_bytes(4, "big") + bytes([NFQNL_COPY_PACKET]))
+            self.flags["fail_open"] = bool(fail_open) and self.configure_flag(NFQA_CFG_F_FAIL_OPEN)
+        except BaseException:
+            self.let_go()
+            raise
+
+    def size_buffers(self, int receive_buffer):
+        """Both socket buffers; and no ENOBUFS, which would be one error for many losses: the socket counts its drops."""
+        with socket.socket(fileno=os.dup(self.fd)) as nfnetlink:
+            for force, fallback, size in ((SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_buffer),
+                                          (SO_SNDBUFFORCE, socket.SO_SNDBUF, 1 << 20)):
+                try:
+                    nfnetlink.setsockopt(socket.SOL_SOCKET, force, size)
+                except PermissionError:         # root of a user namespace only: up to net.core.?mem_max then
+                    nfnetlink.setsockopt(socket.SOL_SOCKET, fallback, size)
+            nfnetlink.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
+            # The kernel doubles what it is asked for and counts bookkeeping against it: half of the half is safe.
+            self.send_limit = nfnetlink.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
+
+    def configure_flag(self, uint32_t flag):
+        """Ask for one NFQA_CFG_F_ flag; False if this kernel does not know it."""
+        word = int(flag).to_bytes(4, "big")
+        try:
+            self.configure(NFQA_CFG_FLAGS, word, NFQA_CFG_MASK, word)
+        except OSError:
+            return False
+        return True
+
+    def configure(self, *attributes):
+        """Send one CONFIG of type, value pairs and wait for its answer; packets that come in meanwhile are served."""
+        body = b"".join(
+            (ATTRIBUTE + len(value)).to_bytes(2, "little" if LITTLE else "big")
+            + int(type_).to_bytes(2, "little" if LITTLE else "big") + value.ljust(aligned(<uint32_t>len(value)), b"\0")
+            for type_, value in zip(attributes[::2], attributes[1::2], strict=True))
+        cdef uint8_t[20] header
+        self.sequence += 1
+        put_header(header, <uint32_t>(20 + len(body)), QUEUE_CONFIG, NLM_F_REQUEST | NLM_F_ACK, self.sequence, self.number)
+        os.write(self.fd, bytes(header[:20]) + body)
+        deadline = time.monotonic() + 2
+        while self.answered != self.sequence:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the kernel did not answer a queue configuration within 2 s")
+            with nogil:
+                if self.step() == 0:
+                    self.wait(100)
+        if self.answer:
+            raise OSError(self.answer, os.strerror(self.answer))
+
+    def run(self):
+        """Serve packets until `stop`, then let go of the queue without losing one."""
+        with nogil:
+            self.serve()
+        self.release()
+
+    def stop(self):
+        """Make `run` return soon. From any thread, or a signal handler."""
+        self.stopping = True
+        try:
+            self.wake.send(b"\0")
+        except BlockingIOError:
+            pass                                # it was woken often enough
+
+    def release(self):
+        """What is new passes at once (QUEUE_MAXLEN 0 with FAIL_OPEN), what is held is answered, then the queue is closed."""
+        if self.fd < 0:
+            return
+        try:
+            if self.owner is not None:
+                # FAIL_OPEN first: the other way round, and with it off until now, what came between would be dropped.
+                self.configure_flag(NFQA_CFG_F_FAIL_OPEN)
+                self.configure(NFQA_CFG_QUEUE_MAXLEN, bytes(4))
+            with nogil:
+                # The configuration took the queue's lock: after its answer nothing is added, all that was is in the socket.
+                while self.step() > 0:
+                    pass
+        finally:
+            self.let_go()
+            self.pipeline.finish(time.time_ns())
+
+    def let_go(self):
+        """Close the queue; what it still holds is dropped by the kernel, so `release` empties it first."""
+        self.fd = -1
+        if self.owner is not None:
+            self.owner.unbind()
+            self.owner = None
+
+    def counters(self):
+        """Counted so far, by name. Safe while the queue runs."""
+        return dict(self.counted)
+
+    cdef void serve(self) noexcept nogil:
+        cdef uint64_t settled = self.now(), when
+        while not self.stopping:
+            if self.step() <= 0:
+                self.wait(SETTLE_MS)
+            when = self.now()
+            if when - settled >= SETTLE_MS * 1000000U:
+                self.pipeline.settle(when, False)
+                settled = when
+
+    cdef uint64_t now(self) noexcept nogil:
+        cdef timespec time
+        clock_gettime(CLOCK_REALTIME, &time)
+        return <uint64_t>time.tv_sec * 1000000000U + <uint64_t>time.tv_nsec
+
+    cdef void wait(self, int milliseconds) noexcept nogil:
+        """Until there is something to read, `stop` was called, or the time is over."""
+        cdef pollfd[2] sources
+        sources[0].fd = self.fd
+        sources[0].events = POLLIN
+        sources[1].fd = self.waker_fd
+        sources[1].events = POLLIN
+        poll(sources, 1 if self.stopping else 2, milliseconds)
+
+    cdef int step(self) noexcept nogil:
+        """Read what is there, at most a batch, and answer it. Returns the number of messages read, 0 if there was none."""
+        cdef uint64_t when
+        cdef int i, count = recvmmsg(self.fd, self.arrivals, BATCH, MSG_DONTWAIT, NULL)
+        if count < 0:
+            if errno == ENOBUFS:
+                self.counted.overruns += 1
+                return 1                        # the socket is readable again at once
+            return 0
+        when = self.now()
+        for i in range(count):
+            self.take(self.slots + <size_t>i * SLOT, self.arrivals[i].msg_len,
+                      (self.arrivals[i].msg_hdr.msg_flags & MSG_TRUNC) != 0, when)
+        self.flush()
+        return count
+
+    cdef void take(self, uint8_t *message, uint32_t length, bint cut, uint64_t when) noexcept nogil:
+        """One netlink message: a packet is put through the pipeline and its verdict gathered."""
+        cdef uint32_t claimed, sequence
+        cdef uint16_t type_
+        cdef int32_t error
+        if length < NETLINK_HEADER + FAMILY_HEADER:
+            self.counted.unreadable += 1
+            return
+        memcpy(&claimed, message, 4)
+        memcpy(&type_, message + 4, 2)
+        if claimed < length:
+            length = claimed
+        if type_ == QUEUE_PACKET and length >= NETLINK_HEADER + FAMILY_HEADER:
+            self.take_packet(message, length, cut, when)
+        elif type_ == NLMSG_ERROR:
+            memcpy(&error, message + NETLINK_HEADER, 4)
+            memcpy(&sequence, message + 8, 4)
+            if sequence:                        # ours: verdicts are numbered 0, a CONFIG is not
+                self.answered = sequence
+                self.answer = -error
+            elif error:
+                self.counted.refused += 1
+        else:
+            self.counted.unreadable += 1
+
+    cdef void take_packet(self, uint8_t *message, uint32_t length, bint cut, uint64_t when) noexcept nogil:
+        cdef uint32_t at = NETLINK_HEADER + FAMILY_HEADER
+        cdef uint32_t size, captured = 0, whole = 0, skb_info = 0, packet = 0
+        cdef uint16_t attribute, type_
+        cdef uint8_t *value
+        cdef uint8_t *payload = NULL
+        cdef bint known = False
+        cdef Action action
+        while at + ATTRIBUTE <= length:
+            memcpy(&attribute, message + at, 2)
+            memcpy(&type_, message + at + 2, 2)
+            type_ &= ATTRIBUTE_TYPE
+            if attribute < ATTRIBUTE or at + attribute > length:
+                break                           # only the last one of a cut message
+            value = message + at + ATTRIBUTE
+            size = attribute - ATTRIBUTE
+            if type_ == NFQA_PACKET_HDR and size >= 4:
+                packet = number(value)
+                known = True
+            elif type_ == NFQA_PAYLOAD:
+                payload = value
+                captured = size
+            elif type_ == NFQA_CAP_LEN and size >= 4:
+                whole = number(value)
+            elif type_ == NFQA_SKB_INFO and size >= 4:
+                skb_info = number(value)
+            at += aligned(attribute)
+        if not known:
+            self.counted.unreadable += 1
+            return
+        self.counted.received += 1
+        if whole < captured:
+            whole = captured
+        if cut or payload == NULL or whole > captured:
+            self.counted.truncated += 1
+        if cut or payload == NULL:
+            self.accept(packet)
+            return
+        action = self.pipeline.process(payload, captured, whole, skb_info, when, NULL)
+        if action == REPAIR and captured == whole:      # a cut copy given back as the packet would destroy it
+            self.counted.changed += 1
+            self.give(packet, NF_ACCEPT, payload, captured)
+        elif action == DROP:
+            self.counted.dropped += 1
+            self.give(packet, NF_DROP, NULL, 0)
+        else:
+            self.accept(packet)
+
+    cdef void accept(self, uint32_t packet) noexcept nogil:
+        """Accept an untouched packet: runs of them become one batch verdict, which covers everything up to its id."""
+        cdef uint8_t *head
+        if self.running:
+            head = self.heads + <size_t>(self.messages - 1) * MESSAGE_HEAD
+            put_number(head + 28, packet)
+            return
+        self.reserve(VERDICT_MESSAGE)
+        head = self.heads + <size_t>self.messages * MESSAGE_HEAD
+        put_verdict(head, QUEUE_VERDICT_BATCH, self.number, NF_ACCEPT, packet, 0)
+        self.add(head, VERDICT_MESSAGE)
+        self.close_message()
+        self.running = True
+        self.counted.batch_verdicts += 1
+
+    cdef void give(self, uint32_t packet, uint32_t verdict, uint8_t *payload, uint32_t length) noexcept nogil:
+        """A verdict of its own, with a new payload or without; what was accepted before it goes before it."""
+        cdef uint8_t *head
+        self.reserve(MESSAGE_HEAD + aligned(length))
+        head = self.heads + <size_t>self.messages * MESSAGE_HEAD
+        put_verdict(head, QUEUE_VERDICT, self.number, verdict, packet, length)
+        self.add(head, MESSAGE_HEAD if length else VERDICT_MESSAGE)
+        if length:
+            self.add(payload, length)
+            if aligned(length) != length:
+                self.add(ZEROS, aligned(length) - length)
+        self.close_message()
+        self.running = False
+
+    cdef inline void reserve(self, uint32_t length) noexcept nogil:
+        if self.messages == MESSAGES or (self.messages and self.gathered + length > self.send_limit):
+            self.flush()
+        self.gathered += length
+
+    cdef inline void add(self, void *base, uint32_t length) noexcept nogil:
+        self.vectors[self.vector_count].iov_base = base
+        self.vectors[self.vector_count].iov_len = length
+        self.vector_count += 1
+
+    cdef inline void close_message(self) noexcept nogil:
+        self.ends[self.messages] = self.vector_count
+        self.messages += 1
+
+    cdef void flush(self) noexcept nogil:
+        """Send what was gathered, in order. If the kernel does not take it as one, message by message."""
+        cdef uint32_t i, start = 0
+        if self.messages and not self.send(0, self.vector_count):
+            for i in range(self.messages):
+                if not self.send(start, self.ends[i]):
+                    self.counted.unsent += 1
+                start = self.ends[i]
+        self.messages = self.vector_count = self.gathered = 0
+        self.running = False
+
+    cdef bint send(self, uint32_t start, uint32_t end) noexcept nogil:
+        cdef msghdr message
+        cdef int attempt
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = self.vectors + start
+        message.msg_iovlen = end - start
+        for attempt in range(3):
+            self.counted.sends += 1
+            if sendmsg(self.fd, &message, 0) >= 0:
+                return True
+            if errno != EINTR and errno != ENOBUFS and errno != ENOMEM and errno != EAGAIN:
+                return False
+        return False
+
+
+cdef bint LITTLE = socket.htons(1) != 1
+
+
+def accept(packet):
+    packet.accept()
