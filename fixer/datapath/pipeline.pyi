@@ -39,6 +39,7 @@ class Result:
     inner_destination_port: int
     inner_version: int
     inner_protocol: int
+    inner_tcp_flags: int  # 0 where it is not TCP, or they were not captured
 
 class Pipeline:
     def __init__(

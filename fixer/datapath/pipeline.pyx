@@ -243,6 +243,8 @@ cdef class Result:
     def inner_version(self): return self.event.inner.version
     @property
     def inner_protocol(self): return self.event.inner.protocol
+    @property
+    def inner_tcp_flags(self): return self.event.inner.tcp_flags
 
     def __repr__(self):
         return (f"<Result {self.diagnosis.name} inner {self.inner.name} outer {self.outer.name} reason {self.reason.name}"

@@ -14,6 +14,7 @@ from fixer.datapath.walk cimport Walk
 cdef struct Endpoints:
     uint8_t version          # 4, 6, or 0: unknown
     uint8_t protocol
+    uint8_t tcp_flags        # 0 where it is not TCP, or they were not captured
     uint16_t source_port     # 0 where the protocol has none, or it was not captured
     uint16_t destination_port
     uint8_t source[16]       # network order; IPv4 in the first four bytes

@@ -62,6 +62,8 @@ cdef void copy_endpoints(Endpoints *out, const uint8_t *packet, const Layer *lay
     if layer.transport and layer.transport + 4 <= captured and layer.protocol in (PROTO_TCP, PROTO_UDP):
         out.source_port = be16(packet + layer.transport + UDP_SOURCE)
         out.destination_port = be16(packet + layer.transport + UDP_DESTINATION)
+        if layer.protocol == PROTO_TCP and layer.transport + TCP_FLAGS < captured:
+            out.tcp_flags = packet[layer.transport + TCP_FLAGS]
 
 
 cdef void put(Ring *ring, const Event *event) noexcept nogil:

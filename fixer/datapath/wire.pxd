@@ -55,6 +55,7 @@ cdef enum:
     UDP_LENGTH = 4
     UDP_CHECKSUM = 6
     TCP_HEADER = 20
+    TCP_FLAGS = 13
     TCP_CHECKSUM = 16
     ICMP_HEADER = 4
     ICMP_CHECKSUM = 2
