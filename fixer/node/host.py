@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from fixer.errors import FixerError, NotPermitted, ProgramMissing, SystemRefused
+from fixer.errors import FileUnreadable, NotPermitted, ProgramMissing, SystemRefused
 
 CAP_NET_ADMIN = 12
 """linux/capability.h"""
@@ -117,7 +117,7 @@ class Host:
         """Move this thread, and the commands it runs, into a network namespace.
 
         ``name`` is one of ``ip netns list``, or a path such as ``/run/docker/netns/1-abc``; ``pid`` a process inside.
-        Raises :class:`FixerError` (no such namespace or process), :class:`NotPermitted` or :class:`SystemRefused`.
+        Raises :class:`FileUnreadable` (no such namespace or process), :class:`NotPermitted` or :class:`SystemRefused`.
         """
         if pid is not None:
             path, missing = Path(f"/proc/{pid}/ns/net"), f"there is no process {pid}"
@@ -127,7 +127,7 @@ class Host:
         try:
             namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise FixerError(missing) from None
+            raise FileUnreadable(missing) from None
         except PermissionError:
             raise NotPermitted(f"{path} cannot be opened: root (CAP_SYS_PTRACE) is needed") from None
         except OSError as error:
@@ -139,7 +139,9 @@ class Host:
         except PermissionError:
             raise NotPermitted(f"{path} cannot be entered: root (CAP_SYS_ADMIN) is needed") from None
         except OSError as error:
-            raise SystemRefused(f"{path} cannot be entered ({os.strerror(error.errno or 0)}): is it a namespace?") from None
+            raise SystemRefused(
+                f"{path} cannot be entered as a network namespace: {os.strerror(error.errno or 0)}"
+            ) from None
         finally:
             os.close(namespace)
 

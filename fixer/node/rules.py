@@ -1,0 +1,301 @@
+"""``fixer on`` and ``fixer off``: our chain in the raw table, and the one jump to it, last in PREROUTING.
+
+Every change is one transaction of ``iptables-restore --noflush``: the chain is filled, the old jump (wherever it stood)
+goes and the new one comes, all or nothing. Rules, counters and order of everybody else stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal, NamedTuple
+
+from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing, SystemRefused
+from fixer.node.host import NET, Completed, Host
+from fixer.node.rawtable import CHAIN, FAMILIES, HOOK, IPV6, Family, Match, RawTable, parse, spelt
+
+Variant = Literal["nft", "legacy"]
+
+_LOCK_SECONDS = "5"
+_ATTEMPTS = 3
+
+# Debian's iptables 1.8 and the kernel, in their own words.
+_NO_PERMISSION = re.compile(r"Permission denied|must be root|Operation not permitted")
+_NOT_IN_KERNEL = re.compile(
+    r"Table does not exist|initialize table|can't initialize|do you need to insmod|missing kernel module"
+    r"|not supported|No chain/target/match by that name|RULE_\w+ failed \(No such file|not implemented"
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What goes to the queue: VXLAN by its UDP ports or, with ``plain``, all TCP, UDP and ICMP that arrives.
+
+    ``interface`` and ``sources`` narrow it. A family that has no source of its own, while the other has, gets no rule.
+    """
+
+    queue: int
+    ports: Sequence[int] = ()
+    plain: bool = False
+    interface: str | None = None
+    sources: Sequence[IPv4Network | IPv6Network] = ()
+
+    def rules(self, family: Family) -> list[tuple[str, ...]]:
+        """The rules of our chain, word by word, spelt as iptables-save spells them so that the two can be compared."""
+        ours = [source for source in self.sources if source.version == family.version]
+        if self.sources and not ours:
+            return []
+        sources: list[tuple[str, ...]] = [("-s", str(source)) if source.prefixlen else () for source in ours]
+        # What a host sends itself is never finished, and never needs to be.
+        arrives = ("-i", self.interface) if self.interface else ("!", "-i", "lo") if self.plain else ()
+        kinds: list[tuple[str, ...]] = [("-p", "udp", "-m", "multiport", "--dports", ",".join(map(str, self.ports)))]
+        if self.plain:
+            kinds = [("-p", "tcp"), ("-p", "udp"), ("-p", "ipv6-icmp" if family is IPV6 else "icmp")]
+        # --queue-bypass: packets pass while nobody listens. fixer may be gone, the network must not.
+        queue = ("-j", "NFQUEUE", "--queue-num", str(self.queue), "--queue-bypass")
+        return [(*source, *arrives, *kind, *queue) for source in sources or [()] for kind in kinds]
+
+
+class Tool(NamedTuple):
+    """One variant of a family's iptables. The two variants' raw tables are separate hooks; a packet meets both."""
+
+    family: Family
+    variant: Variant
+    command: str
+
+
+def turn_on(host: Host, selection: Selection, variant: Variant | None = None) -> list[str]:
+    """Put the rules in place in both families, or in neither; what was done and what to know, one line each.
+
+    What is in place already is left alone. Leftovers (a second jump, one that is not last, rules in the other variant)
+    are removed. Unless named, ``variant`` is the one that has our rules, or else the host's own choice.
+    """
+    _require_net_admin(host, "fixer on")
+    lines: list[str] = []
+    before: list[tuple[Tool, RawTable]] = []
+    try:
+        for family in FAMILIES:
+            if family is IPV6 and (absence := _absence(host, family)):
+                lines.append(f"IPv6: not covered: {absence}")
+                continue
+            try:
+                lines += _turn_on_family(host, family, selection, variant, before)
+            except KernelLacks as error:
+                if family is not IPV6:
+                    raise
+                lines.append(f"IPv6: not covered: {error}")
+    except BaseException as error:
+        _put_back(host, before, error)
+        raise
+    return lines
+
+
+def _put_back(host: Host, before: list[tuple[Tool, RawTable]], error: BaseException) -> None:
+    """Undo after ``error``, the last change first."""
+    try:
+        for tool, table in reversed(before):
+            _settle(host, tool, [rule.words for rule in table.ours()] if table.position() else [])
+    except FixerError as second:
+        raise SystemRefused(f"{error}; taking back what was done failed too ({second}): run fixer off") from error
+
+
+def _turn_on_family(
+    host: Host, family: Family, selection: Selection, variant: Variant | None, before: list[tuple[Tool, RawTable]]
+) -> Iterator[str]:
+    """One family; ``before`` gets each table as it was, before it is changed."""
+    found = [(tool, read(host, tool)) for tool in _tools(host, family, variant)]
+    if variant is None:
+        found.sort(key=lambda pair: not pair[1].has_ours)  # stable: among equals the host's own choice stays first
+    (chosen, old), *others = found
+    for other, leftover in others:
+        if leftover.has_ours:
+            before.append((other, leftover))
+            _settle(host, other, [])
+            yield f"{family.name}: removed what we had left in {other.command}"
+    before.append((chosen, old))
+    wanted = selection.rules(family)
+    changed = _settle(host, chosen, wanted)
+    table = read(host, chosen)
+    if not wanted:
+        yield f"{family.name}: off: no {family.name} source is given" + (" (was on)" if old.is_on else "")
+        return
+    yield f"{family.name}: {'on' if changed else 'already on'}: {table}; {placed(table)}"
+    if old.is_on and not old.in_place:
+        yield f"{family.name}: our jump was not the only one or not the last in raw/{HOOK}: put right"
+    for end in ends(host, chosen, table):
+        yield f"{family.name}: {end}"
+
+
+def turn_off(host: Host) -> list[str]:
+    """Remove our chain and what leads to it, from both families and both variants; what was removed, one line each.
+
+    What can be removed is removed, then the first error is raised.
+    """
+    _require_net_admin(host, "fixer off")
+    lines: list[str] = []
+    errors: list[FixerError] = []
+    for family in FAMILIES:
+        if family is IPV6 and host.which(family.command) is None:
+            continue
+        was_on = False
+        try:
+            for tool in _tools(host, family, None):
+                table = read(host, tool)
+                if table.has_ours:
+                    was_on = True
+                    _settle(host, tool, [])
+                    lines.append(
+                        f"{family.name}: off: removed chain {CHAIN} ({_count(table.ours(), 'rule')}, "
+                        f"{table.packets:,} packets) and {_count(table.jumps(), 'jump')} to it ({tool.command})"
+                    )
+        except FixerError as error:
+            errors.append(error)
+        else:
+            if not was_on:
+                lines.append(f"{family.name}: nothing of ours was there")
+    if errors:
+        raise errors[0]
+    return lines
+
+
+def rule_packets(host: Host, queue: int) -> dict[str, int | None]:
+    """How many packets our rules have matched so far, per family: ``{"ipv4": 12, "ipv6": None}``.
+
+    None where no rule of ours sends to ``queue``, or nothing can be read. Never raises: a count is not worth a daemon.
+    """
+    found: dict[str, int | None] = {}
+    for family in FAMILIES:
+        found[family.key] = None
+        try:
+            tables = [read(host, tool) for tool in _tools(host, family, None)]
+        except FixerError:
+            continue
+        for table in tables:
+            if table.is_on and table.queue == queue:
+                found[family.key] = table.packets
+                break
+    return found
+
+
+def tables(host: Host, family: Family) -> list[tuple[Tool, RawTable]]:
+    """The raw tables of a family: the variant with our rules first, else the host's own choice.
+
+    Raises :class:`KernelLacks` or :class:`ProgramMissing` where the family is not to be had.
+    """
+    if family is IPV6 and (absence := _absence(host, family)):
+        raise KernelLacks(absence)
+    both = [(tool, read(host, tool)) for tool in _tools(host, family, None)]
+    return sorted(both, key=lambda pair: not pair[1].is_on)
+
+
+def read(host: Host, tool: Tool) -> RawTable:
+    """The raw table as it is; one that does not exist, or cannot, is empty. Looking does not create it."""
+    if tool.variant == "legacy":
+        names = "ip6_tables_names" if tool.family is IPV6 else "ip_tables_names"
+        # iptables-legacy-save creates the table it is asked for.
+        if "raw" not in (host.read(f"{NET}/{names}") or "").split():
+            return RawTable()
+    done = host.run([f"{tool.command}-save", "-c", "-t", "raw"])
+    if done.status == 0:
+        return parse(done.out)
+    refusal = _refusal(tool, done)
+    if isinstance(refusal, KernelLacks):
+        return RawTable()
+    raise refusal
+
+
+def placed(table: RawTable) -> str:
+    """Where our jump stands, for people."""
+    position, count = table.position(), len(table.hook())
+    return f"rule {position} of {count} in raw/{HOOK}" + (", last" if position == count else ", not last")
+
+
+def ends(host: Host, tool: Tool, table: RawTable) -> Iterator[str]:
+    """The rules before ours that keep packets from us, one line each, with a way out."""
+    way_out = ""
+    for other in _tools(host, tool.family, None):
+        if other.variant != tool.variant:
+            way_out = f", or use the other table, which it does not reach: fixer on --variant {other.variant}"
+    for end in table.ends_before_us(table.traffic()):
+        extent = "all our packets" if end.match is Match.ALL else "the packets it matches"
+        via = f' leads to "{end.rule}", which' if end.entry != end.rule else ""
+        yield f'"{end.entry}" stands before our jump and{via} ends the walk for {extent}: move it behind{way_out}'
+
+
+def _tools(host: Host, family: Family, variant: Variant | None) -> list[Tool]:
+    """The variants there are of a family's iptables, the chosen one (or else the host's choice) first."""
+    own: Variant = "nft" if "nf_tables" in host.run([family.command, "--version"]).out else "legacy"
+    found = [Tool(family, own, family.command)]
+    other: Variant = "legacy" if own == "nft" else "nft"
+    command = f"{family.command}-{other}"
+    if host.which(command):
+        found.append(Tool(family, other, command))
+    elif variant == other:
+        raise ProgramMissing(f"{command} is not installed, so there is no --variant {other} here")
+    return sorted(found, key=lambda tool: tool.variant != (variant or own))
+
+
+def _absence(host: Host, family: Family) -> str | None:
+    """Why this host has no IPv6 to speak of; None if it has."""
+    if host.which(family.command) is None:
+        return f"{family.command} is not installed (apt-get install iptables)"
+    if not host.exists(f"{NET}/if_inet6"):
+        return "IPv6 is switched off on this host"
+    return None
+
+
+def _settle(host: Host, tool: Tool, wanted: Sequence[tuple[str, ...]]) -> bool:
+    """Make our chain hold ``wanted`` (nothing: no chain) with one jump, last; whether there was anything to do."""
+    table = read(host, tool)
+    if _settled(table, wanted) and [rule.words for rule in table.ours()] == list(wanted):
+        return False
+    refusal: FixerError | None = None
+    for _ in range(_ATTEMPTS):  # somebody else may change the table between our reading and our writing
+        done = host.run([f"{tool.command}-restore", "--noflush", "-w", _LOCK_SECONDS], input=_script(table, wanted))
+        refusal = _refusal(tool, done) if done.status != 0 else None
+        if isinstance(refusal, (NotPermitted, KernelLacks)):
+            raise refusal
+        table = read(host, tool)
+        if _settled(table, wanted):
+            return True
+    raise refusal or SystemRefused(f"{tool.command}: something else keeps changing raw/{HOOK}; find it, then try again")
+
+
+def _settled(table: RawTable, wanted: Sequence[tuple[str, ...]]) -> bool:
+    """Counts only: an older iptables-save may spell a rule in another way than we do."""
+    if not wanted:
+        return not table.has_ours
+    return table.in_place and len(table.ours()) == len(wanted)
+
+
+def _script(table: RawTable, wanted: Sequence[tuple[str, ...]]) -> str:
+    """The transaction for iptables-restore. Naming a chain empties or makes it; the jump comes once it is full."""
+    lines = ["*raw", f":{CHAIN} - [0:0]"]
+    lines += [f"-A {CHAIN} {spelt(words)}" for words in wanted]
+    lines += [f"-D {jump.chain} {spelt(jump.words)}" for jump in table.jumps()]
+    lines += [f"-A {HOOK} -j {CHAIN}" if wanted else f"-X {CHAIN}", "COMMIT", ""]
+    return "\n".join(lines)
+
+
+def _require_net_admin(host: Host, command: str) -> None:
+    if not host.has_net_admin():
+        raise NotPermitted(f"the rules can only be changed by root (CAP_NET_ADMIN): sudo {command}")
+
+
+def _refusal(tool: Tool, done: Completed) -> FixerError:
+    """A failed command as the error it means, with its own words."""
+    said = [line for line in done.err.splitlines() if line.strip() and not line.startswith("#")]
+    words = re.sub(r"\s+", " ", said[0]) if said else f"{tool.command} failed with status {done.status}"
+    if _NO_PERMISSION.search(words):
+        return NotPermitted(f"no permission to use the raw table, run this as root: {words}")
+    if _NOT_IN_KERNEL.search(words):
+        return KernelLacks(f"the kernel lacks the raw table, multiport or NFQUEUE for {tool.family.name}: {words}")
+    if "xtables lock" in words:
+        return SystemRefused(f"another program holds the xtables lock; try again when it is done: {words}")
+    return SystemRefused(f"{tool.command} refused: {words}")
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
