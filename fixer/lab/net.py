@@ -3,8 +3,8 @@
     with Lab(Layout(mtu=9000), Pump(), host) as lab:
         lab.left.run("ping", "-c1", lab.right.overlay4)
 
-The namespaces are called ``fx-PID-SERIAL-left``, ``…-right`` and ``…-wire`` (where the legs of the underlay end): what a
-killed process left behind can be told from what is in use, and is removed by the next one.
+The namespaces are called ``fx-PID-SERIAL-left``, ``…-right`` and ``…-wire`` (where the legs end): what a killed
+process left behind can be told from what is in use, and is removed by the next one.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``python -m fixer.lab.pump FROM TO [--finish MODE] [--corrupt RATE]`` prints ``ready`` once it listens and then runs
 until it is ended. What an AF_PACKET socket reads is the packet before any NIC finished its checksums (CHECKSUM_PARTIAL:
-the field holds the pseudo-header's sum), and what it writes is taken as it is: without further ado this is hardware that
+the field holds the pseudo-header's sum), and what it writes is taken as it is: left alone this is hardware that
 finishes nothing.
 
 The reading of packets here is deliberately its own: the fault's maker shares no code with what it tests. It knows just
@@ -88,7 +88,7 @@ def segment_at(frame: bytearray, ip: int) -> Segment | None:
 
 
 def ip_at(frame: bytearray, ethernet: int) -> int | None:
-    """Where the IP header of the Ethernet frame at ``ethernet`` is, behind any 802.1Q tags; None if it carries no IP."""
+    """Where the IP header of the Ethernet frame at ``ethernet`` is, behind 802.1Q tags; None if it carries no IP."""
     at = ethernet + 12
     while bytes(frame[at : at + 2]) == b"\x81\x00":
         at += 4

@@ -34,9 +34,12 @@ class Download:
     error: str = ""
 
 
-def ping(here: Namespace, address: str, *, count: int = 1, seconds: int = 1, size: int = 56) -> bool:
-    """Whether all ``count`` echo requests, with ``size`` bytes of data each, were answered within ``seconds``."""
-    return here.run("ping", "-q", f"-c{count}", "-i0.2", f"-W{seconds}", f"-s{size}", address).status == 0
+def ping(
+    here: Namespace, address: str, *, count: int = 1, seconds: int = 1, size: int = 56, whole: bool = False
+) -> bool:
+    """Whether ``count`` echo requests with ``size`` bytes of data (``whole``: not to be fragmented) are answered in time."""
+    options = (f"-c{count}", f"-w{seconds}", f"-s{size}", f"-M{'do' if whole else 'want'}")
+    return here.run("ping", "-q", "-i0.2", *options, address).status == 0
 
 
 def connect(here: Namespace, address: str, port: int, seconds: float = 1.5) -> str:

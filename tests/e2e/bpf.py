@@ -1,0 +1,108 @@
+"""Small eBPF programs on an interface of the laboratory, loaded with bpf(2) itself: no compiler, no library.
+
+Three instructions' worth of assembler, and what the tests need of it: tagging frames inside a tunnel on a kernel without
+8021q, and a device that claims to have verified what nobody verified.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fixer.lab.net import Namespace
+
+# <linux/bpf.h>
+BPF_PROG_LOAD, BPF_LINK_CREATE = 5, 28
+BPF_PROG_TYPE_SCHED_CLS = 3
+BPF_TCX_INGRESS, BPF_TCX_EGRESS = 46, 47
+TCX_PASS, TCX_DROP = 0, 2
+SKB_VLAN_PUSH, SKB_VLAN_POP, CSUM_LEVEL = 18, 19, 135  # helper functions
+BPF_CSUM_LEVEL_INC = 1
+SK_BUFF_VLAN_TCI = 24  # offset in struct __sk_buff
+ETH_P_8021Q = 0x8100
+SYSCALL = {"x86_64": 321, "aarch64": 280}
+
+Program = bytes
+
+
+def _instruction(code: int, *, to: int = 0, of: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    return struct.pack("=BBhi", code, to | of << 4, offset, value)
+
+
+def set_to(register: int, value: int) -> bytes:
+    return _instruction(0xB7, to=register, value=value)
+
+
+def copy(register: int, source: int) -> bytes:
+    return _instruction(0xBF, to=register, of=source)
+
+
+def load32(register: int, base: int, offset: int) -> bytes:
+    return _instruction(0x61, to=register, of=base, offset=offset)
+
+
+def skip_unless_equal(register: int, value: int, skipped: int) -> bytes:
+    return _instruction(0x55, to=register, value=value, offset=skipped)
+
+
+def call(helper: int) -> bytes:
+    return _instruction(0x85, value=helper)
+
+
+def leave(verdict: int) -> bytes:
+    return set_to(0, verdict) + _instruction(0x95)
+
+
+def push_tag(vlan: int) -> Program:
+    """Tag every frame with 802.1Q ``vlan``."""
+    return set_to(2, socket.htons(ETH_P_8021Q)) + set_to(3, vlan) + call(SKB_VLAN_PUSH) + leave(TCX_PASS)
+
+
+def pop_tag(vlan: int) -> Program:
+    """Take the tag ``vlan`` off; drop every frame that does not carry it, so that nothing crosses untagged."""
+    return load32(2, 1, SK_BUFF_VLAN_TCI) + skip_unless_equal(2, vlan, 3) + call(SKB_VLAN_POP) + leave(TCX_PASS) + leave(TCX_DROP)
+
+
+def claim_verified() -> Program:
+    """Say of every packet that its checksum and the one inside it were verified (CHECKSUM_UNNECESSARY, csum_level 1)."""
+    once = copy(1, 6) + set_to(2, BPF_CSUM_LEVEL_INC) + call(CSUM_LEVEL)
+    return copy(6, 1) + once + once + leave(TCX_PASS)
+
+
+@contextmanager
+def attached(here: Namespace, device: str, point: int, program: Program) -> Iterator[None]:
+    """Run ``program`` on every packet at ``point`` (BPF_TCX_INGRESS, BPF_TCX_EGRESS) of ``device`` while the context lasts.
+
+    Raises OSError with the kernel's error: EINVAL from one older than 6.6, which has no TCX; EPERM without CAP_BPF.
+    """
+    link = here.call(_attach, device, point, program)
+    try:
+        yield
+    finally:
+        os.close(link)
+
+
+def _attach(device: str, point: int, program: Program) -> int:
+    code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
+    attributes = struct.pack(
+        "=IIQQ", BPF_PROG_TYPE_SCHED_CLS, len(program) // 8, ctypes.addressof(code), ctypes.addressof(licence)
+    )
+    loaded = _bpf(BPF_PROG_LOAD, attributes)
+    try:
+        return _bpf(BPF_LINK_CREATE, struct.pack("=IIII", loaded, socket.if_nametoindex(device), point, 0))
+    finally:
+        os.close(loaded)
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    """bpf(2): a file descriptor, or OSError."""
+    room = ctypes.create_string_buffer(attributes, 128)  # what is not set is zero, as the kernel asks
+    descriptor = ctypes.CDLL(None, use_errno=True).syscall(SYSCALL[platform.machine()], command, room, len(room))
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return int(descriptor)

@@ -1,0 +1,56 @@
+"""The laboratory as fixtures: skipped by the name of the missing part, and never left standing."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Iterator
+from random import Random
+from types import FrameType
+
+import pytest
+
+from fixer.lab import net
+from fixer.node.host import Host
+
+
+@pytest.fixture(scope="session")
+def host() -> Host:
+    return Host()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leave_nothing_behind() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C, so that every lab is removed."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        pytest.exit("terminated", returncode=128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def _missing(host: Host) -> str | None:
+    return net.missing(host)
+
+
+@pytest.fixture(scope="session")
+def machine(host: Host, _missing: str | None) -> Host:
+    """A host that has all the lab needs; anything that goes wrong after this is a failure."""
+    if _missing is not None:
+        pytest.skip(_missing)
+    return host
+
+
+class Page:
+    """5 MB that compress badly, and what they must look like on arrival."""
+
+    content = Random(4097).randbytes(5 << 20)
+    sha256 = hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def page() -> type[Page]:
+    return Page
