@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -98,6 +99,10 @@ class Host:
 
     def exists(self, path: str) -> bool:
         return Path(path).exists()
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+        return datetime.now(UTC)
 
     def geteuid(self) -> int:
         return os.geteuid()

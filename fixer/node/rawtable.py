@@ -142,12 +142,13 @@ class RawTable:
     def __str__(self) -> str:
         """What our rules take and where it goes, for people."""
         ports = self.option("--dports")
-        parts = [", ".join(self.option("-p")) + (f" to port {', '.join(ports)}" if ports else "")]
+        kinds = [_SHOWN.get(name, name.upper()) for name in self.option("-p")]
+        parts = [", ".join(kinds) + (f" to port {', '.join(ports)}" if ports else "")]
         if interface := self.traffic().interface:
             parts.append(f"on {interface}")
         if sources := self.option("-s"):
             parts.append(f"from {', '.join(sources)}")
-        return f"{' '.join(parts)} -> queue {self.queue}"
+        return f"{' '.join(parts)} to queue {self.queue}"
 
     def hook(self) -> tuple[Rule, ...]:
         """The rules of PREROUTING."""
@@ -249,6 +250,7 @@ def match(rule: Rule, traffic: Traffic) -> Match:
     return result
 
 
+_SHOWN = {"ipv6-icmp": "ICMPv6"}
 _PROTOCOLS = {"ipv6-icmp": "icmpv6", "6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6"}
 
 

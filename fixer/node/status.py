@@ -1,0 +1,291 @@
+"""``fixer status``: rule, listener, losses, and what the daemon says of itself.
+
+The kernel shows the first three, whoever listens. The daemon's own figures come from the report that it writes about
+once a second, while it lives.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from fixer.errors import FixerError, NotPermitted
+from fixer.node import rules
+from fixer.node.host import NET, Host, Owner
+from fixer.node.rawtable import FAMILIES, HOOK
+
+NETLINK_NETFILTER = 12
+"""linux/netlink.h"""
+
+_COPY_MODES = ("nothing", "metadata", "packets")
+_STALE_SECONDS = 10
+
+
+class Rule(Struct, frozen=True):
+    """One family's rule."""
+
+    on: bool = False
+    takes: str = ""
+    position: int | None = None
+    of: int = 0
+    packets: int = 0
+    bytes: int = 0
+    command: str = ""
+    unavailable: str | None = None
+
+
+class Listener(Struct, frozen=True):
+    """The socket bound to the queue: a line of ``nfnetlink_queue``, and that socket's line in ``netlink``."""
+
+    portid: int
+    pid: int | None
+    process: str | None
+    waiting: int
+    copies: str
+    copy_range: int
+    queue_dropped: int
+    user_dropped: int
+    id_sequence: int
+    socket_drops: int
+
+
+class Status(Struct, frozen=True):
+    """All there is to say; ``fixer status --json`` is this."""
+
+    queue: int
+    on: bool
+    listening: bool
+    rules: dict[str, Rule]
+    listener: Listener | None
+    passed_unseen: int | None
+    daemon: dict[str, Any] | None
+    notes: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when the rule is there and somebody listens, else 3, as ``systemctl status``."""
+        return 0 if self.on and self.listening else 3
+
+
+def report_path(host: Host, queue: int) -> str:
+    """Where the daemon writes its report: one file per network namespace and queue."""
+    return f"/run/fixer/{host.netns_inode()}-{queue}.json"
+
+
+def listener(host: Host, queue: int) -> Listener | None:
+    """Who listens on a queue; None if nobody does (or the kernel has no queues at all)."""
+    for line in (host.read(f"{NET}/netfilter/nfnetlink_queue") or "").splitlines():
+        number, portid, waiting, mode, copy_range, queue_dropped, user_dropped, sequence, *_ = map(int, line.split())
+        if number != queue:
+            continue
+        drops, owner = _socket(host, portid)
+        return Listener(
+            portid=portid,
+            pid=owner.pid if owner else None,
+            process=owner.name if owner else None,
+            waiting=waiting,
+            copies=_COPY_MODES[mode],
+            copy_range=copy_range,
+            queue_dropped=queue_dropped,
+            user_dropped=user_dropped,
+            id_sequence=sequence,
+            socket_drops=drops,
+        )
+    return None
+
+
+def collect(host: Host, queue: int) -> Status:
+    """Ask the kernel and the daemon. The queue asked about is the one the rule sends to, ``queue`` if there is no rule.
+
+    Raises :class:`NotPermitted` without root: half a status would look like a whole one.
+    """
+    if not host.has_net_admin():
+        raise NotPermitted("the rules and the queue can only be seen by root (CAP_NET_ADMIN): sudo fixer status")
+    notes: list[str] = []
+    families, queues, plain = _rules(host, notes)
+    queue = next(iter(queues), queue)
+    # The rule is read before the queue: what comes in between must not look like a loss.
+    heard = listener(host, queue)
+    daemon = _report(host, queue, heard, notes)
+    on = any(rule.on for rule in families.values())
+    if on and heard is None:
+        notes.append(f"nobody listens on queue {queue}: packets pass as if fixer were not there. Next: fixer run")
+    if heard and not on:
+        notes.append("no rule sends packets to the queue. Next: fixer on")
+    if len(queues) > 1:
+        notes.append(f"the two families send to different queues ({', '.join(map(str, queues))}). Next: fixer on")
+    if daemon and plain and not daemon.get("plain"):
+        notes.append("the rule takes plain packets, the daemon judges VXLAN only. Next: fixer run --plain")
+    if daemon and daemon.get("monitor"):
+        notes.append("monitor mode: the daemon reports and changes nothing")
+    return Status(
+        queue=queue,
+        on=on,
+        listening=heard is not None,
+        rules=families,
+        listener=heard,
+        passed_unseen=_passed_unseen(families, heard, daemon),
+        daemon=daemon,
+        notes=notes,
+    )
+
+
+def _rules(host: Host, notes: list[str]) -> tuple[dict[str, Rule], list[int], bool]:
+    """Each family's rule, the queues they send to, and whether they take plain packets."""
+    found: dict[str, Rule] = {}
+    queues: dict[int, None] = {}
+    plain = False
+    for family in FAMILIES:
+        try:
+            (tool, table), *others = rules.tables(host, family)
+        except NotPermitted:
+            raise
+        except FixerError as error:
+            found[family.key] = Rule(unavailable=str(error))
+            continue
+        on = table.is_on
+        position, count = table.position(), len(table.hook())
+        found[family.key] = Rule(
+            on=on,
+            takes=str(table) if on else "",
+            position=position,
+            of=count,
+            packets=table.packets,
+            bytes=table.bytes,
+            command=tool.command,
+        )
+        if table.queue is not None and on:
+            queues[table.queue] = None
+            plain = plain or "tcp" in table.option("-p")
+        if table.has_ours and not on:
+            notes.append(f"{family.name}: a chain or a jump of ours is left over. Next: fixer on, or fixer off")
+        if on and len(table.jumps()) > 1:
+            notes.append(f"{family.name}: more than one jump leads to our chain. Next: fixer on")
+        if on and position != count:
+            notes.append(
+                f"{family.name}: our jump is not last in raw/{HOOK}, what we take never meets the rules behind it. "
+                "Next: fixer on"
+            )
+        if on:
+            notes += [f"{family.name}: {end}" for end in rules.ends(host, tool, table)]
+        notes += [
+            f"{family.name}: our rules are in {other.command} too, so packets are queued twice. Next: fixer on"
+            for other, leftover in others
+            if leftover.has_ours
+        ]
+    return found, list(queues), plain
+
+
+def _socket(host: Host, portid: int) -> tuple[int, Owner | None]:
+    """What did not fit the listener's socket, and whose it is. ``NETLINK_NO_ENOBUFS`` hides it from the listener."""
+    for line in (host.read(f"{NET}/netlink") or "").splitlines()[1:]:
+        _, protocol, owner_portid, *_, drops, inode = line.split()
+        if int(protocol) == NETLINK_NETFILTER and int(owner_portid) == portid:
+            return int(drops), host.socket_owner(int(inode))
+    return 0, None
+
+
+def _report(host: Host, queue: int, heard: Listener | None, notes: list[str]) -> dict[str, Any] | None:
+    """The daemon's report, if the process that wrote it is the one that listens."""
+    text = host.read(report_path(host, queue))
+    if text is None or heard is None:
+        return None
+    try:
+        report: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+        updated = datetime.fromisoformat(report["updated"])
+        pid = int(report["pid"])
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        notes.append(f"{report_path(host, queue)} is not a report of a fixer daemon; it is ignored")
+        return None
+    if not host.exists(f"/proc/{pid}") or heard.pid not in (None, pid):
+        return None
+    age = (host.now() - updated.astimezone(UTC)).total_seconds()
+    if age > _STALE_SECONDS:
+        notes.append(f"the daemon (pid {pid}) has not reported for {age:.0f} s: its figures are old, it may hang")
+    return report
+
+
+def _passed_unseen(families: dict[str, Rule], heard: Listener | None, daemon: dict[str, Any] | None) -> int | None:
+    """Packets the rule matched since the daemon began, less those it was given; None if that cannot be known.
+
+    A full queue with fail-open, and one nobody listens on, let packets pass that show in no drop counter: only the rule
+    has counted them. The queue's sequence (32 bits, it wraps) numbers what was handed to the socket, what did not fit
+    there included. Without the GSO flag the kernel numbers each segment of a super-packet, so this is a lower bound.
+    """
+    at_start = daemon.get("rule_packets_at_start") if daemon else None
+    if heard is None or not isinstance(at_start, dict):
+        return None
+    matched = 0
+    for key, rule in families.items():
+        since = rule.packets - (at_start.get(key) or 0)
+        if since < 0:  # the rule was put there anew
+            return None
+        matched += since if rule.on else 0
+    missing = matched - heard.id_sequence
+    return (missing % (1 << 32) if missing > 0 else 0) + heard.socket_drops
+
+
+def show(status: Status, console: Console) -> None:
+    """The status for people."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column()
+    for family in FAMILIES:
+        rule = status.rules[family.key]
+        grid.add_row(family.name, _shown_rule(rule))
+        if rule.on:
+            grid.add_row("", f"{rule.packets:,} packets, {decimal(rule.bytes)}")
+    heard = status.listener
+    if heard is None:
+        grid.add_row("Listener", f"[red]none[/] on queue {status.queue}")
+    else:
+        who = f"{heard.process} (pid {heard.pid})" if heard.pid else f"netlink port {heard.portid}, process not visible"
+        grid.add_row("Listener", f"[green]{who}[/] on queue {status.queue}")
+        grid.add_row("", f"copies {heard.copies} up to {heard.copy_range:,} bytes; {heard.waiting:,} waiting")
+        unseen = "unknown" if status.passed_unseen is None else f"{status.passed_unseen:,}"
+        grid.add_row("Seen", f"{heard.id_sequence:,} packets; passed unseen {unseen}")
+        grid.add_row(
+            "Lost",
+            f"queue full {heard.queue_dropped:,}, not delivered {heard.user_dropped:,}, "
+            f"did not fit the socket {heard.socket_drops:,}",
+        )
+    if status.daemon:
+        _show_daemon(status.daemon, grid)
+    console.print(grid)
+    for note in status.notes:
+        console.print(f"[yellow]![/] {_plain(note)}", highlight=False)
+
+
+def _shown_rule(rule: Rule) -> str:
+    if rule.unavailable:
+        return _plain(f"not available: {rule.unavailable}")
+    if not rule.on:
+        return "[red]off[/]"
+    last = "last" if rule.position == rule.of else "[red]not last[/]"
+    where = f"rule {rule.position} of {rule.of} in raw/{HOOK}, {last} ({rule.command})"
+    return f"[green]on[/]: {_plain(rule.takes)}; {where}"
+
+
+def _show_daemon(report: dict[str, Any], grid: Table) -> None:
+    modes = [name for name in ("monitor", "plain") if report.get(name)]
+    flags = [name for name, is_set in (report.get("flags") or {}).items() if is_set]
+    grid.add_row(
+        "Daemon",
+        _plain(f"fixer {report.get('version')} since {report.get('started')} {' '.join(modes + flags)}".rstrip()),
+    )
+    counters = {**(report.get("counters") or {}), **(report.get("queue_counters") or {})}
+    flat = {name: value for name, value in counters.items() if not isinstance(value, dict)}
+    for title, group in {"counters": flat, **{k: v for k, v in counters.items() if isinstance(v, dict)}}.items():
+        shown = [f"{str(name).replace('_', ' ')} {value:,}" for name, value in group.items() if value]
+        grid.add_row(_plain(title.replace("_", " ").capitalize()), _plain(", ".join(shown) or "none"))
+
+
+def _plain(text: str) -> str:
+    """Text with brackets, as rules have, that rich shall not read as markup."""
+    return text.replace("[", r"\[")
