@@ -116,6 +116,8 @@ def collect(host: Host, queue: int) -> Status:
     on = any(rule.on for rule in families.values())
     if on and heard is None:
         notes.append(f"nobody listens on queue {queue}: packets pass as if fixer were not there. Next: fixer run")
+    if not on and heard is None:
+        notes.append("nothing is set up here. Next: fixer on, then fixer run")
     if heard and not on:
         notes.append("no rule sends packets to the queue. Next: fixer on")
     if len(queues) > 1:

@@ -1,0 +1,346 @@
+"""The command line: one thin function per verb.
+
+What a verb needs is imported inside it, so that ``fixer --help`` answers at once and ``fixer off`` works even where a
+compiled part is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+
+import click
+
+from fixer import __version__
+from fixer.errors import FixerError
+
+if TYPE_CHECKING:
+    from fixer.config import Settings
+    from fixer.node.host import Host
+
+INTERRUPTED = 130
+"""What a shell reports for a command that SIGINT ended."""
+
+BROKEN_PIPE = 141
+"""What a shell reports for a command that SIGPIPE ended: the reader of a pipe (``| head``) had enough."""
+
+
+class Verbs(click.Group):
+    """The group of verbs, in the order in which they are met, with our errors turned into lines and exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FixerError as error:
+            click.echo(f"fixer: error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except ImportError as error:
+            if (error.name or "").split(".")[0] not in ("fixer", "netfilterqueue"):
+                raise
+            click.echo(f"fixer: error: this installation is incomplete, install it again: {error}", err=True)
+            ctx.exit(FixerError.exit_code)
+
+
+def network(text: str) -> IPv4Network | IPv6Network:
+    """A network, or a single address, from the command line."""
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise click.BadParameter(f"{text} is no address or network such as 10.1.0.0/16 or 2001:db8::/32") from None
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+config_option = click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The configuration; without it, /etc/fixer/fixer.toml if there is one.",
+)
+queue_option = click.option(
+    "--queue", type=click.IntRange(0, 65535), metavar="N", help="The queue's number, instead of the configured one."
+)
+
+
+def netns_options(verb: F) -> F:
+    """``--netns`` and ``--pid``: in which network namespace the verb works."""
+    by_name = click.option(
+        "--netns", metavar="NAME", help="Work in this network namespace: a name of `ip netns list`, or a path."
+    )
+    by_pid = click.option(
+        "--pid", type=click.IntRange(1), metavar="PID", help="Work in the network namespace of this process."
+    )
+    return by_name(by_pid(verb))
+
+
+# click: a paragraph that begins with \b keeps its lines.
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fixer", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Repair VXLAN packets whose checksums were never finished, or went stale on the way.
+
+    Ping works over the overlay and TCP does not? fixer takes the packets from a netfilter queue on the receiving host,
+    finishes what can be proven to be unfinished, drops what can be proven to be corrupt, and says what it found. It
+    does not touch healthy packets, does not encapsulate or route, and does not replace the cure at the sender
+    (`ethtool -K DEV tx-checksum-ip-generic off`): it carries you until then.
+
+    \b
+    Two commands, as root, on the host that receives:
+      fixer on       send VXLAN packets to the queue (they pass while nobody listens)
+      fixer run      listen, repair, log
+    And:
+      fixer status   is it on, does it listen, what was lost
+      fixer off      take the rule away again
+      fixer scan capture.pcap   the same judgement over a capture, without root
+
+    \b
+    Exit codes:
+      0   done                             69  the kernel lacks a part (NFQUEUE, raw table)
+      2   wrong command line               71  the system refused something
+      3   status: off, or nobody listens   72  a program is missing (iptables)
+      65  a capture is damaged or cut      75  the queue is held by another process
+      66  a file is missing or unreadable  77  root (CAP_NET_ADMIN) is needed
+      78  the configuration is wrong       130 interrupted
+    """
+
+
+@cli.command(short_help="Listen on the queue, repair, log.")
+@config_option
+@queue_option
+@click.option("--monitor", is_flag=True, help="Change nothing, only report what would be done.")
+@click.option("--plain", is_flag=True, help="Also judge packets that are not VXLAN.")
+@netns_options
+def run(config: Path | None, queue: int | None, monitor: bool, plain: bool, netns: str | None, pid: int | None) -> None:
+    """Listen on the queue, repair, log; in the foreground, until SIGTERM or Ctrl-C.
+
+    Logs JSON lines (ECS) on stdout. Needs root, but no rule: without `fixer on` (or a rule of your own that sends to
+    the queue) nothing arrives. A stop loses no packet: what is held is answered first.
+
+    \b
+    Examples:
+      fixer run --monitor                   look first, change nothing
+      fixer run --queue 7 --netns web       in a network namespace, on queue 7
+      fixer run --plain --pid 4711          packets without a tunnel, in a container
+
+    \b
+    Exit codes: 0 stopped, 69 no NFQUEUE in this kernel, 75 the queue is held by another process,
+    77 no root, 78 wrong configuration.
+    """
+    settings = _settings(config).overridden(queue=queue, plain=plain, monitor=monitor)
+    host = _host(netns, pid)
+    from fixer import daemon
+
+    sys.exit(daemon.run(settings, host))
+
+
+@cli.command(short_help="Send VXLAN packets to the queue.")
+@config_option
+@queue_option
+@click.option("--plain", is_flag=True, help="Take all TCP, UDP and ICMP that arrives, not only VXLAN.")
+@netns_options
+@click.option("--interface", metavar="IF", help="Only what arrives on this interface.")
+@click.option(
+    "--source",
+    "sources",
+    type=network,
+    multiple=True,
+    metavar="CIDR",
+    help="Only from this network; may be repeated.",
+)
+@click.option("--variant", type=click.Choice(["nft", "legacy"]), help="Which iptables to use, if the host has both.")
+def on(
+    config: Path | None,
+    queue: int | None,
+    plain: bool,
+    netns: str | None,
+    pid: int | None,
+    interface: str | None,
+    sources: tuple[IPv4Network | IPv6Network, ...],
+    variant: Literal["nft", "legacy"] | None,
+) -> None:
+    """Send VXLAN packets to the queue: one rule in iptables and one in ip6tables.
+
+    The rule is in a chain of its own, FIXER, and the jump to it stands last in raw/PREROUTING, before conntrack. While
+    nobody listens, packets pass (--queue-bypass). Nobody else's rules are touched. Doing it twice changes nothing. The
+    rule is gone after a reboot.
+
+    With --plain, all TCP, UDP and ICMP that arrives is taken, VXLAN or not. A container's or a macvlan server's packets
+    do not pass the host's PREROUTING: put the rule into its network namespace, and `fixer run --plain` as well. A
+    family that --source names no network of gets no rule.
+
+    \b
+    Examples:
+      fixer on
+      fixer on --plain --netns web --interface eth0 --source 10.1.0.0/16
+
+    \b
+    Exit codes: 0 on, 69 the kernel lacks a part, 71 refused, 72 iptables is missing, 77 no root,
+    78 wrong configuration.
+    """
+    if interface == "lo":
+        raise click.BadParameter(
+            "what a host sends itself is never finished and needs no repair", param_hint="'--interface'"
+        )
+    settings = _settings(config).overridden(queue=queue, plain=plain)
+    host = _host(netns, pid)
+    from fixer.node import rules, status
+
+    selection = rules.Selection(
+        queue=settings.queue.number,
+        ports=settings.vxlan.ports,
+        plain=settings.plain,
+        interface=interface,
+        sources=sources,
+    )
+    for line in rules.turn_on(host, selection, variant):
+        click.echo(line)
+    heard = status.listener(host, selection.queue)
+    if heard is None:
+        arguments = ["fixer run"]
+        arguments += [f"--config {config}"] if config else []
+        arguments += [f"--queue {queue}"] if queue is not None else []
+        arguments += ["--plain"] if plain else []
+        arguments += [f"--netns {netns}"] if netns else [f"--pid {pid}"] if pid else []
+        click.echo(
+            f"Nobody listens on queue {selection.queue} yet: packets pass untouched. Next: {' '.join(arguments)}"
+        )
+    else:
+        who = f"{heard.process} (pid {heard.pid})" if heard.pid else "A process that cannot be seen from here"
+        click.echo(f"{who} listens on queue {selection.queue}. See: fixer status")
+
+
+@cli.command(short_help="Remove the rule again.")
+@netns_options
+def off(netns: str | None, pid: int | None) -> None:
+    """Remove the rule: chain FIXER and the jump to it, from iptables and ip6tables, and nothing else.
+
+    Says what was removed; fine to do twice. A running `fixer run` goes on running, and gets no more packets.
+
+    \b
+    Exit codes: 0 off, 71 refused, 72 iptables is missing, 77 no root.
+    """
+    host = _host(netns, pid)
+    from fixer.node import rules
+
+    for line in rules.turn_off(host):
+        click.echo(line)
+
+
+@cli.command(short_help="Show rule, listener, losses.")
+@config_option
+@queue_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the table.")
+@netns_options
+def status(config: Path | None, queue: int | None, as_json: bool, netns: str | None, pid: int | None) -> None:
+    """Show rule, listener, queue counters and losses, and what the daemon has found.
+
+    "passed unseen" counts packets the rule matched and the daemon was not given: the queue was full and let them pass.
+
+    \b
+    Exit codes: 0 the rule is on and somebody listens, 3 not so, 77 no root.
+    """
+    settings = _settings(config).overridden(queue=queue)
+    host = _host(netns, pid)
+    from fixer.node import status
+
+    found = status.collect(host, settings.queue.number)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        from rich.console import Console
+
+        status.show(found, Console())
+    sys.exit(found.exit_code)
+
+
+@cli.command(short_help="Judge the packets of captures.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@config_option
+@click.option("--plain", is_flag=True, help="Also judge packets that are not VXLAN.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per file instead of tables.")
+@click.option(
+    "--write", type=click.Path(path_type=Path), metavar="OUT.pcap", help="Write all frames, the broken ones repaired."
+)
+def scan(files: tuple[Path, ...], config: Path | None, plain: bool, as_json: bool, write: Path | None) -> None:
+    """Judge the packets of captures (pcap or pcapng, plain or gzip) as `fixer run` would. Needs no root.
+
+    A capture taken on the sender shows unfinished checksums that its NIC finishes later: that is said, and is no fault.
+    Captures are only read; --write makes a new file.
+
+    \b
+    Examples:
+      tcpdump -ni eth0 -c 1000 -w vxlan.pcap udp port 4789 && fixer scan vxlan.pcap
+      fixer scan --json *.pcap.gz | jq .repairable
+      fixer scan broken.pcap --write mended.pcap
+
+    \b
+    Exit codes: 0 read to the end (whatever was found), 65 a capture is damaged or cut, 66 unreadable,
+    78 wrong configuration.
+    """
+    settings = _settings(config).overridden(plain=plain)
+    from rich.console import Console
+
+    from fixer import scan as scanner
+
+    sys.exit(scanner.scan(files, settings, as_json=as_json, write=write, console=Console()))
+
+
+@cli.command(short_help="Show the fault and its repair.")
+def demo() -> None:
+    """Show the fault and its repair on two hosts in network namespaces, joined by a wire that finishes no checksum.
+
+    Under a minute; everything is removed at the end. Without root, or where the kernel lacks a part, it says which, and
+    judges an embedded capture instead.
+
+    \b
+    Exit codes: 0 the main job was shown to work, 130 interrupted, anything else: it did not work.
+    """
+    from rich.console import Console
+
+    from fixer import lab
+
+    sys.exit(lab.demo(Console()))
+
+
+def _settings(config: Path | None) -> Settings:
+    from fixer.config import load
+
+    return load(config)
+
+
+def _host(netns: str | None, pid: int | None) -> Host:
+    """The host, in the network namespace asked for."""
+    if netns is not None and pid is not None:
+        raise click.UsageError("--netns and --pid both name a network namespace: give one of them")
+    from fixer.node.host import Host
+
+    host = Host()
+    if netns is not None or pid is not None:
+        host.enter_netns(netns, pid)
+    return host
+
+
+def main() -> NoReturn:
+    """The ``fixer`` command. Never returns: ends the process with the exit code."""
+    try:
+        try:
+            cli(prog_name="fixer")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered would raise again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
+    sys.exit(0)
