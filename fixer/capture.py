@@ -29,6 +29,9 @@ logging.getLogger("scapy.runtime").setLevel(logging.CRITICAL)
 LARGEST_RECORD = 1 << 24
 """Bytes. libpcap allows 256 KiB a record; a length above this is damage, and is not worth the memory of trying."""
 
+LATEST_NS = (1 << 63) - 1
+"""Nanoseconds since the epoch, in the year 2262. pcapng can name times beyond any clock."""
+
 # https://www.tcpdump.org/linktypes.html
 NULL, ETHERNET, RAW_BSD, RAW, LOOP, SLL, IPV4, IPV6, SLL2 = 0, 1, 12, 101, 108, 113, 228, 229, 276
 LINK_NAMES = {
@@ -140,7 +143,7 @@ class Capture:
             yield Frame(
                 data=data,
                 wire_length=max(about.wirelen, len(data)),
-                when_ns=when_ns,
+                when_ns=min(when_ns, LATEST_NS),
                 link_type=link_type,
                 ip_at=ip_at,
                 outgoing=outgoing if marked is None else marked,

@@ -1,0 +1,254 @@
+"""What a capture adds up to: counts per sender, and whether a sender's packets were captured on the sender itself.
+
+A sender is a VTEP (outer source address), or for a plain packet its source address. Captured before its NIC has
+finished the checksums, everything a healthy sender sends looks unfinished; `Sender.own_capture` says what gives that
+away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
+from fixer.datapath.history import Explanation
+from fixer.datapath.pipeline import Result
+from fixer.datapath.repair import Action
+from fixer.datapath.walk import Reason
+
+LAYER_STATES = ("good", "absent", "partial", "wrong", "uncheckable")
+INNER_COUNTED_AS = {
+    InnerState.VERIFIES: "good",
+    InnerState.PARTIAL: "partial",
+    InnerState.WRONG: "wrong",
+    InnerState.NONE: "uncheckable",
+    InnerState.ABSENT: "absent",
+    InnerState.UNCHECKABLE: "uncheckable",
+}
+OUTER_COUNTED_AS = {
+    OuterState.GOOD: "good",
+    OuterState.AGREES: "good",
+    OuterState.ZERO: "absent",
+    OuterState.PARTIAL: "partial",
+    OuterState.STALE: "wrong",
+    OuterState.WRONG: "wrong",
+    OuterState.UNCHECKABLE: "uncheckable",
+}
+REPAIRABLE = frozenset(
+    {
+        Diagnosis.INNER_UNFINISHED,
+        Diagnosis.OUTER_UNFINISHED,
+        Diagnosis.BOTH_UNFINISHED,
+        Diagnosis.OUTER_STALE,
+        Diagnosis.STALE_UNFINISHED,
+    }
+)
+UNFINISHED = frozenset(
+    {
+        Diagnosis.INNER_UNFINISHED,
+        Diagnosis.OUTER_UNFINISHED,
+        Diagnosis.BOTH_UNFINISHED,
+    }
+)
+
+COMMON_MTU = 1500
+"""Bytes. A Linux sender leaves both layers unfinished only in a super-packet (the outer sum of a single packet already
+agrees with its inner one), so with both at P anything longer than a common packet is one."""
+LARGEST_MTU = 9216
+"""Bytes. The largest jumbo frame that is in use: no wire carried what is longer."""
+
+MOST_CONVERSATIONS = 1 << 16
+"""Inner conversations that are followed, for bounded memory; those that begin later prove nothing."""
+ENOUGH_ANSWERED = 2
+"""Unfinished packets of answered conversations that make a sender's own capture: a handshake has that many."""
+
+TCP, UDP, ACK = 6, 17, 0x10
+
+End = tuple[str, int]
+"""One end of an inner conversation: address and port."""
+
+
+class Row(NamedTuple):
+    """What makes packets of one sender alike."""
+
+    diagnosis: Diagnosis
+    inner: InnerState
+    outer: OuterState
+    reason: Reason
+    explanation: Explanation
+    action: Action
+
+
+@dataclass
+class Counts:
+    """Of a whole file, or of one sender: packets by the state of each layer, and what would become of them."""
+
+    vxlan: int = 0
+    outer: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(LAYER_STATES, 0)))
+    inner: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(LAYER_STATES, 0)))
+    repairable: int = 0
+    corrupt: int = 0
+
+    def add(self, result: Result) -> None:
+        if result.vxlan:
+            self.vxlan += 1
+            self.outer[OUTER_COUNTED_AS[result.outer]] += 1
+        self.inner[INNER_COUNTED_AS[result.inner]] += 1
+        self.repairable += result.diagnosis in REPAIRABLE
+        self.corrupt += result.diagnosis is Diagnosis.CORRUPT
+
+
+@dataclass
+class Sender:
+    """One VTEP or plain sender: its counts, the kinds of packets it sent with an example of each, and its unfinished
+    ones sorted by what they say about where the capture was taken."""
+
+    counts: Counts = field(default_factory=Counts)
+    packets: int = 0
+    rows: Counter[Row] = field(default_factory=Counter)
+    examples: dict[Row, Result] = field(default_factory=dict)
+    vnis: dict[Row, set[int]] = field(default_factory=dict)
+    unfinished: int = 0
+    unfinished_outgoing: int = 0
+    unfinished_incoming: int = 0
+    super_packets: int = 0
+    answered: int = 0
+    unanswered: int = 0
+
+    def add(self, result: Result, outgoing: bool | None) -> None:
+        row = Row(result.diagnosis, result.inner, result.outer, result.reason, result.explanation, result.would)
+        self.counts.add(result)
+        self.packets += 1
+        self.rows[row] += 1
+        self.examples.setdefault(row, result)
+        if result.vxlan:
+            self.vnis.setdefault(row, set()).add(result.vni)
+        if is_unfinished(row):
+            is_super = is_super_packet(result)
+            self.unfinished += 1
+            self.super_packets += is_super
+            self.unfinished_outgoing += outgoing is True
+            self.unfinished_incoming += outgoing is False and not is_super
+
+    def own_capture(self) -> tuple[int, str]:
+        """How many of this sender's unfinished packets are no fault, having been captured before a NIC finished them or
+        after GRO merged them, and why we think so; 0 if nothing says that.
+
+        One of three things says it: the capture marks them as outgoing; some are longer than any packet on a wire (GRO
+        merges only what verified, GSO is the sender's own); or, where the capture knows no directions, the other side
+        answers what looks unfinished here, so it was finished when it arrived. Packets marked as incoming are exempt.
+        """
+        if self.super_packets:
+            return self.unfinished - self.unfinished_incoming, "some are longer than any packet on a wire"
+        if self.unfinished_outgoing:
+            return self.unfinished_outgoing, "they are marked as outgoing"
+        if self.answered >= ENOUGH_ANSWERED and self.answered > self.unanswered:
+            return self.unfinished - self.unfinished_incoming, "the other side answers them and sends none like them"
+        return 0, ""
+
+
+@dataclass
+class Conversation:
+    """Two inner ends, who sent for each, and what: segments unfinished, finished, and finished in answer."""
+
+    began: End
+    senders: dict[End, Sender] = field(default_factory=dict)
+    unfinished: Counter[End] = field(default_factory=Counter)
+    finished: Counter[End] = field(default_factory=Counter)
+    answers: Counter[End] = field(default_factory=Counter)
+
+
+class Tally:
+    """Everything counted in one file."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.bytes = 0
+        self.not_ip = 0
+        self.plain = 0
+        self.other: Counter[Reason] = Counter()
+        self.total = Counts()
+        self.unverified = 0
+        self.vteps: dict[str, Sender] = {}
+        self.senders: dict[str, Sender] = {}
+        self._conversations: dict[tuple[End, End, int], Conversation] = {}
+
+    def add_other(self) -> None:
+        """A frame without IP."""
+        self.frames += 1
+        self.not_ip += 1
+
+    def add(self, result: Result, outgoing: bool | None) -> None:
+        """An IP packet; `outgoing` as in `capture.Frame`."""
+        self.frames += 1
+        if not result.vxlan and result.outer is not OuterState.NO_TUNNEL:
+            self.other[result.reason] += 1
+            return
+        self.total.add(result)
+        self.plain += not result.vxlan
+        self.unverified += result.unverified
+        senders, source = (self.vteps, result.outer_source) if result.vxlan else (self.senders, result.inner_source)
+        sender = senders.get(source)
+        if sender is None:
+            sender = senders[source] = Sender()
+        sender.add(result, outgoing)
+        if outgoing is None and result.inner_protocol in (TCP, UDP):
+            self._follow(result, sender)
+
+    def everybody(self) -> list[Sender]:
+        """VTEPs and plain senders."""
+        return [*self.vteps.values(), *self.senders.values()]
+
+    def finish(self) -> None:
+        """After the last packet: what the conversations say of their senders."""
+        for conversation in self._conversations.values():
+            for end, unfinished in conversation.unfinished.items():
+                sender = conversation.senders[end]
+                others = conversation.senders.keys() - {end}
+                answers = sum(conversation.answers[other] for other in others)
+                alike = sum(conversation.unfinished[other] for other in others)
+                if answers and not alike and unfinished > conversation.finished[end]:
+                    sender.answered += unfinished
+                else:
+                    sender.unanswered += unfinished
+
+    def _follow(self, result: Result, sender: Sender) -> None:
+        """Remember who of an inner conversation sends unfinished segments, and who answers them.
+
+        An acknowledgement is an answer; a bare SYN is not, it comes again and again from somebody who hears nothing.
+        A UDP packet is one if the other side spoke first.
+        """
+        if result.inner not in (InnerState.PARTIAL, InnerState.VERIFIES):
+            return
+        here = (result.inner_source, result.inner_source_port)
+        there = (result.inner_destination, result.inner_destination_port)
+        key = (min(here, there), max(here, there), result.inner_protocol)
+        conversation = self._conversations.get(key)
+        if conversation is None:
+            if len(self._conversations) >= MOST_CONVERSATIONS:
+                return
+            conversation = self._conversations[key] = Conversation(began=here)
+        conversation.senders.setdefault(here, sender)
+        if result.inner is InnerState.PARTIAL:
+            conversation.unfinished[here] += 1
+            return
+        conversation.finished[here] += 1
+        if conversation.unfinished[there]:
+            is_answer = result.inner_tcp_flags & ACK if result.inner_protocol == TCP else conversation.began == there
+            conversation.answers[here] += bool(is_answer)
+
+
+def is_unfinished(row: Row) -> bool:
+    """Whether these packets are as a sender leaves them to its NIC; some leave it the IPv4 header's checksum as well.
+
+    The datapath calls such a packet corrupt, as it would be on a wire: inner PARTIAL under an outer that is not wrong.
+    """
+    header_too = row.diagnosis is Diagnosis.CORRUPT and row.inner is InnerState.PARTIAL
+    return row.diagnosis in UNFINISHED or (header_too and row.outer is not OuterState.WRONG)
+
+
+def is_super_packet(result: Result) -> bool:
+    """Whether an unfinished packet is longer than a wire would have carried it."""
+    nothing_done = result.diagnosis in (Diagnosis.BOTH_UNFINISHED, Diagnosis.CORRUPT)
+    return result.length > LARGEST_MTU or (nothing_done and result.length > COMMON_MTU)
