@@ -43,6 +43,9 @@ class Verbs(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            _give_up_stdout()
+            ctx.exit(BROKEN_PIPE)
         except ImportError as error:
             if (error.name or "").split(".")[0] not in ("fixer", "netfilterqueue"):
                 raise
@@ -340,7 +343,11 @@ def main() -> NoReturn:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered would raise again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         sys.exit(BROKEN_PIPE)
     sys.exit(0)
+
+
+def _give_up_stdout() -> None:
+    """What is still buffered would raise again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

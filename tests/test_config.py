@@ -1,0 +1,220 @@
+"""fixer.toml: what is accepted, and that every refusal names the file, the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fixer import config
+from fixer.config import Settings, load, parse
+from fixer.errors import ConfigWrong, FileUnreadable
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "systemd" / "fixer.toml"
+MANUAL = ROOT / "docs" / "configuration.md"
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigWrong) as caught:
+        parse(text, "f.toml")
+    line = str(caught.value)
+    assert line.startswith("f.toml: ")
+    assert "\n" not in line
+    return line.removeprefix("f.toml: ")
+
+
+def test_an_empty_file_is_the_defaults() -> None:
+    assert parse("", "f.toml") == Settings()
+
+
+def test_everything_can_be_set() -> None:
+    settings = parse(
+        """
+        plain = true
+        monitor = true
+        [vxlan]
+        ports = [1, 65535]
+        vnis = [4097, "8192-8200", "7-7"]
+        [policy]
+        stale = "inner-verifies"
+        inner_unfinished = "pass"
+        outer_wrong = "drop"
+        corrupt = "pass"
+        [queue]
+        number = 65535
+        length = 1
+        receive_buffer = 65536
+        fail_open = false
+        [log]
+        per_second = 0
+        """,
+        "f.toml",
+    )
+    assert settings.queue == config.Queue(number=65535, length=1, receive_buffer=65536, fail_open=False)
+    assert settings.datapath() == {
+        "ports": [1, 65535],
+        "vnis": [(4097, 4097), (8192, 8200), (7, 7)],
+        "plain": True,
+        "monitor": True,
+        "stale": "inner-verifies",
+        "actions": {
+            "inner_unfinished": "pass",
+            "outer_unfinished": "repair",
+            "both_unfinished": "repair",
+            "outer_stale": "repair",
+            "stale_unfinished": "repair",
+            "outer_wrong": "drop",
+            "corrupt": "pass",
+        },
+        "events_per_second": 0,
+    }
+
+
+PORTS = "a list of 1 to 15 UDP ports, each 1 to 65535"
+VNIS = 'a list of VNIs (0 to 16777215) and ranges of them, as in [4097, "8192-8200"]'
+NEVER_REPAIRED = '"pass" or "drop" (never "repair": nothing vouches for what such a packet carries)'
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[vxlan]\nports = [4789, 65536]", f"vxlan.ports[1] = 65536 is not allowed; allowed: {PORTS}"),
+        ("[vxlan]\nports = [0]", f"vxlan.ports[0] = 0 is not allowed; allowed: {PORTS}"),
+        ("[vxlan]\nports = []", f"vxlan.ports = [] is not allowed; allowed: {PORTS}"),
+        ("[vxlan]\nports = 4789", f"vxlan.ports = 4789 is not allowed; allowed: {PORTS}"),
+        ('[vxlan]\nports = ["4789"]', f'vxlan.ports[0] = "4789" is not allowed; allowed: {PORTS}'),
+        ("[vxlan]\nvnis = [16777216]", f"vxlan.vnis[0] = 16777216 is not allowed; allowed: {VNIS}"),
+        ('[vxlan]\nvnis = [1, "a-b"]', f'vxlan.vnis[1] = "a-b" is not allowed; allowed: {VNIS}'),
+        (
+            '[vxlan]\nvnis = ["9-3"]',
+            'vxlan.vnis: the range "9-3" runs backwards; the smaller VNI comes first',
+        ),
+        (
+            '[vxlan]\nvnis = ["0-16777216"]',
+            'vxlan.vnis: the range "0-16777216" ends beyond the largest VNI, 16777215',
+        ),
+        ('[policy]\ncorrupt = "repair"', f'policy.corrupt = "repair" is not allowed; allowed: {NEVER_REPAIRED}'),
+        ('[policy]\nouter_wrong = "repair"', f'policy.outer_wrong = "repair" is not allowed; allowed: {NEVER_REPAIRED}'),
+        (
+            '[policy]\ninner_unfinished = "fix"',
+            'policy.inner_unfinished = "fix" is not allowed; allowed: "repair", "pass" or "drop"',
+        ),
+        ("[policy]\nstale = true", 'policy.stale = true is not allowed; allowed: "explained", "inner-verifies" or "off"'),
+        ("[queue]\nnumber = 70000", "queue.number = 70000 is not allowed; allowed: a whole number, 0 to 65535"),
+        ("[queue]\nnumber = -1", "queue.number = -1 is not allowed; allowed: a whole number, 0 to 65535"),
+        ("[queue]\nnumber = true", "queue.number = true is not allowed; allowed: a whole number, 0 to 65535"),
+        ("[queue]\nnumber = 1.0", "queue.number = 1.0 is not allowed; allowed: a whole number, 0 to 65535"),
+        ("[queue]\nfail_open = 1", "queue.fail_open = 1 is not allowed; allowed: true or false"),
+        ("[queue]\nlength = 0", "queue.length = 0 is not allowed; allowed: a number of packets, 1 to 1048576"),
+        (f"plain = {'9' * 80}", f"plain = {'9' * 57}... is not allowed; allowed: true or false"),
+        ("queue = 3", "queue = 3 is not allowed; allowed: a table, [queue]"),
+        ("[[queue]]\nnumber = 3", 'queue = [{"number": 3}] is not allowed; allowed: a table, [queue]'),
+        ("[vxlan]\nport = [1]", "unknown key vxlan.port; did you mean vxlan.ports?"),
+        ("[queue]\nfail-open = true", "unknown key queue.fail-open; did you mean queue.fail_open?"),
+        ("[qeue]\nnumber = 1", "unknown key qeue; did you mean queue?"),
+        ("number = 1", "unknown key number; did you mean queue.number?"),
+        ("[log]\ncorrupt = 'drop'", "unknown key log.corrupt; did you mean policy.corrupt?"),
+        ("[log]\nxyz = 1", "unknown key log.xyz; allowed here: per_second"),
+        ('"a\\nb" = 1', 'unknown key "a\\nb"; allowed here: plain, monitor, vxlan, policy, queue, log'),
+        ("plain = true\nx = = 1", "not TOML: Invalid value (at line 2, column 5)"),
+        ("a=" + "[" * 100_000, "not a configuration: nested too deeply"),
+    ],
+)
+def test_a_refusal_says_where_what_and_what_is_allowed(text: str, line: str) -> None:
+    assert refusal(text) == line
+
+
+@given(st.dictionaries(st.text(min_size=1), st.one_of(st.integers(), st.text(), st.booleans(), st.lists(st.text()))))
+def test_no_document_is_a_traceback(document: dict[str, object]) -> None:
+    """Whatever a TOML file holds, it is settings or one line."""
+    text = "".join(f"{_quoted(key)} = {_quoted(value)}\n" for key, value in document.items())
+    for table in ("", "[queue]\n", "[vxlan]\n"):
+        try:
+            parse(table + text, "f.toml")
+        except ConfigWrong as error:
+            assert "\n" not in str(error)
+
+
+def _quoted(value: object) -> str:
+    if isinstance(value, str):
+        return '"' + "".join(c if c.isascii() and c.isalnum() else f"\\U{_scalar(c):08x}" for c in value) + '"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(_quoted, value))}]"
+    return str(value).lower()
+
+
+def _scalar(character: str) -> int:
+    return ord(character) if not 0xD800 <= ord(character) <= 0xDFFF else 0xFFFD
+
+
+@given(st.integers())
+def test_port_range(port: int) -> None:
+    if 1 <= port <= 65535:
+        assert parse(f"[vxlan]\nports = [{port}]", "f.toml").vxlan.ports == (port,)
+    else:
+        assert "vxlan.ports[0]" in refusal(f"[vxlan]\nports = [{port}]")
+
+
+def test_a_missing_file_is_the_users_fault_only_if_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = tmp_path / "nowhere.toml"
+    with pytest.raises(FileUnreadable, match=re.escape(f"{missing}: no such file")):
+        load(missing)
+    monkeypatch.setattr(config, "DEFAULT_PATH", missing)
+    assert load() == Settings()
+    missing.write_text("[queue]\nnumber = 3\n")
+    assert load().queue.number == 3
+
+
+def test_a_directory_and_binary_data_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileUnreadable, match="cannot be read: Is a directory"):
+        load(tmp_path)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"plain = \xff")
+    with pytest.raises(ConfigWrong, match=re.escape("not UTF-8 text (byte 8)")):
+        load(binary)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
+    locked = tmp_path / "locked.toml"
+    locked.touch(mode=0)
+    with pytest.raises(FileUnreadable, match="Permission denied"):
+        load(locked)
+
+
+def test_the_command_line_overrides_only_what_it_names() -> None:
+    settings = parse("plain = true\n[queue]\nnumber = 5\nlength = 9", "f.toml")
+    assert settings.overridden() == settings
+    changed = settings.overridden(queue=0, monitor=True)
+    assert (changed.queue.number, changed.queue.length, changed.plain, changed.monitor) == (0, 9, True, True)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Settings().queue.number = 1  # type: ignore[misc]
+
+
+def test_the_example_shows_every_key_at_its_default() -> None:
+    text = EXAMPLE.read_text()
+    assert parse(text, str(EXAMPLE)) == Settings()
+    shown = re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE)
+    assert tomllib.loads(shown) == msgspec.json.decode(msgspec.json.encode(Settings()))
+
+
+def test_the_manual_has_every_key_with_its_default() -> None:
+    manual = MANUAL.read_text()
+    defaults = msgspec.to_builtins(Settings())
+    for key in config.keys():
+        value = defaults
+        for step in key.split("."):
+            value = value[step]
+        shown = msgspec.json.encode(value).decode().replace(",", ", ")
+        assert f"| `{key}` | `{shown}` |" in manual, key
+    assert set(re.findall(r"^\| `([\w.]+)` \|", manual, re.MULTILINE)) == set(config.keys())
