@@ -22,8 +22,8 @@ LISTENERS = f"{NET}/netfilter/nfnetlink_queue"
 class Service:
     """The daemon and its rules in ``here`` while the context lasts.
 
-    ``settings`` is the text of its configuration file, ``run`` what is added to ``fixer run``, ``on`` what is added to
-    ``fixer on`` and ``fixer off`` (None: the rules are somebody else's).
+    ``settings`` is the text of its configuration file; ``run`` and ``on`` are added to ``fixer run`` and ``fixer on``
+    (``on`` None: the rules are somebody else's).
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Service:
         self._on = on
         self._run = run
         self._process: subprocess.Popen[str] | None = None
+        self.counters: dict[str, Any] = {}  # what it counted, once it has ended
 
     def __enter__(self) -> Self:
         """Start it and wait until it listens; SystemRefused with its own words if it ends instead."""
@@ -44,11 +45,13 @@ class Service:
         try:
             with self.log.open("w", encoding="utf-8") as log:
                 self._process = self.here.start(*self._command("run", *self._run), stdout=log)
-            self._wait_until_it_listens(self._process)
             if self._on is not None:
-                self._must("on", *self._on)
+                self._must("on", *self._on)  # while the daemon starts: until somebody listens, packets bypass the queue
+            self._wait_until_it_listens(self._process)
         except BaseException:
             self._end()
+            if self._on is not None:
+                self.ask("off")
             raise
         return self
 
@@ -57,7 +60,7 @@ class Service:
     ) -> None:
         try:
             if self._on is not None:
-                self._must("off", *self._on)
+                self._must("off")
         finally:
             status = self._end()
         if error is None and status != 0:
@@ -73,7 +76,8 @@ class Service:
         return self.here.run(*self._command(verb, *arguments))
 
     def _command(self, verb: str, *arguments: str) -> tuple[str, ...]:
-        return (sys.executable, "-m", "fixer", verb, "--config", str(self.config), *arguments)
+        config = () if verb == "off" else ("--config", str(self.config))  # off removes whatever is ours
+        return (sys.executable, "-m", "fixer", verb, *config, *arguments)
 
     def _must(self, verb: str, *arguments: str) -> None:
         done = self.ask(verb, *arguments)
@@ -91,5 +95,8 @@ class Service:
 
     def _end(self) -> int:
         status = stop(self._process) if self._process is not None else 0
+        for event in self.events():
+            if event["event"]["action"] == "stopped":
+                self.counters = event["fixer"]["counters"]
         self._directory.cleanup()
         return status

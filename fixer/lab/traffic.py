@@ -37,7 +37,7 @@ class Download:
 def ping(
     here: Namespace, address: str, *, count: int = 1, seconds: int = 1, size: int = 56, whole: bool = False
 ) -> bool:
-    """Whether ``count`` echo requests with ``size`` bytes of data (``whole``: not to be fragmented) are answered in time."""
+    """Whether ``count`` echo requests of ``size`` bytes (``whole``: not to be fragmented) are answered in time."""
     options = (f"-c{count}", f"-w{seconds}", f"-s{size}", f"-M{'do' if whole else 'want'}")
     return here.run("ping", "-q", "-i0.2", *options, address).status == 0
 
@@ -161,10 +161,12 @@ def checksum_errors(here: Namespace) -> dict[str, int]:
 
 def _listener(kind: socket.SocketKind, port: int) -> socket.socket:
     """A socket bound to ``port`` for IPv4 and IPv6 alike, listening if ``kind`` is a stream."""
-    ours = socket.socket(socket.AF_INET6, kind)
-    ours.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    ours.bind(("::", port))
-    if kind is socket.SOCK_STREAM:
-        ours.listen()
+    with ExitStack() as undo:
+        ours = undo.enter_context(socket.socket(socket.AF_INET6, kind))
+        ours.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        ours.bind(("::", port))
+        if kind is socket.SOCK_STREAM:
+            ours.listen()
+        undo.pop_all()
     return ours

@@ -1,7 +1,7 @@
 """Small eBPF programs on an interface of the laboratory, loaded with bpf(2) itself: no compiler, no library.
 
-Three instructions' worth of assembler, and what the tests need of it: tagging frames inside a tunnel on a kernel without
-8021q, and a device that claims to have verified what nobody verified.
+A few lines of assembler, and what the tests need of it: tagging frames inside a tunnel on a kernel without 8021q, and
+a device that claims to have verified what nobody verified.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def push_tag(vlan: int) -> Program:
 
 def pop_tag(vlan: int) -> Program:
     """Take the tag ``vlan`` off; drop every frame that does not carry it, so that nothing crosses untagged."""
-    return load32(2, 1, SK_BUFF_VLAN_TCI) + skip_unless_equal(2, vlan, 3) + call(SKB_VLAN_POP) + leave(TCX_PASS) + leave(TCX_DROP)
+    tagged = call(SKB_VLAN_POP) + leave(TCX_PASS)
+    return load32(2, 1, SK_BUFF_VLAN_TCI) + skip_unless_equal(2, vlan, len(tagged) // 8) + tagged + leave(TCX_DROP)
 
 
 def claim_verified() -> Program:
@@ -76,7 +77,7 @@ def claim_verified() -> Program:
 
 @contextmanager
 def attached(here: Namespace, device: str, point: int, program: Program) -> Iterator[None]:
-    """Run ``program`` on every packet at ``point`` (BPF_TCX_INGRESS, BPF_TCX_EGRESS) of ``device`` while the context lasts.
+    """Run ``program`` on each packet at ``point`` (BPF_TCX_INGRESS or _EGRESS) of ``device`` while the context lasts.
 
     Raises OSError with the kernel's error: EINVAL from one older than 6.6, which has no TCX; EPERM without CAP_BPF.
     """

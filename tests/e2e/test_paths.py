@@ -25,7 +25,7 @@ pytestmark = pytest.mark.root
 
 VLAN = 100
 FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
-# ICMP and fragments are finished by the sender's kernel, so ping works unless the outer checksum, left to the NIC, is missing.
+# The sender's kernel sums ICMP and fragments itself: ping works unless an outer checksum, left to the NIC, is wrong.
 PING_WORKS, NOTHING_WORKS = True, False
 
 
