@@ -48,6 +48,7 @@ cdef struct Flow:
 
 cdef struct History:
     uint64_t seed
+    uint32_t turn
     Evidence evidence[EVIDENCE_SETS * WAYS]
     Flow flows[FLOWS]
     uint8_t vnis[VNI_BYTES]

@@ -69,8 +69,10 @@ cdef Explanation explain(History *history, const uint8_t *packet, const Walk *wa
 cdef bint witness(History *history, uint64_t key, uint64_t content, uint32_t now) noexcept nogil:
     """Add one packet to the evidence under `key`; True once DIFFERING packets of different content have shown it."""
     cdef Evidence *ways = &history.evidence[(key % EVIDENCE_SETS) * WAYS]
-    cdef Evidence *entry = &ways[0]
+    cdef Evidence *entry
     cdef int i
+    history.turn += 1
+    entry = &ways[history.turn % WAYS]  # the one to give up if all were seen in the same second
     if key == 0:
         key = 1
     for i in range(WAYS):
@@ -78,7 +80,7 @@ cdef bint witness(History *history, uint64_t key, uint64_t content, uint32_t now
             entry = &ways[i]
             break
         if ways[i].seen < entry.seen:
-            entry = &ways[i]            # the one to give up: free (seen 0) or longest unseen
+            entry = &ways[i]            # free (seen 0) or longest unseen
     if entry.key != key or <int32_t>(now - entry.seen) > EVIDENCE_SECONDS:
         memset(entry, 0, sizeof(Evidence))
         entry.key = key

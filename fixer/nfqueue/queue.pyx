@@ -42,6 +42,9 @@ cdef extern from "<poll.h>" nogil:
         short revents
     int poll(pollfd *, unsigned long, int)
 
+cdef extern from "<unistd.h>" nogil:
+    int close(int)
+
 cdef extern from "<time.h>" nogil:
     enum: CLOCK_REALTIME
     struct timespec:
@@ -82,9 +85,8 @@ cdef class Queue:
 
     cdef Pipeline pipeline
     cdef object owner        # netfilterqueue.NetfilterQueue, or None for an adopted descriptor
-    cdef object waker        # the reading end is polled beside the queue; `stop` writes to the other
-    cdef object wake
-    cdef int fd, waker_fd
+    cdef int fd
+    cdef int waker           # an eventfd, polled beside the queue: `stop` writes to it
     cdef uint16_t number
     cdef bint stopping
     cdef uint32_t send_limit # bytes in one send: below the send buffer, or EMSGSIZE would lose all its verdicts
@@ -104,7 +106,7 @@ cdef class Queue:
 
     def __cinit__(self):
         cdef int i
-        self.fd = -1
+        self.fd = self.waker = -1
         self.send_limit = 65536
         self.slots = <uint8_t *>calloc(BATCH, SLOT)
         self.arrivals = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
@@ -121,6 +123,8 @@ cdef class Queue:
             self.arrivals[i].msg_hdr.msg_iovlen = 1
 
     def __dealloc__(self):
+        if self.waker >= 0:
+            close(self.waker)
         free(self.slots)
         free(self.arrivals)
         free(self.slot_vectors)
@@ -136,9 +140,7 @@ cdef class Queue:
         self.number = number
         self.fd = fd
         self.flags = {}
-        self.waker, self.wake = socket.socketpair()
-        self.wake.setblocking(False)
-        self.waker_fd = self.waker.fileno()
+        self.waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def bind(self, *, uint32_t length=4096, int receive_buffer=32 << 20, bint fail_open=True):
         """Bind the queue in this thread's network namespace and make it ready. OSError if the kernel refuses.
@@ -213,10 +215,7 @@ cdef class Queue:
     def stop(self):
         """Make `run` return soon. From any thread, or a signal handler."""
         self.stopping = True
-        try:
-            self.wake.send(b"\0")
-        except BlockingIOError:
-            pass                                # it was woken often enough
+        os.eventfd_write(self.waker, 1)
 
     def release(self):
         """What is new passes at once (QUEUE_MAXLEN 0 with FAIL_OPEN), what is held is answered, then the queue is closed."""
@@ -266,7 +265,7 @@ cdef class Queue:
         cdef pollfd[2] sources
         sources[0].fd = self.fd
         sources[0].events = POLLIN
-        sources[1].fd = self.waker_fd
+        sources[1].fd = self.waker
         sources[1].events = POLLIN
         poll(sources, 1 if self.stopping else 2, milliseconds)
 

@@ -1,0 +1,130 @@
+"""What holds for every packet, whatever it is; the oracle in tests/oracle.py says what is right."""
+
+from dataclasses import dataclass
+
+import oracle
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from packets import encapsulate, frame, in_state, segment, vxlan
+
+from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
+from fixer.datapath.pipeline import Pipeline
+from fixer.datapath.repair import Action
+
+PORTS = [4789, 8472, 6784]
+STATES = {
+    "tcp": ["VERIFIES", "PARTIAL", "LENGTH_0", "WRONG"],
+    "udp": ["VERIFIES", "PARTIAL", "WRONG", "ABSENT"],
+    "icmp": ["VERIFIES", "WRONG"],
+    "icmp6": ["VERIFIES", "PARTIAL", "WRONG"],
+}
+
+
+@dataclass
+class Made:
+    packet: bytes
+    plain: bool
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> Made:
+    """Packets of every kind in every state, some with a few bytes changed anywhere."""
+    inner, outer = draw(st.sampled_from([4, 6])), draw(st.sampled_from([4, 6]))
+    kind = draw(st.sampled_from(["tcp", "udp", "icmp" if inner == 4 else "icmp6"]))
+    payload = draw(st.binary(max_size=80))
+    whole = segment(inner, kind, payload)
+    asked = in_state(whole, inner, kind, draw(st.sampled_from(STATES[kind])))
+    plain = draw(st.booleans())
+    if plain:
+        packet = asked
+    else:
+        tags = draw(st.lists(st.integers(0, 4095), max_size=2))
+        padding = draw(st.binary(max_size=5))
+        packet = encapsulate(
+            vxlan(frame(asked, *tags, padding=padding)),
+            draw(st.sampled_from(["GOOD", "AGREES", "ZERO", "PARTIAL", "WRONG"])),
+            outer,
+            finished=vxlan(frame(whole, *tags, padding=padding)),
+            port=draw(st.sampled_from(PORTS)),
+        )
+    data = bytearray(packet)
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(data) - 1))
+        data[at] ^= draw(st.integers(1, 255))
+    return Made(bytes(data), plain)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(packets())
+def test_the_datapath_agrees_with_the_oracle(made: Made) -> None:
+    packet = bytearray(made.packet)
+    result = Pipeline(ports=PORTS, plain=made.plain).examine(packet)
+    expected = oracle.judge(made.packet, plain=made.plain)
+    assert (result.inner.name, result.outer.name, result.diagnosis.name, result.reason.name) == (
+        expected.inner,
+        expected.outer,
+        expected.diagnosis,
+        expected.reason,
+    )
+    assert result.action.name == expected.action
+    assert packet == expected.mended
+    assert result.unverified == expected.unverified
+    if result.inner in (InnerState.VERIFIES, InnerState.PARTIAL, InnerState.WRONG):
+        assert (result.inner_found, result.inner_right) == (expected.inner_found, expected.inner_right)
+    if result.outer in (OuterState.GOOD, OuterState.AGREES, OuterState.PARTIAL, OuterState.WRONG):
+        assert (result.outer_found, result.outer_right) == (expected.outer_found, expected.outer_right)
+
+
+@settings(max_examples=500, deadline=None)
+@given(packets())
+def test_a_repaired_packet_verifies_on_both_layers_and_needs_no_second_repair(made: Made) -> None:
+    packet = bytearray(made.packet)
+    assume(Pipeline(ports=PORTS, plain=made.plain).examine(packet).action is Action.REPAIR)
+    repaired = bytes(packet)
+    after = oracle.judge(repaired, plain=made.plain)
+    assert after.diagnosis == "SOUND"
+    assert after.inner in ("VERIFIES", "NONE", "ABSENT")
+    assert after.outer in ("GOOD", "ZERO", "NO_TUNNEL")
+    again = Pipeline(ports=PORTS, plain=made.plain).examine(packet)
+    assert again.diagnosis is Diagnosis.SOUND
+    assert packet == repaired
+
+
+@settings(max_examples=500, deadline=None)
+@given(packets())
+def test_nothing_outside_the_two_checksum_fields_ever_changes(made: Made) -> None:
+    packet = bytearray(made.packet)
+    Pipeline(ports=PORTS, plain=made.plain).examine(packet)
+    outer, inner = oracle.judge(made.packet, plain=made.plain).layers
+    fields = {layer.field_at + byte for layer in (outer, inner) if layer.field_at for byte in (0, 1)}
+    assert {at for at in range(len(packet)) if packet[at] != made.packet[at]} <= fields
+
+
+@settings(max_examples=500, deadline=None)
+@given(packets())
+def test_a_packet_that_is_not_repaired_is_not_changed(made: Made) -> None:
+    """Good ones and corrupt ones above all, and whatever is only looked at."""
+    for monitor in (False, True):
+        packet = bytearray(made.packet)
+        result = Pipeline(ports=PORTS, plain=made.plain, monitor=monitor).examine(packet)
+        assert result.diagnosis is not Diagnosis.CORRUPT or result.action is not Action.REPAIR
+        assert result.diagnosis is not Diagnosis.SOUND or result.action is Action.PASS
+        if result.action is not Action.REPAIR:
+            assert packet == made.packet
+        assert not monitor or result.action is Action.PASS
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["GOOD", "ZERO", "AGREES"]), st.integers(1, 0xFFFF))
+def test_a_payload_damaged_under_a_complete_inner_checksum_is_never_repaired(outer: str, damage: int) -> None:
+    """Whatever the outer says: recomputed after the damage, absent, or as it was."""
+    whole = segment(4, "tcp", b"0123456789")
+    damaged = bytearray(whole)
+    damaged[-2:] = (int.from_bytes(damaged[-2:], "big") ^ damage).to_bytes(2, "big")
+    assume(oracle.ones_sum(bytes(damaged)) != oracle.ones_sum(whole))
+    packet = bytearray(encapsulate(vxlan(frame(bytes(damaged))), outer, finished=vxlan(frame(whole))))
+    before = bytes(packet)
+    result = Pipeline(ports=PORTS).examine(packet)
+    assert result.diagnosis is Diagnosis.CORRUPT
+    assert result.action is Action.DROP
+    assert packet == before

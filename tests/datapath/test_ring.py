@@ -1,0 +1,123 @@
+"""Events: bounded, limited for each diagnosis and VTEP, and nothing that was left out goes unsaid."""
+
+import threading
+
+import pytest
+from packets import tunnelled
+
+from fixer.datapath.diagnose import Diagnosis
+from fixer.datapath.pipeline import Pipeline
+from fixer.datapath.repair import Action
+
+SECOND = 1_000_000_000
+
+
+MADE = {inner: tunnelled(inner, "ZERO") for inner in ("PARTIAL", "WRONG")}
+
+
+def from_vtep(number: int, inner: str = "PARTIAL") -> bytearray:
+    packet = bytearray(MADE[inner])
+    packet[12:16] = (0xC6120000 + number).to_bytes(4, "big")  # 198.18.x.y
+    return packet
+
+
+def test_an_event_has_everything_that_is_told() -> None:
+    pipeline = Pipeline(ports=[4789])
+    pipeline.examine(bytearray(tunnelled("PARTIAL", "AGREES")), when_ns=5 * SECOND)
+    (event,) = pipeline.drain()
+    assert event.when_ns == 5 * SECOND
+    assert (event.diagnosis, event.action, event.unverified) == (Diagnosis.INNER_UNFINISHED, Action.REPAIR, True)
+    assert (event.outer_source, event.outer_destination, event.vni) == ("192.0.2.4", "192.0.2.5", 4097)
+    assert (event.outer_source_port, event.outer_destination_port) == (60690, 4789)
+    assert (event.inner_source, event.inner_source_port) == ("10.0.1.176", 37648)
+    assert (event.inner_destination, event.inner_destination_port) == ("10.0.1.192", 80)
+    assert event.inner_found != event.inner_right
+    assert event.outer_found == event.outer_right != 0
+    assert not event.summary
+    assert pipeline.drain() == []
+
+
+@pytest.mark.parametrize("states", [("VERIFIES", "GOOD"), ("ABSENT", "ZERO")])
+def test_a_sound_packet_is_no_event(states: tuple[str, str]) -> None:
+    pipeline = Pipeline(ports=[4789])
+    pipeline.examine(bytearray(tunnelled(*states, kind="udp")))
+    assert pipeline.drain() == []
+
+
+def test_a_few_a_second_for_each_diagnosis_and_vtep() -> None:
+    pipeline = Pipeline(ports=[4789], events_per_second=3)
+    for vtep in (1, 2):
+        for inner in MADE:
+            for _ in range(10):
+                pipeline.examine(from_vtep(vtep, inner), when_ns=SECOND)
+    events = pipeline.drain()
+    assert len(events) == 12
+    assert {event.left_out for event in events} == {0}
+    pipeline.examine(from_vtep(1), when_ns=2 * SECOND)
+    (event,) = pipeline.drain()
+    assert (event.left_out, event.outer_source) == (7, "198.18.0.1")
+    assert pipeline.counters()["events_left_out"] == 28
+
+
+def test_what_was_left_out_at_the_end_is_told_at_a_stop() -> None:
+    pipeline = Pipeline(ports=[4789], events_per_second=1)
+    for _ in range(5):
+        pipeline.examine(from_vtep(7), when_ns=SECOND)
+    pipeline.drain()
+    pipeline.finish(2 * SECOND)
+    (event,) = pipeline.drain()
+    assert event.summary
+    assert (event.left_out, event.diagnosis, event.outer_source) == (4, Diagnosis.INNER_UNFINISHED, "198.18.0.7")
+
+
+def test_more_vteps_than_there_are_buckets_lose_no_count() -> None:
+    pipeline = Pipeline(ports=[4789], events_per_second=1, ring_size=8192)
+    for vtep in range(2000):
+        for _ in range(3):
+            pipeline.examine(from_vtep(vtep), when_ns=SECOND)
+    pipeline.finish(2 * SECOND)
+    events = pipeline.drain(100_000)
+    packets = [event for event in events if not event.summary]
+    assert len(packets) + sum(event.left_out for event in events) == 6000
+
+
+def test_a_full_ring_counts_what_it_lost() -> None:
+    pipeline = Pipeline(ports=[4789], ring_size=16, events_per_second=1000)
+    for _ in range(20):
+        pipeline.examine(from_vtep(1), when_ns=SECOND)
+    assert pipeline.counters()["events_lost"] == 4
+    assert len(pipeline.drain()) == 16
+    pipeline.examine(from_vtep(1), when_ns=SECOND)
+    assert len(pipeline.drain()) == 1
+
+
+def test_a_rate_of_zero_tells_nothing() -> None:
+    pipeline = Pipeline(ports=[4789], events_per_second=0)
+    pipeline.examine(from_vtep(1))
+    assert pipeline.drain() == []
+    assert pipeline.counters()["events_left_out"] == 1
+
+
+def test_a_reader_beside_the_writer_sees_every_event_once_and_in_order() -> None:
+    pipeline = Pipeline(ports=[4789], ring_size=64, events_per_second=1_000_000)
+    seen: list[int] = []
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            seen.extend(event.when_ns for event in pipeline.drain())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for when in range(20_000):
+        pipeline.examine(from_vtep(1), when_ns=when)
+    over.set()
+    reader.join()
+    seen.extend(event.when_ns for event in pipeline.drain())
+    assert seen == sorted(set(seen))
+    assert len(seen) + pipeline.counters()["events_lost"] == 20_000
+
+
+def test_the_ring_s_size_is_a_power_of_two() -> None:
+    with pytest.raises(ValueError, match="power of two"):
+        Pipeline(ports=[4789], ring_size=1000)
