@@ -1,0 +1,48 @@
+# Everything a bare checkout needs: every target first installs what it lacks (tools/install) and then does its work.
+#   PYTHON=python3.12   the interpreter for .venv, 3.11 or newer
+#   ARGS="-k vlan"      handed to pytest, or to the benchmark
+
+python := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all-pythons lint format sanitize bench clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
+
+demo:  ## show the fault and its repair on two hosts in network namespaces
+	@tools/install run
+	@$(python) -m fixer demo
+
+test:  ## run the whole test suite (without root: what needs it is skipped)
+	@tools/install run test
+	@$(python) -m pytest $(ARGS)
+
+test-all-pythons:  ## build the distribution, install it under every other Python at hand, run the tests that need no root
+	@tools/install run test
+	@tools/test-all-pythons
+
+lint:  ## ruff, mypy --strict, cython-lint
+	@tools/install run test dev
+	@$(python) -m ruff check
+	@$(python) -m ruff format --check
+	@$(python) -m mypy
+	@$(python) -m cython_lint fixer
+
+format:  ## let ruff put the code in order
+	@tools/install run test dev
+	@$(python) -m ruff check --fix
+	@$(python) -m ruff format
+
+sanitize:  ## run the tests of the compiled code under AddressSanitizer and UndefinedBehaviorSanitizer
+	@tools/install run test
+	@tools/sanitize
+
+bench:  ## Gbit/s and CPU per packet: no rule, fixer, and a netfilterqueue callback that only accepts (root, a minute)
+	@tools/install run bench
+	@$(python) bench/throughput.py $(ARGS)
+
+clean:  ## remove what was built and installed here (system packages stay)
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/results *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find fixer -name '*.so' -exec rm -f {} + -o -name '*.c' -exec rm -f {} +

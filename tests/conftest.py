@@ -1,0 +1,65 @@
+"""Tests marked ``root``: skipped by the name of the one part that is missing, and no quiet skip where CI has all parts.
+
+Under ``CI=true`` a root test that is skipped although root is there is a failure, unless its reason names a part of the
+kernel (has the word in it): programs can be installed, a kernel cannot.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Generator
+
+import pytest
+
+from fixer.lab import net
+from fixer.node.host import Host
+
+IN_CI = os.environ.get("CI") == "true"
+ran_as_root = pytest.StashKey[list[bool]]()  # one for each root test: whether it ran
+
+
+@functools.cache
+def missing_part() -> str | None:
+    """What this machine lacks for root tests, in one line; None if it has all. Probed once, in a namespace of its own."""
+    return net.missing(Host())
+
+
+def is_root_test(item: pytest.Item) -> bool:
+    return item.get_closest_marker("root") is not None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ran_as_root] = []
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if is_root_test(item) and (part := missing_part()):
+        pytest.skip(part)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if not is_root_test(item) or not (report.skipped or report.when == "call"):
+        return report
+    item.config.stash[ran_as_root].append(not report.skipped)
+    if report.skipped and IN_CI and os.geteuid() == 0:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if "kernel" not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"root is there, and yet this did not run: {reason}"
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """CI without a single root test that ran is not green, whatever the reasons."""
+    root_tests = session.config.stash[ran_as_root]
+    if IN_CI and os.geteuid() == 0 and root_tests and not any(root_tests) and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if root_tests := terminalreporter.config.stash[ran_as_root]:
+        ran = sum(root_tests)
+        terminalreporter.write_line(f"tests that need root: {ran} ran, {len(root_tests) - ran} skipped")
