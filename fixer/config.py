@@ -191,18 +191,18 @@ def _refuse_unknown_keys(table: dict[str, Any], known: type[Struct], prefix: str
 
 def _nearest(key: str, prefix: str, here: list[str]) -> str:
     """What the writer probably meant: a near miss in this table or in another one, or else all there is here."""
-    elsewhere = {name.rpartition(".")[2]: name for name in keys()}
+    elsewhere = {name.rpartition(".")[2]: name for name in every_key()}
     for candidates in ({name: prefix + name for name in here}, elsewhere):
         if near := difflib.get_close_matches(key.lower().replace("-", "_"), candidates, n=1):
             return f"did you mean {candidates[near[0]]}?"
     return f"allowed here: {', '.join(here)}"
 
 
-def keys(table: type[Struct] = Settings, prefix: str = "") -> list[str]:
+def every_key(table: type[Struct] = Settings, prefix: str = "") -> list[str]:
     """Every key there is, dotted: ``plain``, ``vxlan.ports``, ..."""
     found = []
     for each in msgspec.structs.fields(table):
-        found += keys(each.type, f"{prefix}{each.name}.") if _is_table(each.type) else [prefix + each.name]
+        found += every_key(each.type, f"{prefix}{each.name}.") if _is_table(each.type) else [prefix + each.name]
     return found
 
 

@@ -29,7 +29,7 @@ class FakeHost(Host):
         self.ran: list[str] = []
 
     def run(self, argv: Sequence[str], input: str | None = None) -> Completed:
-        self._program(argv[0])
+        self._path_of(argv[0])
         self.ran.append(" ".join(argv))
         answer = self.answers.get(" ".join(argv)) or self.answers[argv[0]]
         return answer if isinstance(answer, Completed) else answer(argv, input)

@@ -23,6 +23,7 @@ _ATTEMPTS = 3
 
 # Debian's iptables 1.8 and the kernel, in their own words.
 _NO_PERMISSION = re.compile(r"Permission denied|must be root|Operation not permitted")
+_ADVICE = r" (Error occurred at line|Try `|Perhaps ip\w+ or your kernel).*"
 _NOT_IN_KERNEL = re.compile(
     r"Table does not exist|initialize table|can't initialize|do you need to insmod|missing kernel module"
     r"|not supported|No chain/target/match by that name|RULE_\w+ failed \(No such file|not implemented"
@@ -286,8 +287,8 @@ def _require_net_admin(host: Host, command: str) -> None:
 
 def _refusal(tool: Tool, done: Completed) -> FixerError:
     """A failed command as the error it means, with its own words."""
-    said = [line for line in done.err.splitlines() if line.strip() and not line.startswith("#")]
-    words = re.sub(r"\s+", " ", said[0]) if said else f"{tool.command} failed with status {done.status}"
+    said = " ".join(line for line in done.err.splitlines() if not line.startswith("#")).split()
+    words = re.sub(_ADVICE, "", " ".join(said)) or f"{tool.command} failed with status {done.status}"
     if _NO_PERMISSION.search(words):
         return NotPermitted(f"no permission to use the raw table, run this as root: {words}")
     if _NOT_IN_KERNEL.search(words):

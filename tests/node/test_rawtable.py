@@ -1,0 +1,134 @@
+"""What ends the walk before our jump, read from iptables-save's words."""
+
+from __future__ import annotations
+
+import pytest
+
+from fixer.node.rawtable import Match, RawTable, Rule, Traffic, match, parse, spelt
+
+VXLAN = Traffic(frozenset({"udp"}), frozenset({4789, 8472}))
+PLAIN = Traffic(frozenset({"tcp", "udp", "icmp"}))
+
+OURS = """\
+[7:700] -A PREROUTING -j FIXER
+[5:500] -A FIXER -p udp -m multiport --dports 4789,8472 -j NFQUEUE --queue-num 3 --queue-bypass
+"""
+
+
+def table(*rules: str, ours: str = OURS) -> RawTable:
+    chains = {rule.split()[1] for rule in rules} | {"FIXER", "PREROUTING"}
+    return parse(
+        "# comment\n*raw\n"
+        + "".join(f":{chain} {'ACCEPT' if chain == 'PREROUTING' else '-'} [0:0]\n" for chain in sorted(chains))
+        + "".join(f"[0:0] {rule}\n" for rule in rules)
+        + ours
+        + "COMMIT\n"
+    )
+
+
+def test_parsing_reads_rules_counters_and_quotes() -> None:
+    found = parse('*raw\n:X - [0:0]\n[12:345] -A X -m comment --comment "say \\"hi\\" to me" -j LOG\nCOMMIT\n')
+    rule = Rule("X", ("-m", "comment", "--comment", 'say "hi" to me', "-j", "LOG"), 12, 345)
+    assert found.chains == {"X": (rule,)}
+    assert str(rule) == '-A X -m comment --comment "say \\"hi\\" to me" -j LOG'
+
+
+def test_nothing_saved_is_an_empty_table() -> None:
+    assert parse("") == RawTable()
+    assert not parse("").has_ours
+
+
+def test_our_own_rule_is_read_back() -> None:
+    ours = table("-A PREROUTING -p udp --dport 53 -j CT --notrack")
+    assert ours.is_on
+    assert ours.in_place
+    assert (ours.position(), ours.queue, ours.packets, ours.bytes) == (2, 3, 5, 500)
+    assert ours.traffic() == VXLAN
+    assert str(ours) == "UDP to port 4789, 8472 to queue 3"
+
+
+def test_plain_rules_are_read_back() -> None:
+    ours = table(
+        ours="[0:0] -A PREROUTING -j FIXER\n"
+        + "".join(
+            f"[1:10] -A FIXER -s 10.0.0.0/8 ! -i lo -p {kind} -j NFQUEUE --queue-num 0 --queue-bypass\n"
+            for kind in ("tcp", "udp", "ipv6-icmp")
+        )
+    )
+    assert ours.traffic() == Traffic(frozenset({"tcp", "udp", "icmpv6"}))
+    assert ours.packets == 3
+    assert str(ours) == "TCP, UDP, ICMPv6 from 10.0.0.0/8 to queue 0"
+
+
+def test_a_rule_behind_ours_is_not_last() -> None:
+    late = table(ours=OURS + "[0:0] -A PREROUTING -j ACCEPT\n")
+    assert late.is_on
+    assert not late.in_place
+    assert list(late.ends_before_us(VXLAN)) == []
+
+
+def test_a_second_jump_is_not_in_place() -> None:
+    assert not table("-A PREROUTING -j FIXER").in_place
+    assert not table("-A OUTPUT -j FIXER").in_place
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (["-A PREROUTING -j ACCEPT"], [(0, 0, Match.ALL)]),
+        (["-A PREROUTING -p udp -j DROP"], [(0, 0, Match.ALL)]),
+        (["-A PREROUTING -p 17 -j DROP"], [(0, 0, Match.ALL)]),
+        (["-A PREROUTING -j RETURN"], [(0, 0, Match.ALL)]),
+        (["-A PREROUTING -p udp -m multiport --dports 4000:5000,8472 -j NFQUEUE --queue-num 9"], [(0, 0, Match.ALL)]),
+        (["-A PREROUTING -p udp -m udp --dport 4789 -j ACCEPT"], [(0, 0, Match.SOME)]),
+        (["-A PREROUTING -p udp -m udp --dport 8000: -j ACCEPT"], [(0, 0, Match.SOME)]),
+        (["-A PREROUTING ! -p tcp -j ACCEPT"], [(0, 0, Match.ALL)]),
+        (["-A PREROUTING -s 10.0.0.0/8 -j ACCEPT"], [(0, 0, Match.SOME)]),
+        (["-A PREROUTING -m rpfilter --invert -j DROP"], [(0, 0, Match.SOME)]),
+        (["-A PREROUTING -i eth0 -j ACCEPT"], [(0, 0, Match.SOME)]),
+        (["-A PREROUTING ! -i lo -j ACCEPT"], [(0, 0, Match.ALL)]),
+        # These leave our packets alone.
+        (["-A PREROUTING -p tcp -j DROP"], []),
+        (["-A PREROUTING ! -p udp -j DROP"], []),
+        (["-A PREROUTING -i lo -j ACCEPT"], []),
+        (["-A PREROUTING -p udp -m udp --dport 53 -j ACCEPT"], []),
+        (["-A PREROUTING -p udp -m udp ! --dport 53 -j ACCEPT"], [(0, 0, Match.ALL)]),
+        (["-A PREROUTING -j CT --notrack"], []),
+        (["-A PREROUTING -j LOG --log-prefix ACCEPT"], []),
+        (["-A PREROUTING -m comment --comment only-counts"], []),
+        # Chains: what counts is where the walk ends, and that it can get there.
+        (["-A PREROUTING -j cali", "-A cali -m mark --mark 0x40000/0x40000 -j ACCEPT"], [(0, 1, Match.SOME)]),
+        (["-A PREROUTING -j a", "-A a -p udp -j b", "-A b -j DROP"], [(0, 2, Match.ALL)]),
+        (["-A PREROUTING -p tcp -j a", "-A a -j DROP"], []),
+        (["-A PREROUTING -j a", "-A a -p udp -j RETURN", "-A a -j DROP"], []),
+        (["-A PREROUTING -j a", "-A a -s 10.0.0.0/8 -j RETURN", "-A a -j DROP"], [(0, 2, Match.ALL)]),
+        (["-A PREROUTING -g a", "-A a -j LOG"], [(0, 0, Match.ALL)]),
+        (["-A PREROUTING -j ACCEPT", "-A PREROUTING -p udp -j DROP"], [(0, 0, Match.ALL), (1, 1, Match.ALL)]),
+    ],
+)
+def test_what_ends_the_walk(rules: list[str], expected: list[tuple[int, int, Match]]) -> None:
+    found = [
+        (rules.index(str(end.entry)), rules.index(str(end.rule)), end.match)
+        for end in table(*rules).ends_before_us(VXLAN)
+    ]
+    assert found == expected
+
+
+def test_plain_traffic_is_more_than_udp() -> None:
+    tcp = Rule("PREROUTING", ("-p", "tcp", "-j", "DROP"))
+    assert match(tcp, PLAIN) is Match.SOME
+    port = Rule("PREROUTING", ("-p", "udp", "-m", "udp", "--dport", "53", "-j", "DROP"))
+    assert match(port, PLAIN) is Match.SOME
+
+
+def test_an_interface_of_ones_own_is_compared() -> None:
+    limited = Traffic(frozenset({"udp"}), None, "eth0")
+    assert match(Rule("PREROUTING", ("-i", "eth1", "-j", "DROP")), limited) is Match.NONE
+    assert match(Rule("PREROUTING", ("-i", "eth0", "-j", "DROP")), limited) is Match.ALL
+    assert match(Rule("PREROUTING", ("-i", "eth+", "-j", "DROP")), limited) is Match.SOME
+
+
+@pytest.mark.parametrize("word", ["plain", "two words", 'quo"te', "it's", "back\\slash", "!", ""])
+def test_words_survive_being_spelt(word: str) -> None:
+    saved = f"[0:0] -A X -m comment --comment {spelt([word])} -j LOG"
+    assert parse(saved).chains["X"][0].words[3] == word

@@ -1,0 +1,467 @@
+"""``fixer on`` and ``fixer off``: in a real namespace with the kernel as judge, and every refusal on a fake host."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from fakehost import NFT, OK, FakeHost
+from netns import Namespace
+
+from fixer.errors import KernelLacks, NotPermitted, ProgramMissing, SystemRefused
+from fixer.node import rules
+from fixer.node.host import NET, Completed, Host
+from fixer.node.rawtable import IPV4, IPV6
+from fixer.node.rules import Selection, rule_packets, turn_off, turn_on
+
+VXLAN = Selection(queue=7, ports=(4789, 8472))
+
+FOREIGN = [
+    [
+        "-A",
+        "PREROUTING",
+        "-p",
+        "udp",
+        "--dport",
+        "53",
+        "-m",
+        "comment",
+        "--comment",
+        'not "ours"',
+        "-j",
+        "CT",
+        "--notrack",
+    ],
+    ["-N", "theirs"],
+    ["-A", "theirs", "-m", "mark", "--mark", "0x1/0x1", "-j", "RETURN"],
+    ["-A", "PREROUTING", "-j", "theirs"],
+    ["-A", "OUTPUT", "-p", "tcp", "-j", "CT", "--notrack"],
+    ["-P", "OUTPUT", "ACCEPT"],
+]
+
+
+class Meddler(Host):
+    """The real host, but one command is answered (once or always) by ``answer``, which may do something first."""
+
+    def __init__(self, command: str, answer: Any, times: int = 1000) -> None:
+        self.command, self.answer, self.times = command, answer, times
+
+    def run(self, argv: Sequence[str], input: str | None = None) -> Completed:
+        if argv[0] == self.command and self.times:
+            self.times -= 1
+            answered = self.answer(super().run, argv, input) if callable(self.answer) else self.answer
+            if answered is not None:
+                return answered
+        return super().run(argv, input)
+
+
+# Selection: what is wanted, word by word
+
+
+def test_vxlan_is_one_rule_per_family() -> None:
+    words = "-p udp -m multiport --dports 4789,8472 -j NFQUEUE --queue-num 7 --queue-bypass"
+    assert VXLAN.rules(IPV4) == VXLAN.rules(IPV6) == [tuple(words.split())]
+
+
+def test_plain_is_tcp_udp_and_the_familys_own_icmp() -> None:
+    plain = Selection(queue=0, plain=True)
+    assert [rule[4] for rule in plain.rules(IPV4)] == ["tcp", "udp", "icmp"]
+    assert [rule[4] for rule in plain.rules(IPV6)] == ["tcp", "udp", "ipv6-icmp"]
+    assert {rule[:3] for rule in plain.rules(IPV4)} == {("!", "-i", "lo")}
+
+
+def test_sources_belong_to_their_family() -> None:
+    only4 = Selection(
+        queue=0, plain=True, interface="eth0", sources=[ip_network("10.0.0.0/8"), ip_network("192.0.2.1")]
+    )
+    assert only4.rules(IPV6) == []
+    assert {rule[:4] for rule in only4.rules(IPV4)} == {
+        ("-s", "10.0.0.0/8", "-i", "eth0"),
+        ("-s", "192.0.2.1/32", "-i", "eth0"),
+    }
+    everywhere = Selection(queue=0, ports=[1], sources=[ip_network("0.0.0.0/0")])
+    assert everywhere.rules(IPV4) == Selection(queue=0, ports=[1]).rules(IPV4), "iptables-save leaves a /0 out"
+
+
+# The real thing
+
+
+@pytest.mark.root
+def test_on_and_off_leave_everybody_elses_rules_alone(netns: Namespace, variant: Any) -> None:
+    commands = f"iptables-{variant}", f"ip6tables-{variant}"
+    for command in commands:
+        for rule in FOREIGN:
+            netns.run(command, "-t", "raw", *rule)
+    for version in (4, 6):
+        netns.send(3, port=53, version=version)
+    before = {command: netns.saved(command) for command in commands}
+    assert any("[3:" in line for line in before[commands[0]]), "the foreign rules have counted"
+
+    netns.call(turn_on, Host(), VXLAN, variant)
+    for command in commands:
+        during = netns.saved(command)
+        assert [line for line in during if "FIXER" not in line] == before[command]
+        hook = [line for line in during if "-A PREROUTING" in line]
+        assert hook[-1] == "[0:0] -A PREROUTING -j FIXER"
+        assert sum("-j FIXER" in line for line in during) == 1
+
+    said = netns.call(turn_off, Host())
+    assert {command: netns.saved(command) for command in commands} == before
+    assert said[0].startswith("IPv4: off: removed chain FIXER (1 rule, 0 packets) and 1 jump to it")
+    assert netns.call(turn_off, Host()) == ["IPv4: nothing of ours was there", "IPv6: nothing of ours was there"]
+    assert {command: netns.saved(command) for command in commands} == before
+
+
+@pytest.mark.root
+def test_looking_makes_no_table(netns: Namespace) -> None:
+    assert netns.call(turn_off, Host()) == ["IPv4: nothing of ours was there", "IPv6: nothing of ours was there"]
+    assert netns.run("iptables-save").out == netns.run("ip6tables-save").out == ""
+    assert netns.call(Host().read, f"{NET}/ip_tables_names") in (None, "")
+
+
+@pytest.mark.root
+def test_on_twice_changes_nothing_and_keeps_the_counters(netns: Namespace, variant: Any) -> None:
+    netns.call(turn_on, Host(), VXLAN, variant)
+    netns.send(5)
+    netns.send(2, version=6)
+    before = netns.saved(f"iptables-{variant}")
+    said = netns.call(turn_on, Host(), VXLAN, variant)
+    assert netns.saved(f"iptables-{variant}") == before
+    assert said == [
+        f"{family}: already on: UDP to port 4789, 8472 to queue 7; rule 1 of 1 in raw/PREROUTING, last"
+        for family in ("IPv4", "IPv6")
+    ]
+    assert netns.call(rule_packets, Host(), 7) == {"ipv4": 5, "ipv6": 2}
+    assert netns.call(rule_packets, Host(), 8) == {"ipv4": None, "ipv6": None}
+    assert netns.call(turn_off, Host())[0].startswith("IPv4: off: removed chain FIXER (1 rule, 5 packets)")
+
+
+@pytest.mark.root
+def test_packets_pass_while_nobody_listens(netns: Namespace, variant: Any) -> None:
+    import socket
+
+    netns.call(turn_on, Host(), VXLAN, variant)
+
+    def there_and_back() -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(("127.0.0.1", 4789))
+            receiver.settimeout(5)
+            netns.send(1)
+            return receiver.recv(10)
+
+    assert netns.call(there_and_back) == b"x"
+    assert netns.call(rule_packets, Host(), 7)["ipv4"] == 1
+
+
+@pytest.mark.root
+def test_a_changed_configuration_replaces_the_rules(netns: Namespace, variant: Any) -> None:
+    netns.call(turn_on, Host(), VXLAN, variant)
+    changed = Selection(queue=9, plain=True, sources=[ip_network("10.0.0.0/8")])
+    said = netns.call(turn_on, Host(), changed, variant)
+    assert said == [
+        "IPv4: on: TCP, UDP, ICMP from 10.0.0.0/8 to queue 9; rule 1 of 1 in raw/PREROUTING, last",
+        "IPv6: off: no IPv6 source is given (was on)",
+    ]
+    ours = [line for line in netns.saved(f"iptables-{variant}") if "-A FIXER" in line]
+    assert [line.split("-p ")[1].split()[0] for line in ours] == ["tcp", "udp", "icmp"]
+    assert not any("FIXER" in line for line in netns.saved(f"ip6tables-{variant}"))
+    assert netns.call(turn_on, Host(), changed, variant)[0].startswith("IPv4: already on")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(queue=65535, plain=True, sources=[ip_network("192.0.2.1"), ip_network("2001:db8::/32")]),
+        Selection(queue=0, plain=True, interface="eth0"),
+        Selection(
+            queue=1, ports=range(1, 16), interface="vxlan+", sources=[ip_network("0.0.0.0/0"), ip_network("::/0")]
+        ),
+    ],
+)
+def test_iptables_spells_our_rules_as_we_do(netns: Namespace, variant: Any, selection: Selection) -> None:
+    """Else every `fixer on` would replace them and set their counters to zero."""
+    netns.call(turn_on, Host(), selection, variant)
+    assert all("already on" in line for line in netns.call(turn_on, Host(), selection, variant))
+
+
+@pytest.mark.root
+def test_leftovers_are_put_right(netns: Namespace, variant: Any) -> None:
+    command = f"iptables-{variant}"
+    netns.call(turn_on, Host(), VXLAN, variant)
+    netns.run(command, "-t", "raw", "-A", "PREROUTING", "-p", "udp", "-j", "FIXER")
+    netns.run(command, "-t", "raw", "-A", "OUTPUT", "-j", "FIXER")
+    netns.run(command, "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "-j", "CT", "--notrack")
+    said = netns.call(turn_on, Host(), VXLAN, variant)
+    assert "IPv4: our jump was not the only one or not the last in raw/PREROUTING: put right" in said
+    rules_now = [line.split("] ")[1] for line in netns.saved(command) if "-A" in line and "-A FIXER" not in line]
+    assert rules_now == ["-A PREROUTING -p tcp -j CT --notrack", "-A PREROUTING -j FIXER"]
+
+
+@pytest.mark.root
+def test_a_chain_without_jump_is_removed_by_off(netns: Namespace) -> None:
+    netns.run("iptables", "-t", "raw", "-N", "FIXER")
+    assert netns.call(turn_off, Host())[0].startswith("IPv4: off: removed chain FIXER (0 rules, 0 packets) and 0 jumps")
+    assert not any("FIXER" in line for line in netns.saved())
+
+
+@pytest.mark.root
+def test_two_at_once_end_with_one_jump(netns: Namespace, variant: Any) -> None:
+    def at_once() -> None:
+        netns.call(turn_on, Host(), VXLAN, variant)
+
+    threads = [threading.Thread(target=at_once) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    saved = netns.saved(f"iptables-{variant}")
+    assert sum("-j FIXER" in line for line in saved) == 1
+    assert sum("-A FIXER" in line for line in saved) == 1
+
+
+@pytest.mark.root
+def test_a_change_between_reading_and_writing_is_noticed(netns: Namespace) -> None:
+    netns.call(turn_on, Host(), VXLAN)
+
+    def meddle(run: Any, argv: Sequence[str], input: str | None) -> None:
+        run(["iptables", "-t", "raw", "-D", "PREROUTING", "-j", "FIXER"])
+        run(["iptables", "-t", "raw", "-A", "PREROUTING", "-j", "CT", "--notrack"])
+
+    said = netns.call(turn_on, Meddler("iptables-restore", meddle, times=1), Selection(queue=8, ports=[1]))
+    assert said[0] == "IPv4: on: UDP to port 1 to queue 8; rule 2 of 2 in raw/PREROUTING, last"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("was_on", [False, True])
+def test_if_the_second_family_fails_the_first_is_put_back(netns: Namespace, variant: Any, was_on: bool) -> None:
+    old = Selection(queue=1, plain=True, sources=[ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
+    commands = f"iptables-{variant}", f"ip6tables-{variant}"
+    if was_on:
+        netns.call(turn_on, Host(), old, variant)
+    else:
+        for command in commands:
+            netns.run(command, "-t", "raw", "-L")  # the table is there
+    before = {command: netns.saved(command) for command in commands}
+    own = (
+        "ip6tables"
+        if Host().run(["ip6tables", "--version"]).out.count("nf_tables") == (variant == "nft")
+        else commands[1]
+    )
+    refusing = Meddler(f"{own}-restore", Completed(4, "", "Another app is currently holding the xtables lock; ...\n"))
+    with pytest.raises(SystemRefused, match="another program holds the xtables lock"):
+        netns.call(turn_on, refusing, VXLAN, variant)
+    assert {command: netns.saved(command) for command in commands} == before
+
+
+@pytest.mark.root
+def test_an_interrupt_between_the_families_puts_the_first_back(netns: Namespace) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    netns.run("iptables", "-t", "raw", "-L")
+    before = netns.saved()
+    with pytest.raises(KeyboardInterrupt):
+        netns.call(turn_on, Meddler("ip6tables-restore", interrupt, times=1), VXLAN)
+    assert netns.saved() == before
+
+
+@pytest.mark.root
+def test_what_ends_the_walk_is_named_and_the_other_table_is_a_way_out(netns: Namespace, variant: Any) -> None:
+    """As in Calico's raw chains. The kernel judges: our rule counts nothing behind it, and all in the other table."""
+    other = "legacy" if variant == "nft" else "nft"
+    if Host().run(["unshare", "-n", f"iptables-{other}", "-t", "raw", "-L"]).status != 0:
+        pytest.skip(f"needs iptables-{other} in the kernel as well")
+    netns.run(f"iptables-{variant}", "-t", "raw", "-N", "cali-PREROUTING")
+    netns.run(f"iptables-{variant}", "-t", "raw", "-A", "cali-PREROUTING", "-p", "udp", "-j", "ACCEPT")
+    netns.run(f"iptables-{variant}", "-t", "raw", "-A", "PREROUTING", "-j", "cali-PREROUTING")
+    said = netns.call(turn_on, Host(), VXLAN, variant)
+    assert said[1] == (
+        'IPv4: "-A PREROUTING -j cali-PREROUTING" stands before our jump and leads to '
+        '"-A cali-PREROUTING -p udp -j ACCEPT", which ends the walk for all our packets: move it behind, or use the '
+        f"other table, which it does not reach: fixer on --variant {other}"
+    )
+    netns.send(3)
+    assert netns.call(rule_packets, Host(), 7)["ipv4"] == 0
+
+    said = netns.call(turn_on, Host(), VXLAN, other)
+    assert said[0].startswith("IPv4: removed what we had left in iptables")
+    netns.send(3)
+    assert netns.call(rule_packets, Host(), 7)["ipv4"] == 3
+    assert netns.call(turn_on, Host(), VXLAN)[0].startswith("IPv4: already on"), "unnamed, the variant is kept"
+    netns.call(turn_off, Host())
+    for command in ("iptables-nft", "iptables-legacy"):
+        assert not any("FIXER" in line for line in netns.saved(command))
+
+
+# Refusals
+
+
+def test_without_root_nothing_is_even_looked_at() -> None:
+    host = FakeHost()
+    host.net_admin = False
+    with pytest.raises(NotPermitted, match=r"root .CAP_NET_ADMIN.: sudo fixer on"):
+        turn_on(host, VXLAN)
+    with pytest.raises(NotPermitted, match="sudo fixer off"):
+        turn_off(host)
+    assert host.ran == []
+
+
+def test_a_missing_iptables_names_the_package() -> None:
+    host = FakeHost()
+    host.answers.clear()
+    with pytest.raises(ProgramMissing, match=r"iptables is not installed.*apt-get install iptables"):
+        turn_on(host, VXLAN)
+    with pytest.raises(ProgramMissing, match="iptables is not installed"):
+        turn_off(host)
+
+
+def test_a_missing_variant_is_said_so() -> None:
+    host = FakeHost()
+    with pytest.raises(ProgramMissing, match="iptables-legacy is not installed, so there is no --variant legacy here"):
+        turn_on(host, VXLAN, "legacy")
+    assert host.changed == []
+
+
+def test_a_kernel_without_queue_is_quoted() -> None:
+    host = FakeHost()
+    words = (
+        "iptables-restore v1.8.9 (nf_tables): \nline 4: RULE_APPEND failed (No such file or directory): rule in FIXER"
+    )
+    host.answers["iptables-restore"] = Completed(4, "", words)
+    with pytest.raises(KernelLacks, match=r"RULE_APPEND failed .No such file or directory.: rule in FIXER"):
+        turn_on(host, VXLAN)
+    assert not any(line.startswith("ip6tables-restore") for line in host.ran)
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("iptables v1.8.9 (legacy): can't initialize iptables table `raw': Table does not exist", KernelLacks),
+        ("iptables-restore v1.8.9 (legacy): iptables-restore: unable to initialize table 'raw'", KernelLacks),
+        ("Could not fetch rule set generation id: Operation not supported", KernelLacks),
+        ("Warning: Extension NFQUEUE revision 0 not supported, missing kernel module?", KernelLacks),
+        ("Could not fetch rule set generation id: Permission denied (you must be root)", NotPermitted),
+        ("Fatal: can't open lock file /run/xtables.lock: Permission denied", NotPermitted),
+        ("Another app is currently holding the xtables lock; still 1s 0us time ahead", SystemRefused),
+        ("iptables-restore: line 3 failed", SystemRefused),
+        ("", SystemRefused),
+    ],
+)
+def test_a_refusal_is_the_error_it_means(said: str, error: type[Exception]) -> None:
+    host = FakeHost()
+    host.answers["iptables-restore"] = Completed(4, "", f"# Warning: iptables-legacy tables present\n{said}\n")
+    with pytest.raises(error, match=re.escape(said[:20] or "failed with status 4")) as caught:
+        turn_on(host, VXLAN)
+    assert "\n" not in str(caught.value)
+    assert "Warning: iptables-legacy" not in str(caught.value)
+
+
+ON = """\
+*raw
+:FIXER - [0:0]
+[0:0] -A PREROUTING -j FIXER
+[4:40] -A FIXER -p udp -m multiport --dports 4789,8472 -j NFQUEUE --queue-num 7 --queue-bypass
+COMMIT
+"""
+
+
+def test_a_host_without_ipv6_is_covered_for_ipv4() -> None:
+    host = FakeHost()
+    host.answers["iptables-save"] = Completed(0, ON, "")
+    for without, reason in (
+        ("program", "ip6tables is not installed (apt-get install iptables)"),
+        ("kernel", "IPv6 is switched off on this host"),
+    ):
+        if without == "program":
+            answer = host.answers.pop("ip6tables")
+        else:
+            host.answers["ip6tables"] = answer
+            del host.files[f"{NET}/if_inet6"]
+        first, second = turn_on(host, VXLAN)
+        assert first.startswith("IPv4: already on")
+        assert second == f"IPv6: not covered: {reason}"
+        assert rule_packets(host, 7) == {"ipv4": 4, "ipv6": None}
+
+
+def test_a_kernel_without_ip6_raw_is_no_reason_to_leave_ipv4_broken() -> None:
+    host = FakeHost()
+    host.answers["iptables-save"] = Completed(0, ON, "")
+    host.answers["ip6tables-restore"] = Completed(
+        3, "", "can't initialize ip6tables table `raw': Table does not exist\n"
+    )
+    first, second = turn_on(host, VXLAN)
+    assert first.startswith("IPv4: already on")
+    assert second.startswith("IPv6: not covered: the kernel lacks the raw table, multiport or NFQUEUE for IPv6: can't")
+
+
+def test_a_failing_undo_is_told_with_the_way_out() -> None:
+    host = FakeHost()
+    state = [OK, Completed(0, ON, "")]
+
+    def save(argv: Sequence[str], input: str | None) -> Completed:
+        return state[0]
+
+    def restore(argv: Sequence[str], input: str | None) -> Completed:
+        if state[0] is OK:
+            state.reverse()
+            return OK
+        return Completed(1, "", "iptables-restore: line 3 failed\n")
+
+    host.answers |= {"iptables-save": save, "iptables-restore": restore}
+    host.answers["ip6tables-restore"] = Completed(1, "", "ip6tables-restore: line 2 failed\n")
+    with pytest.raises(
+        SystemRefused, match=r"line 2 failed; taking back .* failed too .*line 3 failed.*: run fixer off$"
+    ):
+        turn_on(host, VXLAN)
+
+
+def test_somebody_who_keeps_changing_the_table_is_blamed() -> None:
+    host = FakeHost()  # restore says yes, and save shows nothing of it
+    with pytest.raises(SystemRefused, match="something else keeps changing raw/PREROUTING"):
+        turn_on(host, VXLAN)
+    assert len(host.changed) == 3
+
+
+def test_off_goes_on_with_the_second_family() -> None:
+    host = FakeHost()
+    host.answers["iptables-save"] = Completed(1, "", "iptables-save: Permission denied\n")
+    state = [Completed(0, ON, ""), OK]
+    host.answers["ip6tables-save"] = lambda *_: state[0]
+    host.answers["ip6tables-restore"] = lambda *_: state.pop(0) and OK
+    with pytest.raises(NotPermitted, match="Permission denied"):
+        turn_off(host)
+    assert state == [OK]
+
+
+def test_counters_never_end_a_daemon() -> None:
+    host = FakeHost()
+    host.answers["iptables-save"] = Completed(1, "", "Permission denied")
+    del host.answers["ip6tables"]
+    assert rule_packets(host, 7) == {"ipv4": None, "ipv6": None}
+
+
+def test_the_host_waits_for_the_lock_but_not_for_ever() -> None:
+    host = FakeHost()
+    with pytest.raises(SystemRefused):
+        turn_on(host, VXLAN)
+    assert set(host.changed) == {f"iptables-restore --noflush -w {rules._LOCK_SECONDS}"}
+
+
+def test_the_hosts_variant_is_its_own_word() -> None:
+    host = FakeHost()
+    host.answers["iptables --version"] = Completed(0, "iptables v1.6.1\n", "")
+    host.files[f"{NET}/ip_tables_names"] = "filter\n"
+    with pytest.raises(SystemRefused):
+        turn_on(host, VXLAN)
+    assert "iptables-save -c -t raw" not in host.ran, "looking would have made the table"
+    host.files[f"{NET}/ip_tables_names"] = "raw\nfilter\n"
+    host.answers["iptables-save"] = Completed(0, ON, "")
+    assert turn_on(host, Selection(queue=7, ports=(4789, 8472), sources=[ip_network("0.0.0.0/0")]))[0].startswith(
+        "IPv4: already on"
+    )
+    assert NFT.out != host.answers["iptables --version"]
