@@ -10,16 +10,17 @@ import os
 import signal
 import sys
 import threading
-import time
 from typing import Any
 
-from fixer import __version__
 from fixer.config import Settings
 from fixer.datapath.pipeline import Pipeline
 from fixer.errors import KernelLacks, NotPermitted, QueueBusy, SystemRefused
 from fixer.nfqueue.queue import Queue
+from fixer.node import rules
 from fixer.node.host import NET, Host
+from fixer.node.status import report_path
 from fixer.telemetry import events
+from fixer.telemetry.report import Report
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LOG_SECONDS = 2.0
@@ -32,10 +33,12 @@ def run(settings: Settings, host: Host) -> int:
     Raises :class:`NotPermitted`, :class:`QueueBusy`, :class:`KernelLacks` or :class:`SystemRefused` before anything was
     changed.
     """
-    # Blocked before any thread begins, so that only `sigtimedwait` below ever sees them, a stop during start-up included.
+    # Blocked before any thread begins: only `sigtimedwait` below ever sees them, and a stop during start-up is kept.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     pipeline = Pipeline(**settings.datapath())
+    matched = rules.rule_packets(host, settings.queue.number)
     queue = bound_queue(settings, host, pipeline)
+    report = Report(report_path(host, settings.queue.number), settings, pipeline, queue, matched)
     log = events.logger(sys.stdout)
     teller = events.Teller(pipeline, log)
     failure: list[BaseException] = []
@@ -56,11 +59,18 @@ def run(settings: Settings, host: Host) -> int:
             },
         ),
     )
+    if trouble := report.write():
+        log.warning(
+            f"fixer status will not show what the daemon counted: {report.path} cannot be written: {trouble.strerror}",
+            **events.state_change("degraded"),
+        )
     received = None
     while server.is_alive() and received is None:
         received = signal.sigtimedwait(STOP_SIGNALS, 1.0)
+        report.write()
     queue.stop()
     server.join()
+    report.remove()
     teller.finish(LOG_SECONDS)
     counters: dict[str, Any] = {
         f"fixer.counters.{name}": value for name, value in (pipeline.counters() | queue.counters()).items()
@@ -97,7 +107,7 @@ def bound_queue(settings: Settings, host: Host, pipeline: Pipeline) -> Queue:
         table = host.read(f"{NET}/netfilter/nfnetlink_queue")
         if table is None:
             raise KernelLacks(
-                "this kernel has no NFQUEUE: modprobe nfnetlink_queue, or use a kernel with CONFIG_NETFILTER_NETLINK_QUEUE"
+                "this kernel has no NFQUEUE: modprobe nfnetlink_queue, or take one with CONFIG_NETFILTER_NETLINK_QUEUE"
             ) from error
         if any(line.split()[:1] == [str(number)] for line in table.splitlines()):
             raise QueueBusy(

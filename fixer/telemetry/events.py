@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import ecs_logging
 import structlog
@@ -31,23 +31,24 @@ _TYPES = {Action.PASS: ["allowed"], Action.REPAIR: ["allowed", "info"], Action.D
 
 def logger(stream: TextIO) -> structlog.typing.FilteringBoundLogger:
     """A logger that writes ECS JSON lines to ``stream``, one write and one flush each."""
-    bound: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+    formatter = cast(structlog.typing.Processor, ecs_logging.StructlogFormatter(ensure_ascii=False))
+    bare: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         structlog.WriteLogger(stream),
-        processors=[ecs_logging.StructlogFormatter(ensure_ascii=False)],
+        processors=[formatter],
         wrapper_class=structlog.make_filtering_bound_logger("info"),
-        **{"service.name": "fixer", "service.version": __version__, "event.module": "fixer"},
     )
-    return bound
+    return bare.bind(**{"service.name": "fixer", "service.version": __version__, "event.module": "fixer"})
 
 
 def state_change(action: str, **fields: Any) -> dict[str, Any]:
-    """The fields of an event about fixer itself: ``started``, ``stopped``, ``failed``."""
-    types = {"started": ["start"], "stopped": ["end"]}.get(action, ["error"])
+    """The fields of an event about fixer itself: ``started``, ``stopped``, ``degraded`` or ``failed``."""
+    types = {"started": ["start"], "stopped": ["end"], "degraded": ["info"], "failed": ["end"]}[action]
     return {
         "event.dataset": "fixer.daemon",
         "event.kind": "event",
         "event.category": ["process"],
         "event.type": types,
+        "event.outcome": "failure" if action in ("degraded", "failed") else "success",
         "event.action": action,
         **fields,
     }
@@ -166,7 +167,8 @@ def timestamp(nanoseconds: int) -> str:
 
 
 class Teller(threading.Thread):
-    """Reads a pipeline's ring and writes the log. If the log's reader is slow, the ring overflows and counts; no packet waits."""
+    """Reads a pipeline's ring and writes the log. If whoever reads the log is slow, the ring counts what it lost; no packet
+    waits."""
 
     def __init__(self, pipeline: Pipeline, log: structlog.typing.FilteringBoundLogger) -> None:
         super().__init__(name="teller", daemon=True)

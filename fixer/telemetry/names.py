@@ -44,7 +44,7 @@ REASONS = {
 EXPLANATIONS = {
     Explanation.UNEXPLAINED: "",
     Explanation.FIELD_FFFF: "nf_nat on a kernel before 5.7 turned a zero checksum into ffff",
-    Explanation.SAME_FIELD: "a NAT updated a zero checksum: the field is the same in differing packets of this VTEP pair",
+    Explanation.SAME_FIELD: "a NAT updated a zero checksum: differing packets of this VTEP pair have the same field",
     Explanation.SAME_ERROR: "a NAT changed a port or address without folding it in: the error is constant in this flow",
     Explanation.INNER_VERIFIES: 'the inner segment verifies, which policy.stale = "inner-verifies" takes for enough',
 }

@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -91,7 +92,7 @@ class Kernel:
         self.ours.close()
 
     def answers(self, *messages: bytes) -> list[Verdict]:
-        """Send, let the queue run until it has stopped, and return its verdicts in order. (A datagram socket holds few.)"""
+        """Send, let the queue run until it has stopped, and return its verdicts in order. (Such a socket holds few.)"""
         self.end.setblocking(False)
         self.datagrams: list[bytes] = []
         server = threading.Thread(target=self.queue.run)
@@ -116,8 +117,7 @@ class Kernel:
         return [verdict for datagram in self.datagrams for verdict in verdicts(datagram)]
 
     def backlog(self) -> int:
-        with open("/proc/sys/net/unix/max_dgram_qlen") as text:
-            return int(text.read())
+        return int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
 
     def waiting(self) -> bool:
         """Whether the queue still has something to read."""
@@ -272,5 +272,5 @@ def test_counters_can_be_read_while_it_runs(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("number", [-1, 65536])
 def test_a_queue_number_has_sixteen_bits(number: int) -> None:
-    with pytest.raises(ValueError, match="0..65535"):
+    with pytest.raises(ValueError, match=r"0\.\.65535"):
         Queue(Pipeline(ports=[4789]), number)
