@@ -23,7 +23,7 @@ from typing import IO, Any, Protocol, Self, TypeVar
 
 from fixer.errors import KernelLacks, NotPermitted, SystemRefused
 from fixer.lab.pump import Fault
-from fixer.node.host import Completed, Host
+from fixer.node.host import NET, Completed, Host
 
 T = TypeVar("T")
 
@@ -60,11 +60,30 @@ class Layout:
 
 
 class Namespace:
-    """A network namespace of ours, by name."""
+    """A network namespace of ours, which is there while the context lasts."""
 
     def __init__(self, name: str, host: Host) -> None:
         self.name = name
         self.host = host
+
+    def __enter__(self) -> Self:
+        """Make it; KernelLacks with ip's own words, or NotPermitted."""
+        _ip(self.host, [f"netns add {self.name}"])
+        try:
+            self.configure("link set lo up")
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove it; one that is not there is fine."""
+        self.host.run(["ip", "netns", "delete", self.name])
 
     def configure(self, *lines: str) -> None:
         """Run ``lines`` as one ``ip -batch`` here; KernelLacks with ip's own words if one is refused."""
@@ -151,7 +170,7 @@ class Lab:
     """The whole laboratory, as a context: ``left`` and ``right`` are the hosts, ``between`` is where the wire is."""
 
     def __init__(self, layout: Layout, wire: Wire, host: Host) -> None:
-        name = f"fx-{os.getpid()}-{next(_serial)}"
+        name = own_name()
         self.layout = layout
         self.host = host
         self.left = End(f"{name}-left", host, layout, 4)
@@ -165,9 +184,7 @@ class Lab:
         sweep(self.host)
         with ExitStack() as undo:
             for namespace in (self.left, self.right, self.between):
-                undo.callback(remove, self.host, namespace.name)
-                _ip(self.host, [f"netns add {namespace.name}"])
-                namespace.configure("link set lo up")
+                undo.enter_context(namespace)
             self._lay_underlay()
             for here, there in ((self.left, self.right), (self.right, self.left)):
                 self._configure_end(here, there)
@@ -217,6 +234,11 @@ class Lab:
         )
 
 
+def own_name() -> str:
+    """A name that no other namespace has, by which ``sweep`` knows whose it is."""
+    return f"fx-{os.getpid()}-{next(_serial)}"
+
+
 def stop(process: subprocess.Popen[str]) -> int:
     """Ask a process that we started to end (SIGTERM), insist after STOP_SECONDS (SIGKILL); its exit status."""
     process.terminate()
@@ -230,11 +252,6 @@ def stop(process: subprocess.Popen[str]) -> int:
             process.stdout.close()
 
 
-def remove(host: Host, name: str) -> None:
-    """Remove a namespace of ours; one that is not there is fine."""
-    host.run(["ip", "netns", "delete", name])
-
-
 def sweep(host: Host) -> list[str]:
     """Remove what labs of processes that are no more left behind (they were killed); the names of what was removed."""
     listed = host.run(["ip", "netns", "list"]).out
@@ -244,7 +261,7 @@ def sweep(host: Host) -> list[str]:
         if not host.exists(f"/proc/{match[1]}")
     ]
     for name in dead:
-        remove(host, name)
+        Namespace(name, host).remove()
     return dead
 
 
@@ -255,26 +272,21 @@ def missing(host: Host) -> str | None:
     for program, package in PROGRAMS.items():
         if host.which(program) is None:
             return f"no program {program}: apt install {package}"
-    name = f"fx-{os.getpid()}-{next(_serial)}-probe"
-    here = Namespace(name, host)
+    part = "network namespaces"
     try:
-        for part, where, line in (
-            ("network namespaces", (), f"netns add {name}"),
-            ("veth", ("-n", name), "link add left type veth peer name right"),
-            ("VXLAN", ("-n", name), "link add vxlan0 type vxlan id 1 dstport 4789 dev left"),
-        ):
-            try:
-                _ip(host, [line], *where)
-            except KernelLacks as error:
-                return f"no {part} in this kernel: {error}"
-        queue = ["-t", "raw", "-A", "PREROUTING", "-p", "udp", "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass"]
-        tried = here.run("iptables", *queue)
-        if tried.status != 0:
-            return f"no NFQUEUE rule in the raw table: {_one_line(tried.err)}"
-        if not here.call(host.exists, "/proc/thread-self/net/netfilter/nfnetlink_queue"):
-            return "no NFQUEUE in this kernel (nfnetlink_queue)"
-    finally:
-        remove(host, name)
+        with Namespace(f"{own_name()}-probe", host) as here:
+            part = "veth"
+            here.configure("link add left type veth peer name right")
+            part = "VXLAN"
+            here.configure("link add vxlan0 type vxlan id 1 dstport 4789 dev left")
+            rule = "-t raw -A PREROUTING -p udp -j NFQUEUE --queue-num 0 --queue-bypass"
+            tried = here.run("iptables", *rule.split())
+            if tried.status != 0:
+                return f"no NFQUEUE in the raw table of this kernel: {_one_line(tried.err)}"
+            if not here.call(host.exists, f"{NET}/netfilter/nfnetlink_queue"):
+                return "no nfnetlink_queue in this kernel"
+    except KernelLacks as error:
+        return f"no {part} in this kernel: {error}"
     return None
 
 

@@ -14,7 +14,8 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fixer.lab.net import Namespace
+from fixer.lab.net import Namespace, own_name
+from fixer.node.host import Host
 
 # <linux/bpf.h>
 BPF_PROG_LOAD, BPF_LINK_CREATE = 5, 28
@@ -70,16 +71,28 @@ def pop_tag(vlan: int) -> Program:
 
 
 def claim_verified() -> Program:
-    """Say of every packet that its checksum and the one inside it were verified (CHECKSUM_UNNECESSARY, csum_level 1)."""
+    """Say of every packet that its checksum and the one inside are verified (CHECKSUM_UNNECESSARY, csum_level 1)."""
     once = copy(1, 6) + set_to(2, BPF_CSUM_LEVEL_INC) + call(CSUM_LEVEL)
     return copy(6, 1) + once + once + leave(TCX_PASS)
+
+
+def missing(host: Host) -> str | None:
+    """Why no program can be attached on this machine, in one line; None if it can."""
+    if platform.machine() not in SYSCALL:
+        return f"no system call number of bpf(2) for {platform.machine()} is known here"
+    with Namespace(f"{own_name()}-probe", host) as here:
+        try:
+            with attached(here, "lo", BPF_TCX_INGRESS, leave(TCX_PASS)):
+                return None
+        except OSError as error:
+            return f"no eBPF program on an interface in this kernel (TCX, since 6.6): {error.strerror}"
 
 
 @contextmanager
 def attached(here: Namespace, device: str, point: int, program: Program) -> Iterator[None]:
     """Run ``program`` on each packet at ``point`` (BPF_TCX_INGRESS or _EGRESS) of ``device`` while the context lasts.
 
-    Raises OSError with the kernel's error: EINVAL from one older than 6.6, which has no TCX; EPERM without CAP_BPF.
+    Raises OSError with the kernel's error.
     """
     link = here.call(_attach, device, point, program)
     try:

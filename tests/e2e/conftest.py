@@ -10,13 +10,9 @@ from types import FrameType
 
 import pytest
 
-from fixer.lab import net
 from fixer.node.host import Host
 
-
-@pytest.fixture(scope="session")
-def host() -> Host:
-    return Host()
+from . import bpf
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,16 +28,16 @@ def _leave_nothing_behind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _missing(host: Host) -> str | None:
-    return net.missing(host)
+def machine() -> Host:
+    """This machine, which has all that the mark ``root`` asks for: what goes wrong from here on is a failure."""
+    return Host()
 
 
 @pytest.fixture(scope="session")
-def machine(host: Host, _missing: str | None) -> Host:
-    """A host that has all the lab needs; anything that goes wrong after this is a failure."""
-    if _missing is not None:
-        pytest.skip(_missing)
-    return host
+def tcx(machine: Host) -> None:
+    """Skips where eBPF programs cannot be attached."""
+    if lacking := bpf.missing(machine):
+        pytest.skip(lacking)
 
 
 class Page:

@@ -26,9 +26,10 @@ def missing(host: Host) -> str | None:
     for program in PROGRAMS:
         if host.which(program) is None:
             return f"no program {program}: apt install openvswitch-switch"
-    for path in (SCHEMA, "/dev/net/tun"):
-        if not host.exists(path):
-            return f"no {path}"
+    if not host.exists(SCHEMA):
+        return f"no {SCHEMA}: apt install openvswitch-common"
+    if not host.exists("/dev/net/tun"):
+        return "no tun in this kernel (/dev/net/tun)"
     return None
 
 

@@ -55,6 +55,7 @@ def _fixer(lab: Lab, settings: str = "") -> Iterator[tuple[Service, Service]]:
 
 
 @pytest.mark.parametrize("outer_checksum", [False, True], ids=["outer-zero", "outer-good"])
+@pytest.mark.usefixtures("tcx")
 def test_corrupt_segment_behind_a_device_that_lies(machine: Host, page: type[Page], outer_checksum: bool) -> None:
     fault = Fault(Finish.EVERYTHING, corrupt=1.0, damage=Damage.BEFORE)
     layout = Layout(outer_checksum=outer_checksum)
@@ -71,9 +72,11 @@ def test_corrupt_segment_behind_a_device_that_lies(machine: Host, page: type[Pag
 @pytest.mark.parametrize("lying", [False, True], ids=["honest", "lying"])
 @pytest.mark.parametrize("corrupting", CORRUPTING)
 def test_one_percent_corrupted_is_never_delivered(
-    machine: Host, page: type[Page], corrupting: str, lying: bool
+    request: pytest.FixtureRequest, machine: Host, page: type[Page], corrupting: str, lying: bool
 ) -> None:
     layout, fault = CORRUPTING[corrupting]
+    if lying:
+        request.getfixturevalue("tcx")
     with ExitStack() as standing:
         lab = standing.enter_context(Lab(layout, Pump(fault), machine))
         standing.enter_context(traffic.serving(lab.right, page.content))

@@ -103,6 +103,8 @@ def path(request: pytest.FixtureRequest, machine: Host, page: type[Page]) -> Ite
     case: Case = request.param
     if isinstance(case.wire, ovs.Switch) and (lacking := ovs.missing(machine)):
         pytest.skip(lacking)
+    if case.layout.vlan:
+        request.getfixturevalue("tcx")
     plain = ("--plain",) if case.plain else ()
     with ExitStack() as standing:
         lab = standing.enter_context(Lab(case.layout, case.wire, machine))
@@ -114,6 +116,7 @@ def path(request: pytest.FixtureRequest, machine: Host, page: type[Page]) -> Ite
         errors = traffic.checksum_errors(lab.right)
         for end in (lab.left, lab.right):
             standing.enter_context(Service(end, settings=case.settings, on=plain, run=plain))
+            end.configure("neighbour flush all")  # an attempt under way asks again only after a second
         yield Path(case, lab.left, lab.right, case.layout.overlay_mtu, without, errors)
 
 
@@ -127,7 +130,7 @@ def test_it_is_broken_without_fixer(path: Path) -> None:
 
 @FAMILIES
 def test_ping(path: Path, family: int) -> None:
-    assert traffic.ping(path.left, path.address(family), count=2)
+    assert traffic.ping(path.left, path.address(family), count=2, seconds=3)
 
 
 @FAMILIES

@@ -13,6 +13,8 @@ from scapy.packet import Packet, Raw
 
 from fixer.lab.pump import Damage, Fault, Finish, layers, spoil, unfinished
 
+# Named, or scapy would ask this machine's network for the right MAC address.
+ETHERNET = Ether(src="02:00:00:00:00:04", dst="02:00:00:00:00:05")
 UNDERLAYS = {
     "ipv4": IP(src="192.168.102.4", dst="192.168.102.5"),
     "ipv6": IPv6(src="fd00:102::4", dst="fd00:102::5"),
@@ -35,9 +37,9 @@ EVERY = [
 
 def _sound(underlay: str, overlay: str, segment: str, *, tag: bool = False) -> bytes:
     """A frame that is right in both layers, by scapy's sums."""
-    inner = Ether() / Dot1Q(vlan=100) if tag else Ether()
-    inner /= OVERLAYS[overlay] / SEGMENTS[segment]
-    return bytes(Ether() / UNDERLAYS[underlay] / UDP(sport=39697, dport=4789) / VXLAN(vni=4097, flags=8) / inner)
+    inner = ETHERNET / Dot1Q(vlan=100) if tag else ETHERNET
+    inner = inner / OVERLAYS[overlay] / SEGMENTS[segment]
+    return bytes(ETHERNET / UNDERLAYS[underlay] / UDP(sport=39697, dport=4789) / VXLAN(vni=4097, flags=8) / inner)
 
 
 def _left_to_the_nic(frame: bytes, *, outer: bool = False) -> bytearray:
@@ -129,10 +131,10 @@ def test_damage_is_one_byte_of_the_payload(damage: Damage) -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        Ether() / UNDERLAYS["ipv4"] / UDP(dport=53) / Raw(b"not the port"),
-        Ether() / IP(flags="MF") / UDP(dport=4789) / Raw(b"first fragment"),
-        Ether() / UNDERLAYS["ipv4"] / ICMP(),
-        Ether(type=0x0806) / Raw(bytes(28)),
+        ETHERNET / UNDERLAYS["ipv4"] / UDP(dport=53) / Raw(b"not the port"),
+        ETHERNET / IP(src="192.168.102.4", dst="192.168.102.5", flags="MF") / UDP(dport=4789) / Raw(b"first fragment"),
+        ETHERNET / UNDERLAYS["ipv4"] / ICMP(),
+        Ether(src=ETHERNET.src, dst=ETHERNET.dst, type=0x0806) / Raw(bytes(28)),
     ],
     ids=["other-port", "fragment", "icmp", "arp"],
 )
