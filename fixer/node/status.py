@@ -218,7 +218,8 @@ def _passed_unseen(families: dict[str, Rule], heard: Listener | None, daemon: di
 
     A full queue with fail-open, and one nobody listens on, let packets pass that show in no drop counter: only the rule
     has counted them. The queue's sequence (32 bits, it wraps) numbers what was handed to the socket, what did not fit
-    there included. Without the GSO flag the kernel numbers each segment of a super-packet, so this is a lower bound.
+    there included. A lower bound: unless the listener takes super-packets whole, the kernel numbers each of their
+    segments, while the rule has counted one packet.
     """
     at_start = daemon.get("rule_packets_at_start") if daemon else None
     if heard is None or not isinstance(at_start, dict):
@@ -250,8 +251,8 @@ def show(status: Status, console: Console) -> None:
         who = f"{heard.process} (pid {heard.pid})" if heard.pid else f"netlink port {heard.portid}, process not visible"
         grid.add_row("Listener", f"[green]{who}[/] on queue {status.queue}")
         grid.add_row("", f"copies {heard.copies} up to {heard.copy_range:,} bytes; {heard.waiting:,} waiting")
-        unseen = "unknown" if status.passed_unseen is None else f"{status.passed_unseen:,}"
-        grid.add_row("Seen", f"{heard.id_sequence:,} packets; passed unseen {unseen}")
+        unseen = "unknown" if status.passed_unseen is None else f"at least {status.passed_unseen:,}"
+        grid.add_row("Queued", f"{heard.id_sequence:,} packets; passed unseen {unseen}")
         grid.add_row(
             "Lost",
             f"queue full {heard.queue_dropped:,}, not delivered {heard.user_dropped:,}, "
@@ -281,11 +282,21 @@ def _show_daemon(report: dict[str, Any], grid: Table) -> None:
         "Daemon",
         _plain(f"fixer {report.get('version')} since {report.get('started')} {' '.join(modes + flags)}".rstrip()),
     )
-    counters = {**(report.get("counters") or {}), **(report.get("queue_counters") or {})}
-    flat = {name: value for name, value in counters.items() if not isinstance(value, dict)}
-    for title, group in {"counters": flat, **{k: v for k, v in counters.items() if isinstance(v, dict)}}.items():
-        shown = [f"{str(name).replace('_', ' ')} {value:,}" for name, value in group.items() if value]
-        grid.add_row(_plain(title.replace("_", " ").capitalize()), _plain(", ".join(shown) or "none"))
+    counters = report.get("counters") or {}
+    everything = {name: value for name, value in counters.items() if not isinstance(value, dict)}
+    tables = {
+        "Diagnosis": counters.get("diagnosis"),
+        "Action": counters.get("action"),
+        "Would do": counters.get("would") if report.get("monitor") else None,
+        "Not judged": counters.get("reason"),
+        "Counters": everything | (report.get("queue_counters") or {}),
+    }
+    for title, table in tables.items():
+        shown = [
+            f"{name.replace('_', ' ')} {count:,}" for name, count in (table or {}).items() if count and name != "none"
+        ]
+        if shown:
+            grid.add_row(title, _plain(", ".join(shown)))
 
 
 def _plain(text: str) -> str:

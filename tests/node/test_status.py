@@ -1,0 +1,293 @@
+"""``fixer status``: what the kernel shows in a real namespace, and every odd state on a fake host."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from fakehost import FakeHost
+from netfilterqueue import NetfilterQueue
+from netns import Namespace
+from rich.console import Console
+
+from fixer.errors import NotPermitted
+from fixer.node.host import NET, Completed, Host, Owner
+from fixer.node.rules import Selection, turn_off, turn_on
+from fixer.node.status import Listener, Status, collect, listener, report_path, show
+
+ON = """\
+*raw
+[0:0] -A PREROUTING -j FIXER
+[100:6400] -A FIXER -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 7 --queue-bypass
+COMMIT
+"""
+QUEUES = """\
+    5    111     0 2 65531     0     0        3  1
+    7   4242    12 2 65531     6     7       90  1
+"""
+SOCKETS = """\
+sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode
+0000000000000000 0   4242       00000000 0        0        0     2        99       555
+0000000000000000 12  4242       00000000 0        0        0     2        4        777
+"""
+
+
+def report(**changes: Any) -> str:
+    return json.dumps(
+        {
+            "pid": 4711,
+            "version": "0.1.0",
+            "queue": 7,
+            "started": "2026-01-02T03:00:00+00:00",
+            "updated": "2026-01-02T03:04:04+00:00",
+            "monitor": False,
+            "plain": False,
+            "rule_packets_at_start": {"ipv4": 5, "ipv6": None},
+            "flags": {"fail_open": True},
+            "counters": {
+                "packets": 86,
+                "diagnosis": {"sound": 80, "inner_unfinished": 6, "corrupt": 0},
+                "action": {"pass": 80, "repair": 6, "drop": 0},
+                "would": {"pass": 1},
+                "reason": {"none": 86, "fragment": 0},
+            },
+            "queue_counters": {"receives": 3},
+            **changes,
+        }
+    )
+
+
+def serving() -> FakeHost:
+    """Rule on for IPv4, a daemon on queue 7."""
+    host = FakeHost()
+    host.answers["iptables-save"] = Completed(0, ON, "")
+    host.files |= {
+        f"{NET}/netfilter/nfnetlink_queue": QUEUES,
+        f"{NET}/netlink": SOCKETS,
+        report_path(host, 7): report(),
+        "/proc/4711": "",
+    }
+    host.owners[777] = Owner(4711, "fixer")
+    return host
+
+
+def shown(status: Status) -> str:
+    out = io.StringIO()
+    show(status, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def test_all_is_well() -> None:
+    status = collect(serving(), 0)
+    assert status.exit_code == 0
+    assert status.queue == 7, "the rule says which queue, whatever the configuration says"
+    assert status.listener == Listener(4242, 4711, "fixer", 12, "packets", 65531, 6, 7, 90, 4)
+    assert status.passed_unseen == 100 - 5 - 90 + 4
+    assert status.notes == []
+    assert msgspec.json.decode(msgspec.json.encode(status))["rules"]["ipv4"]["packets"] == 100
+    table = shown(status)
+    for part in (
+        "on: UDP to port 4789 to queue 7; rule 1 of 1 in raw/PREROUTING, last (iptables)",
+        "100 packets, 6.4 kB",
+        "fixer (pid 4711) on queue 7",
+        "copies packets up to 65,531 bytes; 12 waiting",
+        "90 packets; passed unseen at least 9",
+        "queue full 6, not delivered 7, did not fit the socket 4",
+        "sound 80, inner unfinished 6",
+        "pass 80, repair 6",
+        "fail_open",
+    ):
+        assert part in table, (part, table)
+    assert "corrupt" not in table, "what did not happen is not shown"
+    assert "Would do" not in table
+
+
+def test_without_root_there_is_no_half_a_status() -> None:
+    host = serving()
+    host.net_admin = False
+    with pytest.raises(NotPermitted, match="sudo fixer status"):
+        collect(host, 0)
+    host.net_admin = True
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = NotPermitted("cannot be read: run this as root")
+    with pytest.raises(NotPermitted):
+        collect(host, 0)
+
+
+def without(path: str) -> Callable[[FakeHost], None]:
+    return lambda host: host.files.__delitem__(path)
+
+
+def set_report(**changes: Any) -> Callable[[FakeHost], None]:
+    return lambda host: host.files.__setitem__(report_path(host, 7), report(**changes))
+
+
+def raw(text: str, command: str = "iptables") -> Callable[[FakeHost], None]:
+    def change(host: FakeHost) -> None:
+        host.answers[f"{command}-save"] = Completed(0, text, "")
+        host.answers.setdefault(command, host.answers["iptables"])
+
+    return change
+
+
+PLAIN = ON.replace("-p udp -m multiport --dports 4789", "! -i lo -p tcp")
+
+
+@pytest.mark.parametrize(
+    ("change", "exit_code", "note"),
+    [
+        (without(f"{NET}/netfilter/nfnetlink_queue"), 3, "nobody listens on queue 7: packets pass as if"),
+        (raw(""), 3, "nothing is set up here. Next: fixer on, then fixer run"),
+        (raw("*raw\n:FIXER - [0:0]\nCOMMIT"), 3, "IPv4: a chain or a jump of ours is left over"),
+        (raw(ON + "[0:0] -A PREROUTING -j LOG"), 0, "IPv4: our jump is not last in raw/PREROUTING"),
+        (raw(ON + "[0:0] -A OUTPUT -j FIXER"), 0, "IPv4: more than one jump leads to our chain"),
+        (raw("[0:0] -A PREROUTING -j ACCEPT\n" + ON), 0, '"-A PREROUTING -j ACCEPT" stands before our jump'),
+        (raw(ON, "iptables-legacy"), 0, "IPv4: our rules are in iptables-legacy too, so packets are queued twice"),
+        (raw(ON.replace("num 7", "num 8"), "ip6tables"), 0, "the two families send to different queues (7, 8)"),
+        (raw(PLAIN), 0, "the rule takes plain packets, the daemon judges VXLAN only. Next: fixer run --plain"),
+        (set_report(monitor=True), 0, "monitor mode: the daemon reports and changes nothing"),
+        (set_report(updated="2026-01-02T03:03:00Z"), 0, "the daemon (pid 4711) has not reported for 65 s"),
+        (set_report(updated="yesterday"), 0, "is not a report of a fixer daemon; it is ignored"),
+        (lambda host: host.files.__setitem__(report_path(host, 7), "{"), 0, "is not a report of a fixer daemon"),
+    ],
+)
+def test_what_is_odd_is_noted(change: Callable[[FakeHost], None], exit_code: int, note: str) -> None:
+    host = serving()
+    host.files[f"{NET}/ip_tables_names"] = "raw\n"
+    change(host)
+    status = collect(host, 0)
+    assert status.exit_code == exit_code
+    assert any(note in line for line in status.notes), status.notes
+    assert note.replace("[", "") in " ".join(shown(status).split())
+
+
+def test_a_listener_without_rule() -> None:
+    host = serving()
+    raw("")(host)
+    status = collect(host, 7)
+    assert (status.exit_code, status.on, status.listening) == (3, False, True)
+    assert status.notes == ["no rule sends packets to the queue. Next: fixer on"]
+
+
+def test_no_iptables_is_no_reason_to_hide_the_listener() -> None:
+    """`fixer run` works without `fixer on`: with a rule of nftables, say."""
+    host = serving()
+    for command in ("iptables", "ip6tables"):
+        del host.answers[command]
+        del host.answers[f"{command} --version"]
+    status = collect(host, 7)
+    assert status.listening
+    assert "iptables is not installed" in (status.rules["ipv4"].unavailable or "")
+    assert "not available: iptables is not installed" in shown(status)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("/proc/4711"),  # killed: its report stays
+        lambda host: host.owners.__setitem__(777, Owner(1, "other")),  # and another took the queue
+        without("/run/fixer/4026531840-7.json"),
+    ],
+)
+def test_a_report_that_is_nobodys_is_not_believed(change: Callable[[FakeHost], None]) -> None:
+    host = serving()
+    change(host)
+    status = collect(host, 0)
+    assert status.daemon is None
+    assert status.passed_unseen is None
+    assert "passed unseen unknown" in shown(status)
+    assert status.exit_code == 0, "somebody listens"
+
+
+def test_an_owner_that_cannot_be_seen() -> None:
+    host = serving()
+    host.owners.clear()
+    status = collect(host, 0)
+    assert status.daemon is not None, "in a container the listener's process may be invisible, its report is not"
+    assert "netlink port 4242, process not visible" in shown(status)
+
+
+@pytest.mark.parametrize(
+    ("at_start", "matched", "sequence", "unseen"),
+    [
+        (0, 100, 100, 0),
+        (None, 100, 97, 3),
+        (60, 100, 30, 10),
+        (200, 100, 30, None),  # the rule is younger than the daemon's figure
+        (0, 100, 110, 0),  # super-packets: one for the rule, several for the queue
+        (0, (1 << 32) + 50, 20, 30),  # the sequence has wrapped
+    ],
+)
+def test_passed_unseen(at_start: int | None, matched: int, sequence: int, unseen: int | None) -> None:
+    host = serving()
+    raw(ON.replace("[100:", f"[{matched}:"))(host)
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = f"7 4242 0 2 65531 0 0 {sequence} 1\n"
+    host.files[f"{NET}/netlink"] = SOCKETS.replace(" 4  ", " 0  ")
+    set_report(rule_packets_at_start={"ipv4": at_start, "ipv6": None})(host)
+    assert collect(host, 0).passed_unseen == unseen
+
+
+# The real thing
+
+
+class Reporting(Host):
+    """The real host, with a report that was never written to this machine's /run."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def read(self, path: str) -> str | None:
+        return self.text if path.startswith("/run/fixer/") else super().read(path)
+
+
+def bound(buffer: int | None = None) -> NetfilterQueue:
+    """Queue 7, bound in this thread's namespace and never read; the library's copies are 4,016 bytes at most."""
+    queue = NetfilterQueue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that the buffer is not as asked for: it need only be small
+        queue.bind(7, lambda packet: packet.accept(), 100_000, sock_len=buffer or 1 << 20)
+    return queue
+
+
+@pytest.mark.root
+def test_the_kernels_own_figures(netns: Namespace) -> None:
+    netns.call(turn_on, Host(), Selection(queue=7, ports=(4789,)))
+    assert netns.call(collect, Host(), 0).exit_code == 3
+    netns.send(5)  # nobody listens: they pass, and only the rule counts them
+    queue = netns.call(bound)
+    try:
+        netns.send(3)
+        owner = netns.call(listener, Host(), 7)
+        assert (owner.pid, owner.process) == (os.getpid(), Host().read("/proc/self/comm").strip())
+        assert (owner.waiting, owner.copies, owner.copy_range) == (3, "packets", 4016)
+        assert (owner.queue_dropped, owner.user_dropped, owner.socket_drops) == (0, 0, 0)
+        assert netns.call(listener, Host(), 8) is None
+
+        own_report = report(pid=os.getpid(), rule_packets_at_start={"ipv4": 0, "ipv6": 0})
+        status = netns.call(collect, Reporting(own_report), 0)
+        assert status.exit_code == 0
+        assert (status.rules["ipv4"].packets, status.listener.id_sequence, status.passed_unseen) == (8, 3, 5)
+
+        netns.call(turn_off, Host())
+        assert netns.call(collect, Host(), 7).notes == ["no rule sends packets to the queue. Next: fixer on"]
+    finally:
+        queue.unbind()
+    assert netns.call(listener, Host(), 7) is None
+
+
+@pytest.mark.root
+def test_a_socket_that_overflows_is_counted_where_the_kernel_shows_it(netns: Namespace) -> None:
+    netns.call(turn_on, Host(), Selection(queue=7, ports=(4789,)))
+    queue = netns.call(bound, 4096)
+    try:
+        netns.send(300)
+        heard = netns.call(listener, Host(), 7)
+        assert heard.socket_drops > 0
+        assert heard.socket_drops + heard.waiting == 300
+    finally:
+        queue.unbind()
