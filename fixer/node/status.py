@@ -80,24 +80,23 @@ def report_path(host: Host, queue: int) -> str:
 
 def listener(host: Host, queue: int) -> Listener | None:
     """Who listens on a queue; None if nobody does (or the kernel has no queues at all)."""
-    for line in (host.read(f"{NET}/netfilter/nfnetlink_queue") or "").splitlines():
-        number, portid, waiting, mode, copy_range, queue_dropped, user_dropped, sequence, *_ = map(int, line.split())
-        if number != queue:
-            continue
-        drops, owner = _socket(host, portid)
-        return Listener(
-            portid=portid,
-            pid=owner.pid if owner else None,
-            process=owner.name if owner else None,
-            waiting=waiting,
-            copies=_COPY_MODES[mode],
-            copy_range=copy_range,
-            queue_dropped=queue_dropped,
-            user_dropped=user_dropped,
-            id_sequence=sequence,
-            socket_drops=drops,
-        )
-    return None
+    figures = _queues(host).get(queue)
+    if figures is None:
+        return None
+    portid, waiting, mode, copy_range, queue_dropped, user_dropped, sequence, *_ = figures
+    drops, owner = _socket(host, portid)
+    return Listener(
+        portid=portid,
+        pid=owner.pid if owner else None,
+        process=owner.name if owner else None,
+        waiting=waiting,
+        copies=_COPY_MODES[mode],
+        copy_range=copy_range,
+        queue_dropped=queue_dropped,
+        user_dropped=user_dropped,
+        id_sequence=sequence,
+        socket_drops=drops,
+    )
 
 
 def collect(host: Host, queue: int) -> Status:
@@ -116,7 +115,10 @@ def collect(host: Host, queue: int) -> Status:
     on = any(rule.on for rule in families.values())
     if on and heard is None:
         notes.append(f"nobody listens on queue {queue}: packets pass as if fixer were not there. Next: fixer run")
-    if not on and heard is None:
+    others = sorted(_queues(host).keys() - {queue})
+    if heard is None and others:
+        notes.append(f"somebody listens on queue {', '.join(map(str, others))}. See: fixer status --queue {others[0]}")
+    if not on and heard is None and not others:
         notes.append("nothing is set up here. Next: fixer on, then fixer run")
     if heard and not on:
         notes.append("no rule sends packets to the queue. Next: fixer on")
@@ -182,6 +184,12 @@ def _rules(host: Host, notes: list[str]) -> tuple[dict[str, Rule], list[int], bo
             if leftover.has_ours
         ]
     return found, list(queues), plain
+
+
+def _queues(host: Host) -> dict[int, list[int]]:
+    """Queue number to the figures behind it, for each queue that is bound in this namespace."""
+    lines = (host.read(f"{NET}/netfilter/nfnetlink_queue") or "").splitlines()
+    return {number: figures for number, *figures in (map(int, line.split()) for line in lines)}
 
 
 def _socket(host: Host, portid: int) -> tuple[int, Owner | None]:

@@ -142,7 +142,6 @@ PLAIN = ON.replace("-p udp -m multiport --dports 4789", "! -i lo -p tcp")
     ("change", "exit_code", "note"),
     [
         (without(f"{NET}/netfilter/nfnetlink_queue"), 3, "nobody listens on queue 7: packets pass as if"),
-        (raw(""), 3, "nothing is set up here. Next: fixer on, then fixer run"),
         (raw("*raw\n:FIXER - [0:0]\nCOMMIT"), 3, "IPv4: a chain or a jump of ours is left over"),
         (raw(ON + "[0:0] -A PREROUTING -j LOG"), 0, "IPv4: our jump is not last in raw/PREROUTING"),
         (raw(ON + "[0:0] -A OUTPUT -j FIXER"), 0, "IPv4: more than one jump leads to our chain"),
@@ -172,6 +171,20 @@ def test_a_listener_without_rule() -> None:
     status = collect(host, 7)
     assert (status.exit_code, status.on, status.listening) == (3, False, True)
     assert status.notes == ["no rule sends packets to the queue. Next: fixer on"]
+
+
+def test_a_listener_on_another_queue_is_found() -> None:
+    host = serving()
+    raw("")(host)
+    status = collect(host, 0)
+    assert status.exit_code == 3
+    assert status.notes == ["somebody listens on queue 5, 7. See: fixer status --queue 5"]
+
+
+def test_nothing_at_all_says_what_to_type() -> None:
+    status = collect(FakeHost(), 0)
+    assert status.exit_code == 3
+    assert status.notes == ["nothing is set up here. Next: fixer on, then fixer run"]
 
 
 def test_no_iptables_is_no_reason_to_hide_the_listener() -> None:
