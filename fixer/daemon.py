@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from fixer.config import Settings
@@ -23,6 +25,7 @@ from fixer.telemetry import events
 from fixer.telemetry.report import Report
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+REPORT_SECONDS = 1.0
 LOG_SECONDS = 2.0
 """How long a stop waits for the rest of the log to be written."""
 
@@ -33,21 +36,64 @@ def run(settings: Settings, host: Host) -> int:
     Raises :class:`NotPermitted`, :class:`QueueBusy`, :class:`KernelLacks` or :class:`SystemRefused` before anything was
     changed.
     """
-    # Blocked before any thread begins: only `sigtimedwait` below ever sees them, and a stop during start-up is kept.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    requests = stop_requests()
     pipeline = Pipeline(**settings.datapath())
     matched = rules.rule_packets(host, settings.queue.number)
     queue = bound_queue(settings, host, pipeline)
     report = Report(report_path(host, settings.queue.number), settings, pipeline, queue, matched)
-    log = events.logger(sys.stdout)
-    teller = events.Teller(pipeline, log)
+    teller = events.Teller(pipeline, sys.stdout)
     failure: list[BaseException] = []
     server = threading.Thread(target=serve, args=(queue, failure), name="queue")
     server.start()
     teller.start()
-    log.info(
+    message, fields = started(settings, queue)
+    teller.say("info", message, **fields)
+    if trouble := report.write():
+        teller.say(
+            "warning",
+            f"fixer status will not show what this daemon counts: {report.path} cannot be written: {trouble.strerror}",
+            **events.state_change("degraded"),
+        )
+    asked = None
+    while server.is_alive() and asked is None:
+        report.write()
+        with suppress(Empty):
+            asked = requests.get(timeout=REPORT_SECONDS)
+    queue.stop()
+    server.join()
+    report.remove()
+
+    counters = {f"fixer.counters.{name}": value for name, value in (pipeline.counters() | queue.counters()).items()}
+    if failure:
+        code = SystemRefused.exit_code
+        teller.say("error", f"the queue failed: {failure[0]}", **events.state_change("failed", **counters))
+    else:
+        code = 0
+        message = f"stopped by {asked}; what was held is answered"
+        teller.say("info", message, **events.state_change("stopped", **counters))
+    if not teller.finish(LOG_SECONDS):
+        # Nobody reads the log, or it cannot be written: the interpreter would wait for that write, or try it again.
+        os._exit(code)
+    return code
+
+
+def stop_requests() -> SimpleQueue[str]:
+    """The names of STOP_SIGNALS as they come in, from now on.
+
+    `SimpleQueue.put` may be called in a handler, which `Event.set` may not; and `signal.sigtimedwait` returns a signal
+    that never was after a SIGSTOP longer than its time-out.
+    """
+    requests: SimpleQueue[str] = SimpleQueue()
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, _frame: requests.put(signal.Signals(number).name))
+    return requests
+
+
+def started(settings: Settings, queue: Queue) -> tuple[str, dict[str, Any]]:
+    """Message and fields of the line that says the queue is served from now on."""
+    return (
         f"serving queue {settings.queue.number}" + (", changing nothing" if settings.monitor else ""),
-        **events.state_change(
+        events.state_change(
             "started",
             **{
                 "process.pid": os.getpid(),
@@ -59,28 +105,6 @@ def run(settings: Settings, host: Host) -> int:
             },
         ),
     )
-    if trouble := report.write():
-        log.warning(
-            f"fixer status will not show what the daemon counted: {report.path} cannot be written: {trouble.strerror}",
-            **events.state_change("degraded"),
-        )
-    received = None
-    while server.is_alive() and received is None:
-        received = signal.sigtimedwait(STOP_SIGNALS, 1.0)
-        report.write()
-    queue.stop()
-    server.join()
-    report.remove()
-    teller.finish(LOG_SECONDS)
-    counters: dict[str, Any] = {
-        f"fixer.counters.{name}": value for name, value in (pipeline.counters() | queue.counters()).items()
-    }
-    if failure:
-        log.error(f"the queue failed: {failure[0]}", **events.state_change("failed", **counters))
-        return SystemRefused.exit_code
-    why = signal.Signals(received.si_signo).name if received else "the queue ended"
-    log.info(f"stopped: {why}; every packet held was answered", **events.state_change("stopped", **counters))
-    return 0
 
 
 def serve(queue: Queue, failure: list[BaseException]) -> None:

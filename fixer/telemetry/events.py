@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import Any, TextIO, cast
 
 import ecs_logging
@@ -167,30 +168,50 @@ def timestamp(nanoseconds: int) -> str:
 
 
 class Teller(threading.Thread):
-    """Reads a pipeline's ring and writes the log. If whoever reads the log is slow, the ring counts what it lost; no packet
-    waits."""
+    """The only thread that writes the log: what the pipeline's ring holds, and what the daemon says of itself.
 
-    def __init__(self, pipeline: Pipeline, log: structlog.typing.FilteringBoundLogger) -> None:
+    If whoever reads the log is slow, this thread waits, the ring fills and counts what it lost; no packet waits. A line
+    that cannot be written (a closed pipe, a full disk) is given up: traffic is worth more than its description.
+    """
+
+    def __init__(self, pipeline: Pipeline, stream: TextIO) -> None:
         super().__init__(name="teller", daemon=True)
-        self.pipeline = pipeline
-        self.log = log
-        self.over = threading.Event()
+        self.failed = False
+        """Whether a line could not be written."""
+        self._pipeline = pipeline
+        self._log = logger(stream)
+        self._said: SimpleQueue[tuple[str, str, dict[str, Any]]] = SimpleQueue()
+        self._over = threading.Event()
+
+    def say(self, level: str, message: str, **fields: Any) -> None:
+        """A line about fixer itself (see :func:`state_change`), from any thread; does not wait."""
+        self._said.put((level, message, fields))
 
     def run(self) -> None:
-        while not self.over.wait(DRAIN_SECONDS):
+        while not self._over.wait(DRAIN_SECONDS):
             self.tell()
         while self.tell():
             pass
 
     def tell(self) -> int:
-        """Write what is in the ring; how many events that were."""
-        events = self.pipeline.drain()
+        """Write what there is; how many events of packets that were."""
+        while not self._said.empty():
+            level, message, fields = self._said.get()
+            self._write(level, message, fields)
+        events = self._pipeline.drain()
         for event in events:
-            write = self.log.warning if event.diagnosis is Diagnosis.CORRUPT else self.log.info
-            write(sentence(event), **document(event))
+            level = "warning" if event.diagnosis is Diagnosis.CORRUPT else "info"
+            self._write(level, sentence(event), document(event))
         return len(events)
 
-    def finish(self, seconds: float) -> None:
-        """Let the rest be written, for at most ``seconds``: a stuck log must not keep the daemon from ending."""
-        self.over.set()
+    def finish(self, seconds: float) -> bool:
+        """Let the rest be written, for at most ``seconds``; False if the log is stuck or lines were given up."""
+        self._over.set()
         self.join(seconds)
+        return not (self.is_alive() or self.failed)
+
+    def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        try:
+            getattr(self._log, level)(message, **fields)
+        except OSError:
+            self.failed = True

@@ -17,7 +17,7 @@ from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
 from fixer.telemetry import names
-from fixer.telemetry.events import Teller, document, endpoint, logger, sentence, state_change, timestamp
+from fixer.telemetry.events import Teller, document, endpoint, sentence, state_change, timestamp
 
 MILLISECOND = 1_000_000
 FIELDS = Path(__file__).parents[3] / "shared/data/ecs-fields.csv"
@@ -40,7 +40,7 @@ def told(packet: bytes, **settings: Any) -> dict[str, Any]:
     pipeline = Pipeline(ports=[4789], plain=True, vnis=[(4097, 4097)], **settings)
     pipeline.examine(bytearray(packet), when_ns=1_700_000_000_123 * MILLISECOND)
     stream = io.StringIO()
-    Teller(pipeline, logger(stream)).tell()
+    Teller(pipeline, stream).tell()
     (line,) = stream.getvalue().splitlines()
     parsed: dict[str, Any] = json.loads(line)
     return parsed
@@ -150,7 +150,7 @@ def test_a_log_that_nobody_reads_delays_no_packet_and_no_end() -> None:
     try:
         with open(writing, "w") as stream:  # noqa: PTH123 — a descriptor has no path
             pipeline = Pipeline(ports=[4789], events_per_second=1_000_000)
-            teller = Teller(pipeline, logger(stream))
+            teller = Teller(pipeline, stream)
             teller.start()
             begun = time.monotonic()
             for when in range(20_000):
@@ -158,7 +158,7 @@ def test_a_log_that_nobody_reads_delays_no_packet_and_no_end() -> None:
             assert time.monotonic() - begun < 5
             assert pipeline.counters()["events_lost"] > 0
             begun = time.monotonic()
-            teller.finish(0.2)
+            assert not teller.finish(0.2)
             assert time.monotonic() - begun < 2
             assert teller.is_alive(), "the pipe was not full: nothing was shown"
             while teller.is_alive():
@@ -166,6 +166,19 @@ def test_a_log_that_nobody_reads_delays_no_packet_and_no_end() -> None:
                 teller.join(0.001)
     finally:
         os.close(reading)
+
+
+def test_a_log_that_cannot_be_written_ends_nothing() -> None:
+    with open("/dev/full", "w") as stream:  # noqa: PTH123 — as the shell opens a log
+        teller = Teller(Pipeline(ports=[4789]), stream)
+        teller.say("info", "on a full disk", **state_change("started"))
+        teller.start()
+        assert not teller.finish(5)
+        assert not teller.is_alive()
+        assert teller.failed
+        with pytest.raises(OSError, match="No space left"):
+            stream.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def test_every_enumerator_has_a_name() -> None:
