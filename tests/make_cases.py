@@ -560,7 +560,7 @@ def reasons() -> list[Case]:
 
 
 def kernel_will_finish() -> list[Case]:
-    """CSUMNOTREADY (skbinfo 1): the kernel finishes one checksum itself; that layer's P is no fault, the rest is judged."""
+    """CSUMNOTREADY (skbinfo 1): the kernel finishes one checksum itself. That layer's P is no fault; the rest is judged."""
     return [
         one(
             "not-ready-outer",

@@ -211,13 +211,13 @@ def is_udp_to(packet: bytes, layer: Layer, ports: tuple[int, ...]) -> bool:
 
 
 def outside(packet: bytes, layer: Layer) -> str:
-    """Why a packet without VXLAN is none of ours."""
+    """Why a packet that is not seen to go to a VXLAN port is none of ours."""
     if is_udp_to(packet, layer, (6081,)):
         return "GENEVE"
-    names = {"INNER_IP": "OUTER_UNREADABLE", "INNER_FRAGMENT": "OUTER_FRAGMENT"}
-    if layer.reason == "NONE" and layer.protocol == UDP and layer.at + 8 > len(packet):
-        return "TRUNCATED" if layer.stop >= layer.at + 8 else "OTHER_TRAFFIC"
-    return names.get(layer.reason, "OTHER_TRAFFIC") if layer.reason != "NONE" else "OTHER_TRAFFIC"
+    if layer.reason == "NONE" and layer.protocol == UDP and layer.at + 8 > min(layer.stop, len(packet)):
+        return "TRUNCATED" if layer.at + 8 <= layer.stop else "OUTER_UNREADABLE"
+    names = {"NONE": "OTHER_TRAFFIC", "INNER_IP": "OUTER_UNREADABLE", "INNER_FRAGMENT": "OUTER_FRAGMENT"}
+    return names.get(layer.reason, layer.reason)
 
 
 def behind_vxlan(packet: bytes, outer: Layer) -> Layer:

@@ -47,6 +47,8 @@ cdef void walk_outer(const uint8_t *packet, const Ports *ports, Walk *out) noexc
     if outer.reason == Reason.NONE:
         if out.tunnel:
             read_transport(packet, out.captured, outer)
+        elif outer.protocol == PROTO_UDP and outer.covered < UDP_HEADER:
+            outer.reason = Reason.OUTER_UNREADABLE
         elif outer.protocol == PROTO_UDP and outer.transport + UDP_HEADER > out.captured:
             outer.reason = Reason.TRUNCATED
         else:
