@@ -27,7 +27,7 @@ lint:  ## ruff, mypy --strict, cython-lint
 	@$(python) -m ruff check
 	@$(python) -m ruff format --check
 	@$(python) -m mypy
-	@$(python) -m cython_lint fixer
+	@PATH="$$PWD/.venv/bin:$$PATH" cython-lint fixer
 
 format:  ## let ruff put the code in order
 	@tools/install run test dev

@@ -21,7 +21,7 @@ ran_as_root = pytest.StashKey[list[bool]]()  # one for each root test: whether i
 
 @functools.cache
 def missing_part() -> str | None:
-    """What this machine lacks for root tests, in one line; None if it has all. Probed once, in a namespace of its own."""
+    """What this machine lacks for root tests, in one line; None if it has all. Probed once, in an own namespace."""
     return net.missing(Host())
 
 
