@@ -88,7 +88,7 @@ def test_one_percent_corrupted_is_never_delivered(
         with _fixer(lab) as (left, _):
             arrived = traffic.download(lab.left, lab.right.overlay4)
             assert (arrived.error, arrived.size, arrived.sha256) == ("", len(page.content), page.sha256)
-            answers = [traffic.ask(lab.left, lab.right.overlay4, traffic.ECHO_PORT, seconds=0.1) for _ in range(100)]
+            answers = [traffic.ask(lab.left, lab.right.overlay4, traffic.ECHO_PORT, seconds=0.3) for _ in range(100)]
             assert answers.count("altered") == 0
             assert answers.count("answered") > 80
             assert sum(traffic.checksum_errors(lab.left).values()) == 0, "what is corrupt is not to reach the kernel"
