@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from fixer.datapath.diagnose import Diagnosis
 from fixer.datapath.walk import Reason
 from fixer.tally import UNFINISHED, Sender, Tally, is_unfinished
-from fixer.telemetry.names import EXPLANATIONS
+from fixer.telemetry.names import EXPLANATIONS, REASONS
 
 SENDER_CURE = "`ethtool -K DEV tx-checksum-ip-generic off`"
 """DEV is the sender's NIC: the kernel then finishes every checksum itself before the packet leaves."""
@@ -31,7 +31,13 @@ def findings(tally: Tally, ports: Sequence[int], *, plain: bool) -> list[str]:
     if not said:
         judged = sum(sender.packets for sender in tally.everybody())
         uncheckable = sum(_count(sender, {Diagnosis.UNCHECKABLE}) for sender in tally.everybody())
-        but = f"; {uncheckable} of them cannot be checked, for the reasons above" if uncheckable else ""
+        reasons = {
+            REASONS[row.reason]
+            for sender in tally.everybody()
+            for row in sender.rows
+            if row.diagnosis is Diagnosis.UNCHECKABLE
+        }
+        but = f"; {uncheckable} cannot be checked: {'; '.join(sorted(reasons))}" if uncheckable else ""
         said.append(f"Nothing to repair in {_packets(judged)}{but}.")
     return said
 

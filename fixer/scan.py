@@ -147,21 +147,25 @@ def what_was_written(write: Path, tally: Tally) -> str:
     mended = sum(
         count for sender in tally.everybody() for row, count in sender.rows.items() if row.action is Action.REPAIR
     )
-    words = f"{write}: {tally.frames} frames written, {mended} of them repaired"
-    if tally.total.corrupt:
-        words += f"; {tally.total.corrupt} corrupt ones are in it as they came, because nothing can repair them"
+    words = f"{write}: {frames(tally.frames)} written, {mended} of them repaired"
+    if corrupt := tally.total.corrupt:
+        words += f"; {corrupt} corrupt, written as they came because nothing can repair such"
     return f"{words}."
+
+
+def frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"
 
 
 def show(report: Report, console: Console) -> None:
     """A table by sender and diagnosis, and what it means in sentences."""
     # Text and not strings: rich would take `::b:` in an IPv6 address for an emoji, and `[x]` in a name for markup.
     tally = report.tally
-    parts = [f"{tally.frames} frame{'' if tally.frames == 1 else 's'}", f"{tally.total.vxlan} VXLAN"]
+    vxlan, plain = tally.total.vxlan, tally.plain
+    parts = [frames(tally.frames), f"{vxlan} VXLAN"]
     if report.settings.plain:
-        parts.append(f"{tally.plain} plain")
-    other = tally.frames - tally.total.vxlan - tally.plain
-    if other:
+        parts.append(f"{plain} plain")
+    if other := tally.frames - vxlan - plain:
         parts.append(f"{other} other")
     console.print(Text.assemble((str(report.path), "bold"), f": {', '.join(parts)}"), soft_wrap=True)
     if tally.vteps or tally.senders:
@@ -187,7 +191,7 @@ def table(tally: Tally) -> Table:
             shown.add_row(
                 Text(name),
                 Text(str(count)),
-                Text(vni_words(sender.vnis.get(row, set()))),
+                Text(vni_words(sender.vnis[row])),
                 Text(DIAGNOSES[row.diagnosis], STYLES.get(row.diagnosis, OTHER_STYLE)),
                 Text(found_words(row, sender.examples[row])),
                 Text(ACTIONS[row.action]),
@@ -235,7 +239,6 @@ def as_object(report: Report) -> dict[str, Any]:
         "plain": tally.plain,
         "not_ip": tally.not_ip,
         "other": tally.other.total(),
-        "payload_unverified": tally.unverified,
         "diagnoses": dict(diagnoses),
         "reasons": dict(reasons),
         "vteps": {address: of_sender(sender) for address, sender in tally.vteps.items()},
@@ -257,6 +260,7 @@ def of_counts(counts: Counts) -> dict[str, Any]:
         "inner": dict(counts.inner),
         "repairable": counts.repairable,
         "corrupt": counts.corrupt,
+        "payload_unverified": counts.unverified,
     }
 
 

@@ -52,6 +52,9 @@ UNFINISHED = frozenset(
     }
 )
 
+NO_VNI = frozenset({Reason.OUTER_UNREADABLE, Reason.OUTER_FRAGMENT, Reason.NOT_VXLAN})
+"""Reasons for which a packet to a VXLAN port shows no VNI."""
+
 COMMON_MTU = 1500
 """Bytes. A Linux sender leaves both layers unfinished only in a super-packet (the outer sum of a single packet already
 agrees with its inner one), so with both at P anything longer than a common packet is one."""
@@ -78,6 +81,7 @@ class Row(NamedTuple):
     reason: Reason
     explanation: Explanation
     action: Action
+    unverified: bool
 
 
 @dataclass
@@ -89,22 +93,25 @@ class Counts:
     inner: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(LAYER_STATES, 0)))
     repairable: int = 0
     corrupt: int = 0
+    unverified: int = 0
 
-    def add(self, result: Result) -> None:
-        if result.vxlan:
-            self.vxlan += 1
-            self.outer[OUTER_COUNTED_AS[result.outer]] += 1
-        self.inner[INNER_COUNTED_AS[result.inner]] += 1
-        self.repairable += result.diagnosis in REPAIRABLE
-        self.corrupt += result.diagnosis is Diagnosis.CORRUPT
+    def add(self, rows: Counter[Row]) -> Counts:
+        for row, count in rows.items():
+            if row.outer is not OuterState.NO_TUNNEL:
+                self.vxlan += count
+                self.outer[OUTER_COUNTED_AS[row.outer]] += count
+            self.inner[INNER_COUNTED_AS[row.inner]] += count
+            self.repairable += count if row.diagnosis in REPAIRABLE else 0
+            self.corrupt += count if row.diagnosis is Diagnosis.CORRUPT else 0
+            self.unverified += count if row.unverified else 0
+        return self
 
 
 @dataclass
 class Sender:
-    """One VTEP or plain sender: its counts, the kinds of packets it sent with an example of each, and its unfinished
-    ones sorted by what they say about where the capture was taken."""
+    """One VTEP or plain sender: the kinds of packets it sent with an example of each, and its unfinished ones sorted by
+    what they say about where the capture was taken."""
 
-    counts: Counts = field(default_factory=Counts)
     packets: int = 0
     rows: Counter[Row] = field(default_factory=Counter)
     examples: dict[Row, Result] = field(default_factory=dict)
@@ -116,16 +123,20 @@ class Sender:
     answered: int = 0
     unanswered: int = 0
 
-    def add(self, result: Result, outgoing: bool | None) -> None:
-        row = Row(result.diagnosis, result.inner, result.outer, result.reason, result.explanation, result.would)
-        self.counts.add(result)
+    @property
+    def counts(self) -> Counts:
+        return Counts().add(self.rows)
+
+    def add(self, row: Row, result: Result, outgoing: bool | None) -> None:
         self.packets += 1
         self.rows[row] += 1
-        self.examples.setdefault(row, result)
-        if result.vxlan:
-            self.vnis.setdefault(row, set()).add(result.vni)
+        if row not in self.examples:
+            self.examples[row] = result
+            self.vnis[row] = set()
+        if row.outer is not OuterState.NO_TUNNEL and row.reason not in NO_VNI:
+            self.vnis[row].add(result.vni)
         if is_unfinished(row):
-            is_super = is_super_packet(result)
+            is_super = is_super_packet(row, result.length)
             self.unfinished += 1
             self.super_packets += is_super
             self.unfinished_outgoing += outgoing is True
@@ -164,12 +175,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.frames = 0
-        self.bytes = 0
         self.not_ip = 0
-        self.plain = 0
         self.other: Counter[Reason] = Counter()
-        self.total = Counts()
-        self.unverified = 0
         self.vteps: dict[str, Sender] = {}
         self.senders: dict[str, Sender] = {}
         self._conversations: dict[tuple[End, End, int], Conversation] = {}
@@ -182,19 +189,30 @@ class Tally:
     def add(self, result: Result, outgoing: bool | None) -> None:
         """An IP packet; `outgoing` as in `capture.Frame`."""
         self.frames += 1
-        if not result.vxlan and result.outer is not OuterState.NO_TUNNEL:
-            self.other[result.reason] += 1
+        outer, reason = result.outer, result.reason
+        vxlan = outer is not OuterState.NO_TUNNEL
+        if vxlan and not result.vxlan:
+            self.other[reason] += 1
             return
-        self.total.add(result)
-        self.plain += not result.vxlan
-        self.unverified += result.unverified
-        senders, source = (self.vteps, result.outer_source) if result.vxlan else (self.senders, result.inner_source)
+        row = Row(result.diagnosis, result.inner, outer, reason, result.explanation, result.would, result.unverified)
+        senders, source = (self.vteps, result.outer_source) if vxlan else (self.senders, result.inner_source)
         sender = senders.get(source)
         if sender is None:
             sender = senders[source] = Sender()
-        sender.add(result, outgoing)
-        if outgoing is None and result.inner_protocol in (TCP, UDP):
-            self._follow(result, sender)
+        sender.add(row, result, outgoing)
+        if outgoing is None and row.inner in (InnerState.PARTIAL, InnerState.VERIFIES):
+            self._follow(row, result, sender)
+
+    @property
+    def total(self) -> Counts:
+        counts = Counts()
+        for sender in self.everybody():
+            counts.add(sender.rows)
+        return counts
+
+    @property
+    def plain(self) -> int:
+        return sum(sender.packets for sender in self.senders.values())
 
     def everybody(self) -> list[Sender]:
         """VTEPs and plain senders."""
@@ -213,29 +231,30 @@ class Tally:
                 else:
                     sender.unanswered += unfinished
 
-    def _follow(self, result: Result, sender: Sender) -> None:
+    def _follow(self, row: Row, result: Result, sender: Sender) -> None:
         """Remember who of an inner conversation sends unfinished segments, and who answers them.
 
         An acknowledgement is an answer; a bare SYN is not, it comes again and again from somebody who hears nothing.
         A UDP packet is one if the other side spoke first.
         """
-        if result.inner not in (InnerState.PARTIAL, InnerState.VERIFIES):
+        protocol = result.inner_protocol
+        if protocol not in (TCP, UDP):
             return
         here = (result.inner_source, result.inner_source_port)
         there = (result.inner_destination, result.inner_destination_port)
-        key = (min(here, there), max(here, there), result.inner_protocol)
+        key = (min(here, there), max(here, there), protocol)
         conversation = self._conversations.get(key)
         if conversation is None:
             if len(self._conversations) >= MOST_CONVERSATIONS:
                 return
             conversation = self._conversations[key] = Conversation(began=here)
         conversation.senders.setdefault(here, sender)
-        if result.inner is InnerState.PARTIAL:
+        if row.inner is InnerState.PARTIAL:
             conversation.unfinished[here] += 1
             return
         conversation.finished[here] += 1
         if conversation.unfinished[there]:
-            is_answer = result.inner_tcp_flags & ACK if result.inner_protocol == TCP else conversation.began == there
+            is_answer = result.inner_tcp_flags & ACK if protocol == TCP else conversation.began == there
             conversation.answers[here] += bool(is_answer)
 
 
@@ -248,7 +267,7 @@ def is_unfinished(row: Row) -> bool:
     return row.diagnosis in UNFINISHED or (header_too and row.outer is not OuterState.WRONG)
 
 
-def is_super_packet(result: Result) -> bool:
-    """Whether an unfinished packet is longer than a wire would have carried it."""
-    nothing_done = result.diagnosis in (Diagnosis.BOTH_UNFINISHED, Diagnosis.CORRUPT)
-    return result.length > LARGEST_MTU or (nothing_done and result.length > COMMON_MTU)
+def is_super_packet(row: Row, length: int) -> bool:
+    """Whether an unfinished packet of `length` bytes (from its IP header) is longer than a wire would have carried."""
+    nothing_done = row.diagnosis in (Diagnosis.BOTH_UNFINISHED, Diagnosis.CORRUPT)
+    return length > LARGEST_MTU or (nothing_done and length > COMMON_MTU)

@@ -1,0 +1,428 @@
+"""``fixer scan``: counts, words, JSON, repaired captures; and that a sender's own capture is known for one."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from captures import block, cooked, cooked2, enhanced, ethernet, interface, pcap, section
+from make_swarm import FILE as SWARM
+from packets import HOSTS, VTEPS, encapsulate, frame, in_state, ip, segment, tunnelled, vxlan
+from rich.console import Console
+from scapy.layers.inet import TCP, UDP
+from scapy.packet import Raw
+
+from fixer.capture import Capture
+from fixer.config import Settings, Vxlan
+from fixer.scan import scan
+
+CAPTURES = Path(__file__).parents[2] / "shared/captures"
+ZERO = {"good": 0, "absent": 0, "partial": 0, "wrong": 0, "uncheckable": 0}
+SENDER, RECEIVER = VTEPS[4]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "in.pcap"
+
+
+def as_json(*files: Path, plain: bool = False, **more: Any) -> list[dict[str, Any]]:
+    out = io.StringIO()
+    scan(files, Settings(plain=plain), as_json=True, console=Console(file=out), **more)
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def of_packets(file: Path, packets: list[bytes], *, plain: bool = False) -> dict[str, Any]:
+    """The JSON of a capture of these packets, raw IP."""
+    file.write_bytes(pcap(packets, link_type=101))
+    (found,) = as_json(file, plain=plain)
+    return found
+
+
+def as_text(*files: Path, width: int = 100, **more: Any) -> str:
+    out = io.StringIO()
+    scan(files, Settings(), console=Console(file=out, width=width), **more)
+    return out.getvalue()
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_swarm() -> None:
+    (found,) = as_json(SWARM)
+    counts = {
+        "vxlan": 2,
+        "outer": ZERO | {"good": 2},
+        "inner": ZERO | {"partial": 2},
+        "repairable": 2,
+        "corrupt": 0,
+        "payload_unverified": 2,
+    }
+    assert found["frames"] == 2
+    assert {key: found[key] for key in counts} == counts
+    assert found["vteps"] == {"192.168.102.4": counts | {"vnis": [4097]}}
+    assert found["diagnoses"] == {"inner_unfinished": 2}
+    assert found["sender_side"] == {}
+    assert "error" not in found
+    text = flat(as_text(SWARM))
+    assert "VTEP 192.168.102.4 sends unfinished inner checksums (VNI 4097) in 2 of 2 packets" in text
+    assert "ethtool -K DEV tx-checksum-ip-generic off" in text
+    assert "179e → 483c" in text
+
+
+EACH = [
+    ("VERIFIES", "GOOD", "good", "good"),
+    ("VERIFIES", "ZERO", "good", "absent"),
+    ("VERIFIES", "PARTIAL", "good", "partial"),
+    ("VERIFIES", "WRONG", "good", "wrong"),
+    ("PARTIAL", "GOOD", "partial", "good"),
+    ("PARTIAL", "AGREES", "partial", "good"),
+    ("PARTIAL", "ZERO", "partial", "absent"),
+    ("PARTIAL", "PARTIAL", "partial", "partial"),
+    ("PARTIAL", "WRONG", "partial", "wrong"),
+    ("WRONG", "GOOD", "wrong", "good"),
+    ("ABSENT", "GOOD", "absent", "good"),
+]
+
+
+@pytest.mark.parametrize(("inner", "outer", "inner_as", "outer_as"), EACH)
+def test_what_each_state_counts_as(file: Path, inner: str, outer: str, inner_as: str, outer_as: str) -> None:
+    found = of_packets(file, [tunnelled(inner, outer, "udp")])
+    assert found["inner"] == ZERO | {inner_as: 1}
+    assert found["outer"] == ZERO | {outer_as: 1}
+    assert found["vteps"][SENDER]["inner"] == found["inner"]
+    corrupt = inner == "WRONG" or (inner == "PARTIAL" and outer == "WRONG")
+    assert found["corrupt"] == corrupt
+    assert found["repairable"] == (not corrupt and "PARTIAL" in (inner, outer))
+
+
+def test_a_stale_outer_counts_as_wrong_and_repairable(file: Path) -> None:
+    stale = tunnelled("VERIFIES", "ZERO")
+    stale = stale[:26] + b"\xff\xff" + stale[28:]
+    found = of_packets(file, [tunnelled("VERIFIES", "ZERO"), stale])
+    assert (found["outer"]["wrong"], found["repairable"]) == (1, 1)
+    assert "stale behind NAT" in found["findings"][0]
+
+
+def test_counts_add_up_and_each_vtep_has_its_own(file: Path) -> None:
+    back = bytearray(tunnelled("VERIFIES", "GOOD"))
+    back[12:20] = back[16:20] + back[12:16]  # the other VTEP; sums do not care about the order
+    arp = encapsulate(vxlan(frame(bytes(28), ethertype=0x0806)), "ZERO")
+    geneve, other = tunnelled("PARTIAL", "AGREES", port=6081), tunnelled("PARTIAL", "AGREES", port=53)
+    found = of_packets(file, [tunnelled(i, o, "udp") for i, o, *_ in EACH] + [bytes(back), arp, geneve, other])
+    assert found["frames"] == len(EACH) + 4
+    assert found["vxlan"] == len(EACH) + 2
+    assert sum(found["outer"].values()) == sum(found["inner"].values()) == found["vxlan"]
+    assert set(found["vteps"]) == {SENDER, RECEIVER}
+    for key in ("vxlan", "repairable", "corrupt"):
+        assert sum(vtep[key] for vtep in found["vteps"].values()) == found[key]
+    assert found["inner"]["uncheckable"] == 1
+    assert found["other"] == 2
+    assert found["reasons"] == {"no_ip": 1, "no_checksum": 1, "geneve": 1, "other_traffic": 1}
+
+
+def test_plain_packets_are_judged_only_when_asked_for(file: Path) -> None:
+    packets = [in_state(segment(4, "tcp"), 4, "tcp", "PARTIAL"), tunnelled("VERIFIES", "ZERO")]
+    without = of_packets(file, packets)
+    assert (without["vxlan"], without["plain"], without["other"], without["repairable"]) == (1, 0, 1, 0)
+    found = of_packets(file, packets, plain=True)
+    assert (found["vxlan"], found["plain"], found["other"], found["repairable"]) == (1, 1, 0, 1)
+    assert sum(found["inner"].values()) == 2
+    assert sum(found["outer"].values()) == 1
+    assert found["senders"][HOSTS[4][0]]["inner"]["partial"] == 1
+
+
+def test_no_vxlan_is_said_and_plain_is_named(file: Path) -> None:
+    file.write_bytes(pcap([segment(4, "tcp")], link_type=101))
+    text = flat(as_text(file))
+    assert "No VXLAN on UDP 4789, 8472 or 6784" in text
+    assert "--plain" in text
+
+
+def test_ports_come_from_the_configuration(file: Path) -> None:
+    file.write_bytes(pcap([tunnelled("PARTIAL", "AGREES", port=4790)], link_type=101))
+    out = io.StringIO()
+    scan([file], Settings(vxlan=Vxlan(ports=(4790,))), as_json=True, console=Console(file=out))
+    assert json.loads(out.getvalue())["repairable"] == 1
+
+
+# --- a sender's own capture -------------------------------------------------------------------------------------------
+
+
+def test_frames_marked_as_outgoing_are_no_fault(file: Path) -> None:
+    """Linux cooked and pcapng know directions; the same packets coming in are a fault."""
+    unfinished = tunnelled("PARTIAL", "AGREES")
+    made = {
+        "SLL": lambda out: pcap([cooked(unfinished, 4 if out else 0)] * 3, link_type=113),
+        "SLL2": lambda out: pcap([cooked2(unfinished, 4 if out else 0)] * 3, link_type=276),
+        "pcapng": lambda out: section() + interface() + enhanced(ethernet(unfinished), flags=2 if out else 1) * 3,
+    }
+    for name, make in made.items():
+        file.write_bytes(make(True))
+        (found,) = as_json(file)
+        assert found["sender_side"][SENDER]["packets"] == 3, name
+        assert found["repairable"] == 3, name  # the counts stay those of the matrix
+        assert not any("sends unfinished" in finding for finding in found["findings"]), name
+        assert "not a fault by itself" in found["findings"][0], name
+        file.write_bytes(make(False))
+        (found,) = as_json(file)
+        assert found["sender_side"] == {}, name
+        assert "sends unfinished" in found["findings"][0], name
+
+
+def test_super_packets_are_no_fault(file: Path) -> None:
+    whole = tunnelled("PARTIAL", "PARTIAL", payload=bytes(7000))
+    assert of_packets(file, [whole])["sender_side"][SENDER]["packets"] == 1
+    assert of_packets(file, [tunnelled("PARTIAL", "ZERO", payload=bytes(20000))])["sender_side"]
+    # A jumbo frame whose sender finished nothing but an agreeing outer is a packet of a wire, and broken.
+    assert not of_packets(file, [tunnelled("PARTIAL", "AGREES", payload=bytes(8000))])["sender_side"]
+    assert not of_packets(file, [tunnelled("PARTIAL", "PARTIAL")])["sender_side"]
+    # Once it is known where the capture was taken, the small ones are no fault either.
+    found = of_packets(file, [tunnelled("PARTIAL", "AGREES"), whole])
+    assert found["sender_side"][SENDER]["packets"] == 2
+    assert len(found["findings"]) == 1
+
+
+def talk(flags: str, back: bool, state: str, kind: str = "tcp") -> bytes:
+    """One packet of a conversation through the tunnel, there or back, its inner checksum in `state`."""
+    hosts, vteps = HOSTS[4], VTEPS[4]
+    if back:
+        hosts, vteps = hosts[::-1], vteps[::-1]
+    ports = {"sport": 80, "dport": 4000} if back else {"sport": 4000, "dport": 80}
+    transport = TCP(flags=flags, **ports) if kind == "tcp" else UDP(**ports)
+    inner = bytes(ip(4, {4: hosts}) / transport / Raw(b"x"))
+    unfinished = frame(in_state_between(inner, hosts, kind)) if state == "PARTIAL" else frame(inner)
+    packet = bytearray(encapsulate(vxlan(unfinished), "ZERO"))
+    if back:
+        packet[12:20] = packet[16:20] + packet[12:16]
+    return bytes(packet)
+
+
+def in_state_between(packet: bytes, hosts: tuple[str, str], kind: str) -> bytes:
+    """P is the same in both directions, so `in_state` will do for either."""
+    assert sorted(hosts) == sorted(HOSTS[4])
+    return in_state(packet, 4, kind, "PARTIAL")
+
+
+def test_unfinished_packets_that_are_answered_are_no_fault(file: Path) -> None:
+    conversation = [
+        talk("S", False, "PARTIAL"),
+        talk("SA", True, "VERIFIES"),
+        talk("A", False, "PARTIAL"),
+        talk("PA", False, "PARTIAL"),
+        talk("A", True, "VERIFIES"),
+    ]
+    found = of_packets(file, conversation)
+    assert found["sender_side"] == {
+        SENDER: {"packets": 3, "why": "the other side answers them and sends none like them"}
+    }
+    assert "not a fault by itself" in found["findings"][0]
+    udp = [talk("", False, "PARTIAL", "udp"), talk("", True, "VERIFIES", "udp")] * 2
+    assert set(of_packets(file, udp)["sender_side"]) == {SENDER}
+
+
+def test_unfinished_packets_that_nobody_answers_are_a_fault(file: Path) -> None:
+    silence = [talk("S", False, "PARTIAL")] * 6
+    # The other side tries again and again: these SYNs are no answers, they say that it hears nothing.
+    deaf = [talk("S", True, "VERIFIES"), talk("SA", False, "PARTIAL")] * 5
+    # Both sides alike: two broken senders, or one and the host of the capture; nothing tells.
+    both = [talk("S", False, "PARTIAL"), talk("SA", True, "PARTIAL"), talk("A", False, "PARTIAL")] * 3
+    # A question that is asked again, and its answers that never arrive.
+    unheard = [talk("", True, "VERIFIES", "udp"), talk("", False, "PARTIAL", "udp")] * 5
+    for packets in (silence, deaf, both, unheard):
+        found = of_packets(file, packets)
+        assert found["sender_side"] == {}
+        assert f"VTEP {SENDER} sends unfinished" in found["findings"][0]
+
+
+def test_answers_prove_nothing_about_frames_marked_as_incoming(file: Path) -> None:
+    """They came in unfinished, whoever repaired them afterwards."""
+    conversation = [talk("S", False, "PARTIAL"), talk("SA", True, "VERIFIES"), talk("A", False, "PARTIAL")] * 3
+    frames = [cooked(packet, 0 if packet[12:16] == conversation[0][12:16] else 4) for packet in conversation]
+    file.write_bytes(pcap(frames, link_type=113))
+    (found,) = as_json(file)
+    assert found["sender_side"] == {}
+    assert "sends unfinished" in found["findings"][0]
+
+
+def test_corrupt_packets_of_a_broken_sender_may_be_a_nats(file: Path) -> None:
+    found = of_packets(file, [tunnelled("PARTIAL", "AGREES"), tunnelled("WRONG", "GOOD")])
+    assert "a NAT hop behind such a sender" in found["findings"][0]
+    assert "NAT" not in of_packets(file, [tunnelled("WRONG", "GOOD")])["findings"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("the-tcpdump-group+tcpdump__gso-ipv4-vxlan-ipv4.pcap", True),
+        ("the-tcpdump-group+tcpdump__gso-ipv6-vxlan-ipv6.pcap", True),
+        ("the-tcpdump-group+tcpdump__bigtcp-ipv4-vxlan-ipv4.pcap", True),
+        ("OISF+suricata-verify__vxlan-non-zero-reserved-fields_input.pcap", True),
+        ("zeek+zeek__vxlan-encapsulated-igmp-v2.pcap", False),
+    ],
+)
+def test_captures_of_others(name: str, expected: bool) -> None:
+    if not (CAPTURES / name).is_file():
+        pytest.skip(f"{CAPTURES / name} is not there")
+    (found,) = as_json(CAPTURES / name)
+    assert bool(found["sender_side"]) is expected
+    assert found["repairable"] > 0
+
+
+# --- files, errors, output --------------------------------------------------------------------------------------------
+
+
+def test_a_cut_file_is_reported_up_to_the_cut(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = SWARM.read_bytes()
+    file.write_bytes(whole[:-1])
+    out = io.StringIO()
+    assert scan([file], Settings(), as_json=True, console=Console(file=out)) == 65
+    found = json.loads(out.getvalue())
+    assert (found["frames"], found["repairable"]) == (1, 1)
+    error = capsys.readouterr().err
+    assert error == f"fixer: error: {found['error']}\n"
+    assert "damaged after frame 1" in error
+
+
+def test_every_file_is_read_and_the_worst_code_is_the_last_word(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_bytes(SWARM.read_bytes()[:-1])
+    files = [file, file.with_name("absent.pcap"), SWARM]
+    out = io.StringIO()
+    assert scan(files, Settings(), as_json=True, console=Console(file=out)) == 66
+    assert [line["frames"] for line in map(json.loads, out.getvalue().splitlines())] == [1, 0, 2]
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[:3] for line in errors] == [["fixer", "error", str(name)] for name in files[:2]]
+
+
+def test_an_empty_capture_is_no_error(file: Path) -> None:
+    file.write_bytes(pcap([]))
+    (found,) = as_json(file)
+    assert found["frames"] == 0
+    assert found["vteps"] == {}
+
+
+def test_a_cut_anywhere_never_ends_in_a_traceback(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = SWARM.read_bytes()
+    for cut in range(len(whole)):
+        file.write_bytes(whole[:cut])
+        code = scan([file], Settings(), console=Console(file=io.StringIO()))
+        assert code == (66 if cut < 4 else 0 if cut in (24, 150) else 65), cut
+        assert capsys.readouterr().err.count("\n") == (code != 0)
+
+
+def test_nothing_in_a_name_or_an_address_is_markup(tmp_path: Path) -> None:
+    """rich would take `[bold]` for a style and `:b:` for an emoji."""
+    file = tmp_path / "[bold]:b:.pcap"
+    packet = bytearray(tunnelled("PARTIAL", "ZERO", outer=6))
+    packet[22:24] = b"\x00\x0b"  # the source becomes 2001:db8:ffff::b
+    file.write_bytes(pcap([bytes(packet)], link_type=101))
+    text = as_text(file)
+    assert "[bold]:b:.pcap" in text
+    assert "2001:db8:ffff::b:" not in text.split("VTEP")[0]
+    assert "VTEP 2001:db8:ffff::b sends" in flat(text)
+
+
+def test_the_table_fits_eighty_columns() -> None:
+    for line in as_text(SWARM, width=80).splitlines()[1:]:
+        assert len(line) <= 80
+
+
+# --- --write ----------------------------------------------------------------------------------------------------------
+
+
+def test_write_mends_what_can_be_mended_and_nothing_else(tmp_path: Path, file: Path) -> None:
+    packets = [
+        ethernet(tunnelled("PARTIAL", "AGREES"), (0x8100, 5)),
+        ethernet(tunnelled("VERIFIES", "GOOD")),
+        ethernet(tunnelled("WRONG", "GOOD")),
+        ethernet(tunnelled("PARTIAL", "PARTIAL", inner=6, outer=6, kind="udp")),
+        b"\xff" * 12 + b"\x08\x06" + bytes(28),
+        ethernet(tunnelled("PARTIAL", "AGREES"))[:-4],
+    ]
+    file.write_bytes(pcap(packets, nano=True, wire_lengths=[len(p) for p in packets[:-1]] + [len(packets[-1]) + 4]))
+    out = tmp_path / "out.pcap"
+    text = flat(as_text(file, write=out))
+    assert "6 frames written, 2 of them repaired; 1 corrupt" in text
+    with Capture(file) as before, Capture(out) as after:
+        pairs = list(zip(before, after, strict=True))
+    for was, now in pairs:
+        assert (was.wire_length, was.when_ns, was.link_type) == (now.wire_length, now.when_ns, now.link_type)
+    assert [was.data != now.data for was, now in pairs] == [True, False, False, True, False, False]
+    (found,) = as_json(out)
+    assert (found["repairable"], found["corrupt"]) == (0, 1)
+
+
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
+def test_tshark_finds_nothing_bad_in_what_was_written(tmp_path: Path) -> None:
+    out = tmp_path / "out.pcap"
+    as_json(SWARM, write=out)
+    command = [
+        "tshark",
+        "-r",
+        str(out),
+        "-o",
+        "udp.check_checksum:TRUE",
+        "-o",
+        "tcp.check_checksum:TRUE",
+        "-T",
+        "fields",
+    ]
+    command += ["-e", "udp.checksum.status", "-e", "tcp.checksum.status"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\t1\n1\t1\n"
+
+
+def test_a_monitoring_configuration_does_not_keep_write_from_mending(tmp_path: Path) -> None:
+    out = tmp_path / "out.pcap"
+    scan([SWARM], Settings(monitor=True), write=out, console=Console(file=io.StringIO()))
+    assert as_json(out)[0]["repairable"] == 0
+
+
+def test_write_never_takes_an_input_for_its_output(tmp_path: Path, file: Path) -> None:
+    shutil.copy(SWARM, file)
+    link, hard = tmp_path / "link.pcap", tmp_path / "hard.pcap"
+    link.symlink_to(file)
+    hard.hardlink_to(file)
+    for name in (file, link, hard):
+        with pytest.raises(click.UsageError, match="choose another name"):
+            as_json(file, write=name)
+    assert file.read_bytes() == SWARM.read_bytes()
+    with pytest.raises(click.UsageError, match="one FILE"):
+        as_json(file, SWARM, write=tmp_path / "out.pcap")
+
+
+def test_write_takes_one_link_layer(tmp_path: Path, file: Path) -> None:
+    packet = tunnelled("PARTIAL", "AGREES")
+    file.write_bytes(
+        section() + interface(1) + interface(101) + enhanced(ethernet(packet)) + enhanced(packet, number=1)
+    )
+    assert as_json(file)[0]["repairable"] == 2
+    with pytest.raises(click.UsageError, match="link layers"):
+        as_json(file, write=tmp_path / "out.pcap")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.pcap"]
+
+
+def test_write_of_a_cut_file_holds_its_whole_frames(tmp_path: Path, file: Path) -> None:
+    file.write_bytes(SWARM.read_bytes()[:-1])
+    out = tmp_path / "out.pcap"
+    assert as_json(file, write=out)[0]["written"].startswith(f"{out}: 1 frame written")
+    assert as_json(out)[0]["frames"] == 1
+
+
+def test_write_that_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "absent/out.pcap"
+    assert scan([SWARM], Settings(), write=out, console=Console(file=io.StringIO())) == 71
+    assert capsys.readouterr().err == f"fixer: error: {out}: cannot be written: no such file or directory\n"
+
+
+def test_pcapng_comments_and_name_blocks_are_stepped_over(file: Path) -> None:
+    packet = ethernet(tunnelled("PARTIAL", "AGREES"))
+    file.write_bytes(section() + interface() + block(4, bytes(8)) + enhanced(packet) + block(5, bytes(12)))
+    assert as_json(file)[0]["repairable"] == 1
