@@ -17,7 +17,9 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from fixer.errors import FixerError
 from fixer.lab import traffic
@@ -153,15 +155,14 @@ def _explain(console: Console, event: dict[str, Any] | None) -> None:
         return
     fixer = event["fixer"]
     found, right = (fixer["inner"]["checksum"][which] for which in ("found", "right"))
-    console.print(f"   [cyan]{event['message']}[/]", highlight=False)
-    console.print(
-        f"   VTEP {fixer['vtep']['source']['ip']} sent a TCP segment into VNI {fixer['vni']} with checksum {found},\n"
-        f"   and {right} is right. {found} is the sum of the pseudo-header alone: Linux left the\n"
-        "   rest to the network card (CHECKSUM_PARTIAL), which never did it. The receiver\n"
-        "   refuses the segment; ping is summed in software and works. The permanent cure is\n"
-        "   at the sender: ethtool -K DEVICE tx-checksum-ip-generic off.",
-        highlight=False,
+    words = (
+        f"VTEP {fixer['vtep']['source']['ip']} sent a TCP segment into VNI {fixer['vni']} with checksum {found}, and {right} "
+        f"is right. {found} is the sum of the pseudo-header alone: Linux left the rest to the network card "
+        "(CHECKSUM_PARTIAL), which never did it. The receiver refuses the segment; ping is summed in software and works. "
+        "The permanent cure is at the sender: ethtool -K DEVICE tx-checksum-ip-generic off."
     )
+    for text, style in ((event["message"], "cyan"), (words, "")):
+        console.print(Padding(Text(text, style=style), (0, 0, 0, 3)))
 
 
 def _before_and_after(without: Seen, fixed: Seen, sha256: str) -> Table:
