@@ -155,11 +155,12 @@ def _explain(console: Console, event: dict[str, Any] | None) -> None:
         return
     fixer = event["fixer"]
     found, right = (fixer["inner"]["checksum"][which] for which in ("found", "right"))
+    sender, vni = fixer["vtep"]["source"]["ip"], fixer["vni"]
     words = (
-        f"VTEP {fixer['vtep']['source']['ip']} sent a TCP segment into VNI {fixer['vni']} with checksum {found}, and {right} "
-        f"is right. {found} is the sum of the pseudo-header alone: Linux left the rest to the network card "
-        "(CHECKSUM_PARTIAL), which never did it. The receiver refuses the segment; ping is summed in software and works. "
-        "The permanent cure is at the sender: ethtool -K DEVICE tx-checksum-ip-generic off."
+        f"VTEP {sender} sent a TCP segment into VNI {vni} with checksum {found}, and {right} is right. "
+        f"{found} is the sum of the pseudo-header alone: Linux left the rest to the network card (CHECKSUM_PARTIAL), "
+        "which never did it. The receiver refuses the segment; ping is summed in software and works. The permanent "
+        "cure is at the sender: ethtool -K DEVICE tx-checksum-ip-generic off."
     )
     for text, style in ((event["message"], "cyan"), (words, "")):
         console.print(Padding(Text(text, style=style), (0, 0, 0, 3)))
