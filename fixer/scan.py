@@ -58,6 +58,9 @@ class Report:
     written: str = ""
 
     def findings(self) -> list[str]:
+        """What to say of it; nothing of a file that could not be read at all."""
+        if self.error is not None and not self.tally.frames:
+            return []
         return findings(self.tally, self.settings.vxlan.ports, plain=self.settings.plain)
 
 
@@ -170,9 +173,8 @@ def show(report: Report, console: Console) -> None:
     console.print(Text.assemble((str(report.path), "bold"), f": {', '.join(parts)}"), soft_wrap=True)
     if tally.vteps or tally.senders:
         console.print(table(tally))
-    if tally.frames or report.error is None:
-        for finding in report.findings():
-            console.print(Padding(Text(finding), (0, 0, 0, 2), expand=False))
+    for finding in report.findings():
+        console.print(Padding(Text(finding), (0, 0, 0, 2), expand=False))
     if report.written:
         console.print(Padding(Text(report.written), (0, 0, 0, 2), expand=False))
 

@@ -296,7 +296,9 @@ def test_every_file_is_read_and_the_worst_code_is_the_last_word(file: Path, caps
     files = [file, file.with_name("absent.pcap"), SWARM]
     out = io.StringIO()
     assert scan(files, Settings(), as_json=True, console=Console(file=out)) == 66
-    assert [line["frames"] for line in map(json.loads, out.getvalue().splitlines())] == [1, 0, 2]
+    objects = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [found["frames"] for found in objects] == [1, 0, 2]
+    assert objects[1]["findings"] == []
     errors = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[:3] for line in errors] == [["fixer", "error", str(name)] for name in files[:2]]
 
