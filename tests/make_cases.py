@@ -83,7 +83,7 @@ def one(
 
 
 def matrix() -> list[Case]:
-    """Every cell of the table in docs/diagnoses.md, over IPv4 and over IPv6."""
+    """Every cell of the oracle's table of diagnoses, over IPv4 and over IPv6."""
     made = []
     for (inner, outer), why in MEANING.items():
         for version, kind in ((4, "tcp"), (6, "udp")):
@@ -560,7 +560,7 @@ def reasons() -> list[Case]:
 
 
 def kernel_will_finish() -> list[Case]:
-    """CSUMNOTREADY (skbinfo 1): the kernel finishes one checksum itself. That layer's P is no fault; the rest is judged."""
+    """CSUMNOTREADY (skbinfo 1): the kernel finishes one checksum itself. That P is no fault; the rest is judged."""
     return [
         one(
             "not-ready-outer",
