@@ -1,8 +1,8 @@
 """The slow, obvious twin of the datapath: what a packet's checksums say, written from the RFCs and nothing else.
 
 It copies bytes where the datapath keeps offsets, and divides where the datapath folds, so that a mistake is not made
-twice. Sums after RFC 1071, pseudo-headers after RFC 768, 9293 and 8200 §8.1, VXLAN after RFC 7348; the table of diagnoses
-stands below. Names are those of the datapath's enumerations.
+twice. Sums after RFC 1071, pseudo-headers after RFC 768, 9293 and 8200 §8.1, VXLAN after RFC 7348; the table of
+diagnoses stands below. Names are those of the datapath's enumerations.
 """
 
 from __future__ import annotations
