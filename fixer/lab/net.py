@@ -12,12 +12,15 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self, TypeVar
 
@@ -253,16 +256,23 @@ def stop(process: subprocess.Popen[str]) -> int:
 
 
 def sweep(host: Host) -> list[str]:
-    """Remove what labs of processes that are no more left behind (they were killed); the names of what was removed."""
-    listed = host.run(["ip", "netns", "list"]).out
-    dead = [
-        match[0]
-        for match in re.finditer(r"^fx-(\d+)-\S+", listed, re.MULTILINE)
-        if not host.exists(f"/proc/{match[1]}")
-    ]
-    for name in dead:
+    """Remove what labs of processes that are no more left behind (they were killed): namespaces, temporary directories.
+
+    Returns the names of what was removed.
+    """
+
+    def of_the_dead(names: Iterable[str]) -> list[str]:
+        owned = ((name, re.match(r"fx-(\d+)-", name)) for name in names)
+        return [name for name, owner in owned if owner and not host.exists(f"/proc/{owner[1]}")]
+
+    namespaces = of_the_dead(line.split()[0] for line in host.run(["ip", "netns", "list"]).out.splitlines())
+    for name in namespaces:
         Namespace(name, host).remove()
-    return dead
+    room = Path(tempfile.gettempdir())
+    directories = of_the_dead(path.name for path in room.glob("fx-*-*"))
+    for name in directories:
+        shutil.rmtree(room / name, ignore_errors=True)
+    return namespaces + directories
 
 
 def missing(host: Host) -> str | None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fixer.errors import SystemRefused
-from fixer.lab.net import Namespace, stop
+from fixer.lab.net import Namespace, own_name, stop
 from fixer.node.host import NET, Completed
 
 START_SECONDS = 10.0  # a start takes half a second; a loaded machine may need more
@@ -38,7 +38,7 @@ class Service:
 
     def __enter__(self) -> Self:
         """Start it and wait until it listens; SystemRefused with its own words if it ends instead."""
-        self._directory = tempfile.TemporaryDirectory(prefix="fx-")
+        self._directory = tempfile.TemporaryDirectory(prefix=f"{own_name()}-")
         self.log = Path(self._directory.name, "log")
         self.config = Path(self._directory.name, "fixer.toml")
         self.config.write_text(self._settings, encoding="utf-8")

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fixer.errors import SystemRefused
-from fixer.lab.net import Namespace, stop
+from fixer.lab.net import Namespace, own_name, stop
 from fixer.node.host import Host
 
 PROGRAMS = ("ovsdb-server", "ovs-vswitchd", "ovsdb-tool", "ovs-vsctl")
@@ -39,7 +39,7 @@ class Switch:
     @contextmanager
     def join(self, namespace: Namespace, port: int) -> Iterator[None]:
         """Switch frames while the context lasts; SystemRefused with the switch's own words if it does not start."""
-        with tempfile.TemporaryDirectory(prefix="fx-ovs-") as run, ExitStack() as undo:
+        with tempfile.TemporaryDirectory(prefix=f"{own_name()}-") as run, ExitStack() as undo:
             database, socket, log = Path(run, "conf.db"), Path(run, "db.sock"), Path(run, "log")
 
             def daemon(program: str, *arguments: str) -> None:

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -73,6 +75,7 @@ def test_nothing_is_left_however_it_ends(machine: Host, ending: signal.Signals) 
         assert _namespaces(machine, standing.pid) == built
         assert set(built) <= set(net.sweep(machine))
     assert _namespaces(machine, standing.pid) == []
+    assert not list(Path(tempfile.gettempdir()).glob(f"fx-{standing.pid}-*"))
 
 
 @pytest.mark.root
