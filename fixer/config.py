@@ -47,6 +47,11 @@ Unmendable = Annotated[
     Meta(description='"pass" or "drop" (never "repair": nothing vouches for what such a packet carries)'),
 ]
 QueueNumber = Annotated[int, Meta(ge=0, le=65535, description="a whole number, 0 to 65535")]
+QueueCount = Annotated[int, Meta(ge=1, le=64, description="a number of queues, 1 to 64")]
+Cpus = Annotated[
+    tuple[Annotated[int, Meta(ge=0, le=8191)], ...],
+    Meta(max_length=64, description="a list of CPU numbers, one for each queue's thread, as in [2, 3]"),
+]
 QueueLength = Annotated[int, Meta(ge=1, le=1_048_576, description="a number of packets, 1 to 1048576")]
 # SO_RCVBUFFORCE doubles the value, into a signed 32-bit integer.
 BufferBytes = Annotated[int, Meta(ge=65_536, le=1_073_741_823, description="a number of bytes, 65536 to 1073741823")]
@@ -83,6 +88,7 @@ class Policy(_Table, frozen=True):
     """``[policy]``: what to do with a packet of each diagnosis."""
 
     stale: Stale = "explained"
+    trust_device: Switch = False
     inner_unfinished: Mend = "repair"
     outer_unfinished: Mend = "repair"
     both_unfinished: Mend = "repair"
@@ -93,7 +99,8 @@ class Policy(_Table, frozen=True):
 
     def actions(self) -> dict[str, str]:
         """Diagnosis name (lower case) to ``repair``, ``pass`` or ``drop``."""
-        return {name: value for name, value in msgspec.structs.asdict(self).items() if name != "stale"}
+        not_actions = ("stale", "trust_device")
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in not_actions}
 
 
 class Queue(_Table, frozen=True):
@@ -103,6 +110,20 @@ class Queue(_Table, frozen=True):
     length: QueueLength = 4096
     receive_buffer: BufferBytes = 33_554_432
     fail_open: Switch = True
+    gso: Switch = True
+    count: QueueCount = 1
+    cpus: Cpus = ()
+
+    def __post_init__(self) -> None:
+        if self.number + self.count > 65536:
+            raise ValueError(f"count: {self.count} queues from number {self.number} on end beyond 65535")
+        if self.cpus and len(self.cpus) != self.count:
+            raise ValueError(f"cpus: {len(self.cpus)} CPUs for {self.count} queues; give one for each, or none")
+
+    @property
+    def numbers(self) -> range:
+        """The queues that are served: ``count`` of them, from ``number`` on."""
+        return range(self.number, self.number + self.count)
 
 
 class Log(_Table, frozen=True):
@@ -129,19 +150,22 @@ class Settings(_Table, frozen=True):
             "plain": self.plain,
             "monitor": self.monitor,
             "stale": self.policy.stale,
+            "trust_device": self.policy.trust_device,
             "actions": self.policy.actions(),
             "events_per_second": self.log.per_second,
         }
 
     def overridden(self, *, queue: int | None = None, plain: bool = False, monitor: bool = False) -> Settings:
-        """These settings with what the command line asks for on top; a flag that was not given changes nothing."""
+        """These settings with what the command line asks for on top; a flag that was not given changes nothing.
+
+        Raises :class:`ConfigWrong` where ``queue`` leaves no room for the configured number of queues.
+        """
         number = self.queue.number if queue is None else queue
-        return msgspec.structs.replace(
-            self,
-            plain=self.plain or plain,
-            monitor=self.monitor or monitor,
-            queue=msgspec.structs.replace(self.queue, number=number),
-        )
+        try:
+            queues = msgspec.structs.replace(self.queue, number=number)
+        except ValueError as error:
+            raise ConfigWrong(f"--queue {number}: {error}") from None
+        return msgspec.structs.replace(self, plain=self.plain or plain, monitor=self.monitor or monitor, queue=queues)
 
 
 def load(path: Path | None = None) -> Settings:

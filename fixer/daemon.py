@@ -1,6 +1,6 @@
 """``fixer run``: configuration, queue, datapath and log put together, until a signal says stop.
 
-Three threads: the queue's (without the GIL, it never waits for the others), the log's, and this one, which waits for
+Threads: one for each queue (without the GIL, it never waits for the others), the log's, and this one, which waits for
 signals and once a second writes down what ``fixer status`` reads.
 """
 
@@ -10,13 +10,15 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import cycle, islice
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from fixer.config import Settings
 from fixer.datapath.pipeline import Pipeline
-from fixer.errors import KernelLacks, NotPermitted, QueueBusy, SystemRefused
+from fixer.errors import ConfigWrong, KernelLacks, NotPermitted, QueueBusy, SystemRefused
 from fixer.nfqueue.queue import Queue
 from fixer.node import rules
 from fixer.node.host import NET, Host
@@ -30,23 +32,34 @@ LOG_SECONDS = 2.0
 """How long a stop waits for the rest of the log to be written."""
 
 
+class Lane(NamedTuple):
+    """One queue and the packet path behind it; a thread and a CPU are its own."""
+
+    queue: Queue
+    pipeline: Pipeline
+
+
 def run(settings: Settings, host: Host) -> int:
-    """Serve one queue in the calling thread's network namespace until SIGTERM, SIGINT or SIGHUP. Returns the exit code.
+    """Serve the queues in the calling thread's network namespace until SIGTERM, SIGINT or SIGHUP; returns the exit code.
 
     Raises :class:`NotPermitted`, :class:`QueueBusy`, :class:`KernelLacks` or :class:`SystemRefused` before anything was
     changed.
     """
     requests = stop_requests()
-    pipeline = Pipeline(**settings.datapath())
     matched = rules.rule_packets(host, settings.queue.number)
-    queue = bound_queue(settings, host, pipeline)
-    report = Report(report_path(host, settings.queue.number), settings, pipeline, queue, matched)
-    teller = events.Teller(pipeline, sys.stdout)
-    failure: list[BaseException] = []
-    server = threading.Thread(target=serve, args=(queue, failure), name="queue")
-    server.start()
+    lanes = bound_lanes(settings, host)
+    report = Report(report_path(host, settings.queue.number), settings, lanes, matched)
+    teller = events.Teller([lane.pipeline for lane in lanes], sys.stdout)
+    failures: list[BaseException] = []
+    cpus = cpus_of(settings)
+    threads = [
+        threading.Thread(target=serve, args=(lane.queue, cpu, failures), name=f"queue {number}")
+        for number, lane, cpu in zip(settings.queue.numbers, lanes, cpus, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
     teller.start()
-    message, fields = started(settings, queue)
+    message, fields = started(settings, lanes)
     teller.say("info", message, **fields)
     if trouble := report.write():
         teller.say(
@@ -55,18 +68,20 @@ def run(settings: Settings, host: Host) -> int:
             **events.state_change("degraded"),
         )
     asked = None
-    while server.is_alive() and asked is None:
+    while all(thread.is_alive() for thread in threads) and asked is None:
         report.write()
         with suppress(Empty):
             asked = requests.get(timeout=REPORT_SECONDS)
-    queue.stop()
-    server.join()
+    for lane in lanes:
+        lane.queue.stop()
+    for thread in threads:
+        thread.join()
     report.remove()
 
-    counters = {f"fixer.counters.{name}": value for name, value in (pipeline.counters() | queue.counters()).items()}
-    if failure:
+    counters = {f"fixer.counters.{name}": value for name, value in report.counters().items()}
+    if failures:
         code = SystemRefused.exit_code
-        teller.say("error", f"the queue failed: {failure[0]}", **events.state_change("failed", **counters))
+        teller.say("error", f"a queue failed: {failures[0]}", **events.state_change("failed", **counters))
     else:
         code = 0
         message = f"stopped by {asked}; what was held is answered"
@@ -89,43 +104,74 @@ def stop_requests() -> SimpleQueue[str]:
     return requests
 
 
-def started(settings: Settings, queue: Queue) -> tuple[str, dict[str, Any]]:
-    """Message and fields of the line that says the queue is served from now on."""
+def started(settings: Settings, lanes: Sequence[Lane]) -> tuple[str, dict[str, Any]]:
+    """Message and fields of the line that says the queues are served from now on."""
+    first, last = settings.queue.numbers[0], settings.queue.numbers[-1]
+    which = f"queue {first}" if first == last else f"queues {first} to {last}"
     return (
-        f"serving queue {settings.queue.number}" + (", changing nothing" if settings.monitor else ""),
+        f"serving {which}" + (", changing nothing" if settings.monitor else ""),
         events.state_change(
             "started",
             **{
                 "process.pid": os.getpid(),
-                "fixer.queue": settings.queue.number,
+                "fixer.queue": list(settings.queue.numbers),
                 "fixer.monitor": settings.monitor,
                 "fixer.plain": settings.plain,
                 "fixer.ports": list(settings.vxlan.ports),
-                "fixer.fail_open": queue.flags["fail_open"],
+                "fixer.fail_open": lanes[0].queue.flags["fail_open"],
+                "fixer.gso": lanes[0].queue.flags["gso"],
             },
         ),
     )
 
 
-def serve(queue: Queue, failure: list[BaseException]) -> None:
-    """The queue's thread; what ends it other than `stop` is handed over in ``failure``."""
+def cpus_of(settings: Settings) -> Sequence[int | None]:
+    """A CPU for each queue's thread: the configured ones; else, with several queues, those we may use, in turn."""
+    count = settings.queue.count
+    if settings.queue.cpus or count == 1:
+        return settings.queue.cpus or [None]
+    return list(islice(cycle(sorted(os.sched_getaffinity(0))), count))
+
+
+def serve(queue: Queue, cpu: int | None, failures: list[BaseException]) -> None:
+    """A queue's thread; what ends it other than `stop` is handed over in ``failures``."""
     try:
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})  # of this thread alone
         queue.run()
     except BaseException as error:  # whatever it is, the main thread must learn of it and end the process
-        failure.append(error)
+        failures.append(error)
 
 
-def bound_queue(settings: Settings, host: Host, pipeline: Pipeline) -> Queue:
-    """The queue, bound and configured; or the reason why not, as an error that says whose fault it is."""
-    number = settings.queue.number
+def bound_lanes(settings: Settings, host: Host) -> list[Lane]:
+    """All queues, bound and configured, or none and the reason why not."""
     if not host.has_net_admin():
         raise NotPermitted("binding a queue needs root (CAP_NET_ADMIN): run this as root, or with sudo")
+    if missing := set(settings.queue.cpus) - os.sched_getaffinity(0):
+        raise ConfigWrong(
+            f"queue.cpus: CPU {min(missing)} is not one this process may use: see taskset and nproc"
+        )
+    lanes: list[Lane] = []
+    try:
+        for number in settings.queue.numbers:
+            pipeline = Pipeline(**settings.datapath())
+            lanes.append(Lane(bound_queue(settings, host, number, pipeline), pipeline))
+    except BaseException:
+        for lane in lanes:
+            lane.queue.release()
+        raise
+    return lanes
+
+
+def bound_queue(settings: Settings, host: Host, number: int, pipeline: Pipeline) -> Queue:
+    """One queue; or the reason why not, as an error that says whose fault it is."""
     queue = Queue(pipeline, number)
     try:
         queue.bind(
             length=settings.queue.length,
             receive_buffer=settings.queue.receive_buffer,
             fail_open=settings.queue.fail_open,
+            gso=settings.queue.gso,
         )
     except OSError as error:
         table = host.read(f"{NET}/netfilter/nfnetlink_queue")

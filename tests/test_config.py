@@ -44,6 +44,7 @@ def test_everything_can_be_set() -> None:
         vnis = [4097, "8192-8200", "7-7"]
         [policy]
         stale = "inner-verifies"
+        trust_device = true
         inner_unfinished = "pass"
         outer_wrong = "drop"
         corrupt = "pass"
@@ -52,18 +53,20 @@ def test_everything_can_be_set() -> None:
         length = 1
         receive_buffer = 65536
         fail_open = false
+        gso = false
         [log]
         per_second = 0
         """,
         "f.toml",
     )
-    assert settings.queue == config.Queue(number=65535, length=1, receive_buffer=65536, fail_open=False)
+    assert settings.queue == config.Queue(number=65535, length=1, receive_buffer=65536, fail_open=False, gso=False)
     assert settings.datapath() == {
         "ports": [1, 65535],
         "vnis": [(4097, 4097), (8192, 8200), (7, 7)],
         "plain": True,
         "monitor": True,
         "stale": "inner-verifies",
+        "trust_device": True,
         "actions": {
             "inner_unfinished": "pass",
             "outer_unfinished": "repair",
@@ -206,6 +209,17 @@ def test_the_command_line_overrides_only_what_it_names() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Settings().queue.number = 1  # type: ignore[misc]
+
+
+def test_several_queues() -> None:
+    settings = config.parse("[queue]\nnumber = 65534\ncount = 2\ncpus = [3, 1]", "f.toml")
+    assert list(settings.queue.numbers) == [65534, 65535]
+    with pytest.raises(ConfigWrong, match="queue.count: 3 queues from number 65534 on end beyond 65535"):
+        config.parse("[queue]\nnumber = 65534\ncount = 3", "f.toml")
+    with pytest.raises(ConfigWrong, match="queue.cpus: 1 CPUs for 2 queues"):
+        config.parse("[queue]\ncount = 2\ncpus = [3]", "f.toml")
+    with pytest.raises(ConfigWrong, match="--queue 65535: "):
+        settings.overridden(queue=65535)
 
 
 def test_the_example_shows_every_key_at_its_default() -> None:

@@ -253,7 +253,7 @@ def test_the_report_that_status_reads(road: Road) -> None:
         road.received()
         wait_for(lambda: status()["daemon"]["counters"]["action"]["repair"] == 7, 10)
         assert status()["daemon"]["pid"] == process.pid
-        assert status()["daemon"]["flags"] == {"fail_open": True}
+        assert status()["daemon"]["flags"] == {"fail_open": True, "gso": True}
     assert status()["daemon"] is None
 
 
@@ -280,5 +280,5 @@ def test_a_refusal_is_told_by_what_the_kernel_shows(
     if table is not None:
         host.files["/proc/thread-self/net/netfilter/nfnetlink_queue"] = table
     with pytest.raises(error) as raised:
-        bound_queue(Settings().overridden(queue=QUEUE), host, Pipeline(ports=[4789]))
+        bound_queue(Settings(), host, QUEUE, Pipeline(ports=[4789]))
     assert "\n" not in str(raised.value)

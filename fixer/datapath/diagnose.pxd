@@ -50,6 +50,7 @@ cdef enum:
     # NFQA_SKB_INFO (linux/netfilter/nfnetlink_queue.h)
     SKB_CHECKSUM_NOT_READY = 1
     SKB_GSO = 2
+    SKB_NOT_VERIFIED = 4
 
 
 cdef struct Finding:
@@ -65,6 +66,6 @@ cdef struct Finding:
     uint16_t outer_right
 
 
-cdef void judge(const uint8_t *packet, const Walk *walk, const Ports *ports, uint32_t skb_info,
+cdef void judge(const uint8_t *packet, const Walk *walk, const Ports *ports, uint32_t skb_info, bint trust_device,
                 Finding *out) noexcept nogil
 cdef void conclude(const Walk *walk, uint32_t skb_info, Finding *finding) noexcept nogil

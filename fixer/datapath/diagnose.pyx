@@ -20,7 +20,7 @@ cdef uint8_t[4][6] MATRIX = [
 ]
 
 
-cdef void judge(const uint8_t *packet, const Walk *walk, const Ports *ports, uint32_t skb_info,
+cdef void judge(const uint8_t *packet, const Walk *walk, const Ports *ports, uint32_t skb_info, bint trust_device,
                 Finding *out) noexcept nogil:
     """Both layers' states, found and right fields; `out.outer` is OUT_WRONG where it may still turn out to be stale.
 
@@ -31,6 +31,9 @@ cdef void judge(const uint8_t *packet, const Walk *walk, const Ports *ports, uin
     out.outer = OUT_NO_TUNNEL
     if skb_info & SKB_GSO:
         out.reason = Reason.SUPER_PACKET
+    elif trust_device and not skb_info & (SKB_NOT_VERIFIED | SKB_CHECKSUM_NOT_READY):
+        out.reason = Reason.DEVICE_VERIFIED
+    if out.reason != Reason.NONE:
         out.inner = IN_UNCHECKABLE
         if walk.tunnel:
             out.outer = OUT_UNCHECKABLE
@@ -144,7 +147,7 @@ cdef void conclude(const Walk *walk, uint32_t skb_info, Finding *finding) noexce
     cdef uint8_t inner = IN_NONE if finding.inner == IN_ABSENT else finding.inner
     cdef uint8_t outer = OUT_ZERO if finding.outer == OUT_NO_TUNNEL else finding.outer
     finding.unverified = False
-    if finding.reason == Reason.TRUNCATED or finding.reason == Reason.SUPER_PACKET:
+    if finding.reason in (Reason.TRUNCATED, Reason.SUPER_PACKET, Reason.DEVICE_VERIFIED):
         finding.diagnosis = UNCHECKABLE
         return
     if walk.inner.header_wrong:

@@ -50,6 +50,7 @@ class Pipeline:
         plain: bool = False,
         monitor: bool = False,
         stale: str = "explained",
+        trust_device: bool = False,
         actions: Mapping[str, str] | None = None,
         ring_size: int = 1024,
         events_per_second: int = 5,

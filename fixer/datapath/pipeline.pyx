@@ -20,10 +20,10 @@ from fixer.datapath.walk import Reason as ReasonName
 cdef class Pipeline:
     """One packet path: its policy, what it remembers, what it counts and the ring of its events. One thread at a time."""
 
-    def __cinit__(self, *, ports, vnis=(), plain=False, monitor=False, stale="explained", actions=None,
-                  ring_size=1024, events_per_second=5, seed=None):
+    def __cinit__(self, *, ports, vnis=(), plain=False, monitor=False, stale="explained", trust_device=False,
+                  actions=None, ring_size=1024, events_per_second=5, seed=None):
         """ports: UDP ports of VXLAN, 1…15 of them; vnis: (first, last) ranges known to be ours; stale: "explained",
-        "inner-verifies" or "off"; actions: what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults;
+        "inner-verifies" or "off"; trust_device: pass unjudged what NFQA_SKB_INFO says a device has verified; actions: what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults;
         events_per_second: for each diagnosis and VTEP; seed: of the history's hashes, random if None."""
         ports = list(ports)
         if not 1 <= len(ports) <= MAX_PORTS or not all(1 <= port <= 65535 for port in ports):
@@ -40,6 +40,7 @@ cdef class Pipeline:
             self.policy.ports.port[<int>i] = port
         self.policy.plain = plain
         self.policy.monitor = monitor
+        self.policy.trust_device = trust_device
         self.policy.stale = <uint8_t><int>StaleName[stale.upper().replace("-", "_")]
         for diagnosis, action in chosen.items():
             self.policy.action[<int>diagnosis] = <uint8_t><int>action
@@ -66,7 +67,7 @@ cdef class Pipeline:
         cdef Action would, action
         cdef uint32_t now = <uint32_t>(when // 1000000000U)
         walk(packet, captured, length, &self.policy.ports, self.policy.plain, &route)
-        judge(packet, &route, &self.policy.ports, skb_info, &finding)
+        judge(packet, &route, &self.policy.ports, skb_info, self.policy.trust_device, &finding)
         if finding.outer == OUT_WRONG:
             if finding.inner != IN_WRONG and finding.inner != IN_UNCHECKABLE and not route.inner.header_wrong \
                     and self.policy.stale != Stale.OFF:

@@ -29,6 +29,7 @@ cdef struct Policy:
     Ports ports
     bint plain
     bint monitor             # decide, count and tell, but change nothing
+    bint trust_device        # believe a device that says it has verified a packet
     uint8_t stale            # Stale
     uint8_t action[DIAGNOSES]
 

@@ -14,6 +14,7 @@ cpdef enum Reason:
     # what was handed over is not the packet as it was on the wire
     TRUNCATED               # a cut copy: bytes the checksum covers are missing
     SUPER_PACKET            # GRO or GSO merged several packets; nobody can verify them any more
+    DEVICE_VERIFIED         # a device says it has verified it, and the policy is to believe that
     # the outer layer
     OTHER_TRAFFIC           # not UDP to a VXLAN port
     GENEVE                  # UDP 6081

@@ -41,6 +41,7 @@ cdef enum:
     NFQA_CFG_FLAGS = 5
     NFQNL_COPY_PACKET = 2
     NFQA_CFG_F_FAIL_OPEN = 1
+    NFQA_CFG_F_GSO = 4       # hand over merged packets whole, and unfinished ones unfinished (since linux 3.10)
 
     NF_DROP = 0
     NF_ACCEPT = 1

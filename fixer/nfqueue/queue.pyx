@@ -142,11 +142,12 @@ cdef class Queue:
         self.flags = {}
         self.waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
-    def bind(self, *, uint32_t length=4096, int receive_buffer=32 << 20, bint fail_open=True):
+    def bind(self, *, uint32_t length=4096, int receive_buffer=32 << 20, bint fail_open=True, bint gso=True):
         """Bind the queue in this thread's network namespace and make it ready. OSError if the kernel refuses.
 
         length: packets the kernel holds at most; receive_buffer: bytes of the socket's, for what was not read yet;
-        fail_open: what does not fit passes unseen instead of being dropped.
+        fail_open: what does not fit passes unseen instead of being dropped; gso: merged packets come whole. What the kernel
+        granted of the two is in `flags`.
         """
         from netfilterqueue import NetfilterQueue
 
@@ -160,6 +161,7 @@ cdef class Queue:
             self.size_buffers(receive_buffer)
             self.configure(NFQA_CFG_PARAMS, COPY_RANGE.to_bytes(4, "big") + bytes([NFQNL_COPY_PACKET]))
             self.flags["fail_open"] = bool(fail_open) and self.configure_flag(NFQA_CFG_F_FAIL_OPEN)
+            self.flags["gso"] = bool(gso) and self.configure_flag(NFQA_CFG_F_GSO)
         except BaseException:
             self.let_go()
             raise

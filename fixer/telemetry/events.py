@@ -9,6 +9,7 @@ without a flow) how many of a kind were not told.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any, TextIO, cast
@@ -168,17 +169,17 @@ def timestamp(nanoseconds: int) -> str:
 
 
 class Teller(threading.Thread):
-    """The only thread that writes the log: what the pipeline's ring holds, and what the daemon says of itself.
+    """The only thread that writes the log: what the pipelines' rings hold, and what the daemon says of itself.
 
     If whoever reads the log is slow, this thread waits, the ring fills and counts what it lost; no packet waits. A line
     that cannot be written (a closed pipe, a full disk) is given up: traffic is worth more than its description.
     """
 
-    def __init__(self, pipeline: Pipeline, stream: TextIO) -> None:
+    def __init__(self, pipelines: Sequence[Pipeline], stream: TextIO) -> None:
         super().__init__(name="teller", daemon=True)
         self.failed = False
         """Whether a line could not be written."""
-        self._pipeline = pipeline
+        self._pipelines = pipelines
         self._log = logger(stream)
         self._said: SimpleQueue[tuple[str, str, dict[str, Any]]] = SimpleQueue()
         self._over = threading.Event()
@@ -198,7 +199,7 @@ class Teller(threading.Thread):
         while not self._said.empty():
             level, message, fields = self._said.get()
             self._write(level, message, fields)
-        events = self._pipeline.drain()
+        events = [event for pipeline in self._pipelines for event in pipeline.drain()]
         for event in events:
             level = "warning" if event.diagnosis is Diagnosis.CORRUPT else "info"
             self._write(level, sentence(event), document(event))

@@ -23,6 +23,7 @@ REASONS = {
     Reason.NONE: "",
     Reason.TRUNCATED: "the copy is cut short",
     Reason.SUPER_PACKET: "a super-packet merged by GRO or GSO",
+    Reason.DEVICE_VERIFIED: "a device says it has verified it",
     Reason.OTHER_TRAFFIC: "not UDP to a VXLAN port",
     Reason.GENEVE: "Geneve",
     Reason.OUTER_UNREADABLE: "the underlay's headers cannot be read",

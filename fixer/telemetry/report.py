@@ -7,6 +7,7 @@ It says what only the daemon knows (packets by diagnosis and action, what the ke
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ class Report:
     """One file, there as long as its daemon serves. A report that cannot be written costs the service nothing."""
 
     def __init__(
-        self, path: str, settings: Settings, pipeline: Pipeline, queue: Queue, rule_packets: dict[str, int | None]
+        self,
+        path: str,
+        settings: Settings,
+        lanes: Sequence[tuple[Queue, Pipeline]],
+        rule_packets: dict[str, int | None],
     ) -> None:
-        """``rule_packets``: what our rules had matched before the queue was bound, see ``rules.rule_packets``."""
+        """``rule_packets``: what our rules had matched before the queues were bound, see ``rules.rule_packets``."""
         self.path = Path(path)
-        self.pipeline = pipeline
-        self.queue = queue
+        self.lanes = lanes
         self.constant: dict[str, Any] = {
             "pid": os.getpid(),
             "version": __version__,
@@ -37,15 +41,16 @@ class Report:
             "monitor": settings.monitor,
             "plain": settings.plain,
             "rule_packets_at_start": rule_packets,
-            "flags": queue.flags,
+            "queues": settings.queue.count,
+            "flags": lanes[0][0].flags,
         }
 
     def write(self) -> OSError | None:
         """Replace the file, whole or not at all. Returns what was in the way, if anything."""
         report = self.constant | {
             "updated": _now(),
-            "counters": self.pipeline.counters(),
-            "queue_counters": self.queue.counters(),
+            "counters": total([pipeline.counters() for _, pipeline in self.lanes]),
+            "queue_counters": total([queue.counters() for queue, _ in self.lanes]),
         }
         fresh = self.path.with_suffix(".new")
         try:
@@ -62,6 +67,20 @@ class Report:
             self.path.unlink(missing_ok=True)
         except OSError:
             return
+
+    def counters(self) -> dict[str, Any]:
+        """Everything the daemon counts, all queues together."""
+        return total([pipeline.counters() | queue.counters() for queue, pipeline in self.lanes])
+
+
+def total(counted: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The sum of counters of one shape: numbers, and dictionaries of numbers."""
+    return {
+        name: total([each[name] for each in counted])
+        if isinstance(value, dict)
+        else sum(each[name] for each in counted)
+        for name, value in counted[0].items()
+    }
 
 
 def _now() -> str:

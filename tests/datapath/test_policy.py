@@ -95,3 +95,11 @@ def test_unknown_diagnoses_and_actions_are_refused(name: str) -> None:
         Pipeline(ports=[4789], actions={"corrupt": name})
     with pytest.raises(KeyError):
         Pipeline(ports=[4789], stale=name)
+
+
+@pytest.mark.parametrize("states", MADE.values())
+def test_a_device_is_believed_only_where_the_policy_says_so(states: tuple[str, str]) -> None:
+    result, changed = examine(states, 0, trust_device=True)
+    assert (result.diagnosis, result.reason, changed) == (Diagnosis.UNCHECKABLE, Reason.DEVICE_VERIFIED, False)
+    for info in (NOT_VERIFIED, NOT_READY):
+        assert examine(states, info, trust_device=True)[0].diagnosis is examine(states, info)[0].diagnosis

@@ -40,7 +40,7 @@ def told(packet: bytes, **settings: Any) -> dict[str, Any]:
     pipeline = Pipeline(ports=[4789], plain=True, vnis=[(4097, 4097)], **settings)
     pipeline.examine(bytearray(packet), when_ns=1_700_000_000_123 * MILLISECOND)
     stream = io.StringIO()
-    Teller(pipeline, stream).tell()
+    Teller([pipeline], stream).tell()
     (line,) = stream.getvalue().splitlines()
     parsed: dict[str, Any] = json.loads(line)
     return parsed
@@ -150,7 +150,7 @@ def test_a_log_that_nobody_reads_delays_no_packet_and_no_end() -> None:
     try:
         with open(writing, "w") as stream:  # noqa: PTH123 — a descriptor has no path
             pipeline = Pipeline(ports=[4789], events_per_second=1_000_000)
-            teller = Teller(pipeline, stream)
+            teller = Teller([pipeline], stream)
             teller.start()
             begun = time.monotonic()
             for when in range(20_000):
@@ -170,7 +170,7 @@ def test_a_log_that_nobody_reads_delays_no_packet_and_no_end() -> None:
 
 def test_a_log_that_cannot_be_written_ends_nothing() -> None:
     with open("/dev/full", "w") as stream:  # noqa: PTH123 — as the shell opens a log
-        teller = Teller(Pipeline(ports=[4789]), stream)
+        teller = Teller([Pipeline(ports=[4789])], stream)
         teller.say("info", "on a full disk", **state_change("started"))
         teller.start()
         assert not teller.finish(5)
