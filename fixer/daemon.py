@@ -80,13 +80,10 @@ def run(settings: Settings, host: Host) -> int:
 
     counters = {f"fixer.counters.{name}": value for name, value in report.counters().items()}
     if failures:
-        code = SystemRefused.exit_code
-        teller.say("error", f"a queue failed: {failures[0]}", **events.state_change("failed", **counters))
+        code, level, message, action = SystemRefused.exit_code, "error", f"a queue failed: {failures[0]}", "failed"
     else:
-        code = 0
-        message = f"stopped by {asked}; what was held is answered"
-        teller.say("info", message, **events.state_change("stopped", **counters))
-    if not teller.finish(LOG_SECONDS):
+        code, level, message, action = 0, "info", f"stopped by {asked}; what was held is answered", "stopped"
+    if not teller.finish(LOG_SECONDS, level, message, **events.state_change(action, **counters)):
         # Nobody reads the log, or it cannot be written: the interpreter would wait for that write, or try it again.
         os._exit(code)
     return code
@@ -148,9 +145,7 @@ def bound_lanes(settings: Settings, host: Host) -> list[Lane]:
     if not host.has_net_admin():
         raise NotPermitted("binding a queue needs root (CAP_NET_ADMIN): run this as root, or with sudo")
     if missing := set(settings.queue.cpus) - os.sched_getaffinity(0):
-        raise ConfigWrong(
-            f"queue.cpus: CPU {min(missing)} is not one this process may use: see taskset and nproc"
-        )
+        raise ConfigWrong(f"queue.cpus: CPU {min(missing)} is not one this process may use: see taskset and nproc")
     lanes: list[Lane] = []
     try:
         for number in settings.queue.numbers:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,6 +243,77 @@ def test_a_log_that_is_closed_ends_nothing(road: Road) -> None:
         assert road.received() == dict.fromkeys(range(20, 40), True)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("gso", [True, False])
+def test_super_packets_come_whole_where_that_is_asked_for(road: Road, tmp_path: Path, gso: bool) -> None:
+    """A local veth's TCP: merged (TSO) and unfinished, which is no fault of a packet that never met a wire."""
+    config = tmp_path / "fixer.toml"
+    config.write_text(f"plain = true\n[queue]\ngso = {str(gso).lower()}\n")
+    rule = f"-t raw -A PREROUTING -p tcp -j NFQUEUE --queue-num {QUEUE}"
+    assert road.receiver.run("iptables", *rule.split()).status == 0
+    content = random.Random(1).randbytes(5 << 20)
+    with road.daemon(f"--config={config}") as process:
+        assert received_over_tcp(road, content) == content
+        process.terminate()
+        assert process.stdout is not None
+        counters = json.loads(process.stdout.readlines()[-1])["fixer"]["counters"]
+    assert (counters["reason"]["super_packet"] > 0) == gso
+    assert counters["changed"] == counters["dropped"] == 0
+    assert counters["packets"] == counters["reason"]["super_packet"] + counters["inner"]["verifies"] + (
+        counters["inner"]["partial"] if gso else 0
+    )
+
+
+def received_over_tcp(road: Road, content: bytes) -> bytes:
+    """What arrives of `content` when it is sent over one connection to the receiver."""
+    listener: socket.socket = road.receiver.call(socket.create_server, ("192.0.2.2", 8080))
+    client: socket.socket = road.sender.call(socket.create_connection, ("192.0.2.2", 8080), 5)
+    with listener, client, listener.accept()[0] as server:
+        sender = threading.Thread(target=lambda: (client.sendall(content), client.close()))
+        sender.start()
+        found = bytearray()
+        while data := server.recv(1 << 16):
+            found += data
+        sender.join()
+        return bytes(found)
+
+
+@pytest.mark.root
+def test_several_queues_each_keep_their_order(road: Road, tmp_path: Path) -> None:
+    """--queue-cpu-fanout takes the queue of the CPU a packet arrives on; over veth that is the sender's."""
+    allowed = sorted(os.sched_getaffinity(0))[:2]
+    if allowed != [0, 1]:
+        pytest.skip("the CPUs 0 and 1 are not both ours to use")
+    config = tmp_path / "fixer.toml"
+    config.write_text("[queue]\ncount = 2\n")
+    road.receiver.run("iptables", "-t", "raw", "-F")
+    fanout = f"--queue-balance {QUEUE}:{QUEUE + 1} --queue-cpu-fanout --queue-bypass"
+    rule = f"-t raw -A PREROUTING -p udp --dport 4789 -j NFQUEUE {fanout}"
+    assert road.receiver.run("iptables", *rule.split()).status == 0
+
+    def send_on(cpu: int) -> None:
+        os.sched_setaffinity(0, {cpu})  # of this thread alone
+        road.send(cpu << 16, 1000)
+
+    with road.daemon(f"--config={config}") as process:
+        senders = [threading.Thread(target=send_on, args=(cpu,)) for cpu in allowed]
+        for sender in senders:
+            sender.start()
+        found = road.received()
+        for cpu, sender in zip(allowed, senders, strict=True):
+            sender.join()
+            mine = [number for number in found if number >> 16 == cpu]
+            assert mine == list(range(cpu << 16, (cpu << 16) + 1000))
+        assert all(found.values())
+        table = road.receiver.call(road.host.read, "/proc/thread-self/net/netfilter/nfnetlink_queue")
+        sequences = {int(line.split()[0]): int(line.split()[7]) for line in table.splitlines()}
+        assert set(sequences) == {QUEUE, QUEUE + 1}
+        assert min(sequences.values()) > 500
+        process.terminate()
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readlines()[-1])["fixer"]["counters"]["changed"] == 2000
 
 
 @pytest.mark.root

@@ -190,26 +190,30 @@ class Teller(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(DRAIN_SECONDS):
+            self._tell_said()
             self.tell()
         while self.tell():
             pass
+        self._tell_said()
 
     def tell(self) -> int:
-        """Write what there is; how many events of packets that were."""
-        while not self._said.empty():
-            level, message, fields = self._said.get()
-            self._write(level, message, fields)
+        """Write the events that there are; how many that were."""
         events = [event for pipeline in self._pipelines for event in pipeline.drain()]
         for event in events:
             level = "warning" if event.diagnosis is Diagnosis.CORRUPT else "info"
             self._write(level, sentence(event), document(event))
         return len(events)
 
-    def finish(self, seconds: float) -> bool:
-        """Let the rest be written, for at most ``seconds``; False if the log is stuck or lines were given up."""
+    def finish(self, seconds: float, level: str, message: str, **fields: Any) -> bool:
+        """Let the rest be written and this line behind it, for at most ``seconds``; False if the log is stuck or broken."""
         self._over.set()
+        self.say(level, message, **fields)
         self.join(seconds)
         return not (self.is_alive() or self.failed)
+
+    def _tell_said(self) -> None:
+        while not self._said.empty():
+            self._write(*self._said.get())
 
     def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
         try:

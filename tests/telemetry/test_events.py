@@ -158,7 +158,7 @@ def test_a_log_that_nobody_reads_delays_no_packet_and_no_end() -> None:
             assert time.monotonic() - begun < 5
             assert pipeline.counters()["events_lost"] > 0
             begun = time.monotonic()
-            assert not teller.finish(0.2)
+            assert not teller.finish(0.2, "info", "the end", **state_change("stopped"))
             assert time.monotonic() - begun < 2
             assert teller.is_alive(), "the pipe was not full: nothing was shown"
             while teller.is_alive():
@@ -173,7 +173,7 @@ def test_a_log_that_cannot_be_written_ends_nothing() -> None:
         teller = Teller([Pipeline(ports=[4789])], stream)
         teller.say("info", "on a full disk", **state_change("started"))
         teller.start()
-        assert not teller.finish(5)
+        assert not teller.finish(5, "info", "the end", **state_change("stopped"))
         assert not teller.is_alive()
         assert teller.failed
         with pytest.raises(OSError, match="No space left"):
