@@ -40,7 +40,7 @@ class Lane(NamedTuple):
 
 
 def run(settings: Settings, host: Host) -> int:
-    """Serve the queues in the calling thread's network namespace until SIGTERM, SIGINT or SIGHUP; returns the exit code.
+    """Serve the queues in this thread's network namespace until SIGTERM, SIGINT or SIGHUP; returns the exit code.
 
     Raises :class:`NotPermitted`, :class:`QueueBusy`, :class:`KernelLacks` or :class:`SystemRefused` before anything was
     changed.

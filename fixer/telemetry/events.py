@@ -205,7 +205,7 @@ class Teller(threading.Thread):
         return len(events)
 
     def finish(self, seconds: float, level: str, message: str, **fields: Any) -> bool:
-        """Let the rest be written and this line behind it, for at most ``seconds``; False if the log is stuck or broken."""
+        """Let the rest and this last line be written, for at most ``seconds``; False if the log is stuck or broken."""
         self._over.set()
         self.say(level, message, **fields)
         self.join(seconds)
