@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import socket
-import threading
-from collections.abc import Callable
-from typing import Any
 
-from fixer.node.host import Completed, Host
-
-_numbers = itertools.count(1)
+from fixer.lab import net
+from fixer.node.host import Completed
 
 
-class Namespace:
-    """A namespace with its loopback up."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.name = f"fx-{os.getpid()}-node{next(_numbers)}"
+class Namespace(net.Namespace):
+    """The laboratory's, where every command must work."""
 
     def run(self, *argv: str) -> Completed:
         """A command inside that must work."""
-        done = self.host.run(["ip", "netns", "exec", self.name, *argv])
+        done = super().run(*argv)
         assert done.status == 0, (argv, done)
         return done
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function in a thread that has entered; its result or its exception."""
-        outcome: list[Any] = []
-
-        def enter_and_call() -> None:
-            try:
-                self.host.enter_netns(self.name)
-                outcome.extend((True, function(*arguments)))
-            except BaseException as error:
-                outcome.extend((False, error))
-
-        thread = threading.Thread(target=enter_and_call)
-        thread.start()
-        thread.join()
-        if not outcome[0]:
-            raise outcome[1]
-        return outcome[1]
 
     def send(self, count: int, port: int = 4789, version: int = 4) -> None:
         """UDP datagrams over loopback: they pass raw/PREROUTING like any that arrive."""

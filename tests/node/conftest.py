@@ -1,34 +1,20 @@
-"""A network namespace of one's own, removed whatever happens; skipped by the name of what is missing."""
+"""A network namespace of one's own, for tests marked ``root``; both iptables in it, as far as they are there."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 from netns import Namespace
 
-from fixer.node.host import NET, Host
+from fixer.lab import net
+from fixer.node.host import Host
 
 
 @pytest.fixture
 def netns() -> Iterator[Namespace]:
-    host = Host()
-    if os.geteuid() != 0:
-        pytest.skip("needs root: network namespaces")
-    if host.which("iptables") is None:
-        pytest.skip("needs iptables")
-    here = Namespace(host)
-    added = host.run(["ip", "netns", "add", here.name])
-    if added.status != 0:
-        pytest.skip(f"needs network namespaces: {added.err.strip()}")
-    try:
-        here.run("ip", "link", "set", "lo", "up")
-        if not here.call(host.exists, f"{NET}/netfilter/nfnetlink_queue"):
-            pytest.skip("needs NFQUEUE in the kernel (nfnetlink_queue)")
+    with Namespace(net.own_name(), Host()) as here:
         yield here
-    finally:
-        host.run(["ip", "netns", "delete", here.name])
 
 
 @pytest.fixture(params=["nft", "legacy"])
