@@ -2,8 +2,8 @@
 """Ones'-complement arithmetic (RFC 1071, RFC 1624): the leaf all else stands on.
 
 One convention holds everywhere: a *sum* is the folded ones'-complement sum of 16-bit big-endian words, as a host number
-0…0xffff, **not** complemented. A *field* is what stands in a packet, as a host number. Data verifies when the sum over it
-and its pseudo-header, field included, is 0xffff.
+0…0xffff, **not** complemented. A *field* is what stands in a packet, as a host number. Data verifies when the sum over
+it and its pseudo-header, field included, is 0xffff.
 
 A sum is 0 only if every word summed was 0 (folding a positive number never yields 0), so a pseudo-header sum, whose
 protocol number is not 0, is 1…0xffff: the same representation Linux stores in a CHECKSUM_PARTIAL field.
@@ -33,7 +33,7 @@ cdef inline uint16_t subtract(uint16_t a, uint16_t b) noexcept nogil:
 
 
 cdef inline uint16_t updated(uint16_t field, uint16_t old, uint16_t new) noexcept nogil:
-    """The checksum `field` after one 16-bit word it covers went from `old` to `new`: HC' = ~(~HC + ~m + m') (RFC 1624 eqn. 3).
+    """The checksum `field` after a word it covers went from `old` to `new`: HC' = ~(~HC + ~m + m') (RFC 1624 eqn. 3).
 
     A wrong checksum stays wrong by the same amount: that is why a repair of something else never launders it.
     """

@@ -5,8 +5,9 @@ from libc.string cimport memcpy
 cdef uint16_t sum_bytes(const uint8_t *data, size_t length) noexcept nogil:
     """The sum of `length` bytes; an odd last byte is the high half of a word whose low half is zero (RFC 1071 §4.1).
 
-    Words are added in machine order and swapped once at the end, which the sum allows (RFC 1071 §2 (B)). The 64-bit total
-    takes 2^32 words of 32 bits before it could overflow: 16 GiB, where no packet is. The plain loop is one gcc vectorises.
+    Words are added in machine order and swapped once at the end, which the sum allows (RFC 1071 §2 (B)). The 64-bit
+    total takes 2^32 words of 32 bits before it could overflow: 16 GiB, where no packet is. The plain loop is one that
+    gcc vectorises.
     """
     cdef uint64_t total = 0
     cdef uint32_t word
@@ -38,7 +39,7 @@ cdef inline bint little_endian() noexcept nogil:
 
 cdef uint16_t pseudo_header(const uint8_t *source, const uint8_t *destination, int address_length,
                             uint8_t protocol, uint32_t length) noexcept nogil:
-    """The sum P of a pseudo-header: addresses of 4 (RFC 9293 §3.1, RFC 768) or 16 bytes (RFC 8200 §8.1), protocol, length."""
+    """The sum P of a pseudo-header: addresses of 4 (RFC 9293 §3.1, RFC 768) or 16 (RFC 8200 §8.1), protocol, length."""
     return fold(<uint64_t>sum_bytes(source, address_length) + sum_bytes(destination, address_length)
                 + protocol + (length >> 16) + (length & 0xffffU))
 

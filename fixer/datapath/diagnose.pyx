@@ -120,7 +120,8 @@ cdef inline uint16_t pseudo_sum(const uint8_t *packet, const Layer *layer, uint3
     """P of a layer, with `length` in it. ICMP over IPv4 has no pseudo-header (RFC 792): 0."""
     if layer.protocol == PROTO_ICMP:
         return 0
-    return pseudo_header(packet + layer.source, packet + layer.destination, layer.address_length, layer.protocol, length)
+    return pseudo_header(packet + layer.source, packet + layer.destination, layer.address_length, layer.protocol,
+                         length)
 
 
 cdef inline uint16_t completed(uint16_t total, uint8_t protocol) noexcept nogil:

@@ -2,9 +2,10 @@
 """What is remembered to explain a stale outer checksum: fixed memory, every operation O(1).
 
 A wrong outer over a sound inner is either an outer that was right until somebody rewrote addresses or ports (NAT), or
-damage in the bytes only it covers (inner MACs, VXLAN header). NAT errs the same way in every packet of a flow; damage does
-not, and it leaves the flow's other packets right. So two things are kept: *evidence*, how many differing packets showed the
-same wrong field or the same error, and a *score* of how many packets of a flow verify, which speaks against it.
+damage in the bytes only it covers (inner MACs, VXLAN header). NAT errs the same way in every packet of a flow; damage
+does not, and it leaves the flow's other packets right. So two things are kept: *evidence*, how many differing packets
+showed the same wrong field or the same error, and a *score* of how many packets of a flow verify, which speaks
+against it.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -29,7 +30,7 @@ cdef enum:
     FLOWS = 8192            # × 12 bytes: 96 KiB
     FLOW_SECONDS = 600
     SCORE_GOOD = 8          # a verifying packet outweighs this many wrong ones of its flow …
-    SCORE_MOST = 256        # … up to this many in a row, so that a flow that NAT begins to break is explained in the end
+    SCORE_MOST = 256        # … up to this many in a row, so that a flow that NAT begins to break is explained at last
     VNI_BYTES = 0x200000    # one bit for each of 2^24 VNIs (touched pages only)
 
 

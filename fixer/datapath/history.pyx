@@ -4,7 +4,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fixer._csum cimport subtract
-from fixer.datapath.diagnose cimport IN_PARTIAL, IN_VERIFIES, OUT_AGREES, OUT_GOOD, OUT_ZERO
+from fixer.datapath.diagnose cimport IN_VERIFIES, OUT_AGREES, OUT_GOOD, OUT_ZERO
 from fixer.datapath.walk cimport Layer
 from fixer.datapath.wire cimport *
 

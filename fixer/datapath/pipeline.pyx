@@ -4,13 +4,13 @@ from socket import AF_INET, AF_INET6, inet_ntop
 
 from libc.string cimport memset
 
-from fixer.datapath.diagnose cimport (IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_STALE, OUT_WRONG, OUT_NO_TUNNEL,
-                                      SOUND, UNCHECKABLE, Diagnosis, Finding, conclude, judge)
+from fixer.datapath.diagnose cimport (IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_STALE, OUT_WRONG, SOUND,
+                                      UNCHECKABLE, Finding, conclude, judge)
 from fixer.datapath.diagnose import Diagnosis as DiagnosisName, InnerState, OuterState
 from fixer.datapath.history cimport (UNEXPLAINED, INNER_VERIFIES, explain, history_free, history_new, know_vni,
                                      remember)
 from fixer.datapath.history import Explanation as ExplanationName
-from fixer.datapath.repair cimport OFF, PASS, REPAIR, Stale, decide, mend
+from fixer.datapath.repair cimport PASS, REPAIR, Stale, decide, mend
 from fixer.datapath.repair import Action as ActionName, Stale as StaleName
 from fixer.datapath.ring cimport Endpoints, describe, ring_free, ring_new, ring_settle, ring_take, ring_tell
 from fixer.datapath.walk cimport MAX_PORTS, Walk, walk
@@ -18,13 +18,14 @@ from fixer.datapath.walk import Reason as ReasonName
 
 
 cdef class Pipeline:
-    """One packet path: its policy, what it remembers, what it counts and the ring of its events. One thread at a time."""
+    """One packet path: its policy, what it remembers, what it counts and the ring of its events. One thread at once."""
 
     def __cinit__(self, *, ports, vnis=(), plain=False, monitor=False, stale="explained", trust_device=False,
                   actions=None, ring_size=1024, events_per_second=5, seed=None):
         """ports: UDP ports of VXLAN, 1…15 of them; vnis: (first, last) ranges known to be ours; stale: "explained",
-        "inner-verifies" or "off"; trust_device: pass unjudged what NFQA_SKB_INFO says a device has verified; actions: what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults;
-        events_per_second: for each diagnosis and VTEP; seed: of the history's hashes, random if None."""
+        "inner-verifies" or "off"; trust_device: pass unjudged what NFQA_SKB_INFO says a device has verified; actions:
+        what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults; events_per_second: for each diagnosis and
+        VTEP; seed: of the history's hashes, random if None."""
         ports = list(ports)
         if not 1 <= len(ports) <= MAX_PORTS or not all(1 <= port <= 65535 for port in ports):
             raise ValueError(f"1 to {MAX_PORTS} ports of 1..65535 are needed, not {ports}")
@@ -248,8 +249,8 @@ cdef class Result:
     def inner_tcp_flags(self): return self.event.inner.tcp_flags
 
     def __repr__(self):
-        return (f"<Result {self.diagnosis.name} inner {self.inner.name} outer {self.outer.name} reason {self.reason.name}"
-                f" → {self.action.name}>")
+        return (f"<Result {self.diagnosis.name} inner {self.inner.name} outer {self.outer.name} "
+                f"reason {self.reason.name} → {self.action.name}>")
 
 
 cdef address(const Endpoints *end, const uint8_t *bytes_):

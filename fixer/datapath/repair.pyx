@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-from fixer.datapath.diagnose cimport (BOTH_UNFINISHED, CORRUPT, IN_PARTIAL, INNER_UNFINISHED, OUT_NO_TUNNEL, OUT_ZERO,
+from fixer.datapath.diagnose cimport (BOTH_UNFINISHED, IN_PARTIAL, INNER_UNFINISHED, OUT_NO_TUNNEL, OUT_ZERO,
                                       OUTER_STALE, OUTER_UNFINISHED, STALE_UNFINISHED)
 from fixer.datapath.wire cimport put_be16
 

@@ -1,8 +1,8 @@
 # cython: language_level=3
 """Events on their way out of the datapath: a bounded ring with one writer and one reader, and the limit before it.
 
-The writer (the packet path) never waits: an event over the limit is counted as left out, one that finds the ring full is
-counted as lost. The reader is whoever calls `ring_take`, one at a time.
+The writer (the packet path) never waits: an event over the limit is counted as left out, one that finds the ring full
+is counted as lost. The reader is whoever calls `ring_take`, one at a time.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t

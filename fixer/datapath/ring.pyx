@@ -121,7 +121,7 @@ cdef void put_summary(Ring *ring, Bucket *bucket, uint64_t when) noexcept nogil:
 
 
 cdef void ring_settle(Ring *ring, uint64_t when, bint all) noexcept nogil:
-    """Tell what was left out in seconds that are over, so that the last of a burst is not left unsaid. `all`: at a stop."""
+    """Tell what was left out in seconds that are over, so that no burst's end is left unsaid. `all`: at a stop."""
     cdef uint32_t second = <uint32_t>(when // SECOND)
     cdef int i
     for i in range(BUCKETS):

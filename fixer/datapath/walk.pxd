@@ -1,8 +1,8 @@
 # cython: language_level=3
 """From the first byte of a packet to its inner transport header, or why the walk stopped.
 
-`walk` fills one reusable struct of offsets. The promise: whatever the bytes are, it reads only `captured` of them, and an
-offset in a `Layer` is valid as its comment says; who uses it after that needs no bounds check of his own.
+`walk` fills one reusable struct of offsets. The promise: whatever the bytes are, it reads only `captured` of them, and
+an offset in a `Layer` is valid as its comment says; who uses it after that needs no bounds check of his own.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
@@ -58,7 +58,7 @@ cdef struct Layer:
     bint field_read          # the transport header with its checksum field is captured (`transport`, `field` are valid)
     uint32_t start           # valid if version: offset of the IP header
     uint32_t source          # valid if version: offsets of the two addresses the pseudo-header takes; with a routing
-    uint32_t destination     #   header `destination` is the final one (RFC 8200 §8.1)
+    uint32_t destination     # header `destination` is the final one (RFC 8200 §8.1)
     uint32_t transport       # offset of the TCP, UDP or ICMP header
     uint32_t covered         # bytes the transport checksum covers, which is also the length in its pseudo-header
     uint32_t field           # offset of the transport checksum
@@ -73,7 +73,7 @@ cdef struct Walk:
     uint32_t flags           # the VXLAN flags word
     uint32_t vni
     uint32_t frame           # offset of the inner Ethernet header
-    uint32_t behind_ethernet # offset of what the inner frame carries; valid if framed
+    uint32_t behind_ethernet  # offset of what the inner frame carries; valid if framed
     uint16_t ethertype       # of the inner frame, behind its tags
     int32_t vlan             # VLAN ID of the outermost inner tag, or −1
     Layer outer              # version 0 throughout for a plain packet

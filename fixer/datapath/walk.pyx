@@ -9,9 +9,9 @@ cdef void walk(const uint8_t *packet, uint32_t captured, uint32_t length, const 
                Walk *out) noexcept nogil:
     """Fill `out` for the packet whose first IP header is at `packet`.
 
-    `captured` bytes are readable; `length` is what the packet had on the wire (from the kernel or the capture), at least
-    `captured`, any padding behind it included. With `plain` a packet that is no VXLAN enters at the inner layer; without
-    it, such a packet leaves with a reason.
+    `captured` bytes are readable; `length` is what the packet had on the wire (from the kernel or the capture), at
+    least `captured`, any padding behind it included. With `plain` a packet that is no VXLAN enters at the inner layer;
+    without it, such a packet leaves with a reason.
     """
     memset(out, 0, sizeof(Walk))
     out.captured = captured
@@ -37,7 +37,8 @@ cdef void walk_outer(const uint8_t *packet, const Ports *ports, Walk *out) noexc
     cdef uint32_t header
     cdef int i
     read_ip(packet, 0, out.captured, out.length, outer)
-    if outer.version and outer.protocol == PROTO_UDP and outer.transport and outer.transport + UDP_HEADER <= out.captured:
+    if outer.version and outer.protocol == PROTO_UDP and outer.transport \
+            and outer.transport + UDP_HEADER <= out.captured:
         # A first fragment has its UDP header too; later ones do not, and belong to nobody we could name.
         port = be16(packet + outer.transport + UDP_DESTINATION)
         for i in range(ports.count):
@@ -74,8 +75,8 @@ cdef void walk_outer(const uint8_t *packet, const Ports *ports, Walk *out) noexc
     out.vxlan = True
     out.vni = be32(packet + header + VXLAN_VNI) >> 8
     out.frame = header + VXLAN_HEADER
-    # Reserved bits are ignored on receipt (RFC 7348 §5), the Group Policy bits among them. So a P bit means GPE only where
-    # the version bits beside it are those of GPE version 0: a sender of all-ones reserved bits is no GPE sender.
+    # Reserved bits are ignored on receipt (RFC 7348 §5), the Group Policy bits among them. So a P bit means GPE only
+    # where the version bits beside it are those of GPE version 0: a sender of all-ones reserved bits is no GPE sender.
     if out.flags & VXLAN_GPE_P and not out.flags & VXLAN_GPE_VERSION:
         out.inner.reason = Reason.GPE
     elif out.flags & VXLAN_REMOTE_CHECKSUM and not out.flags & VXLAN_GPE_VERSION:
@@ -185,7 +186,7 @@ cdef void read_ip4(const uint8_t *packet, uint32_t start, uint32_t captured, uin
 
 
 cdef bint source_routed(const uint8_t *options, uint32_t length) noexcept nogil:
-    """Whether a source route (RFC 791 §3.1) still has hops: its last one, not the header, is the pseudo-header's address."""
+    """Whether a source route (RFC 791 §3.1) still has hops: its last one, not the header, is the pseudo-header's."""
     cdef uint32_t at = 0
     while at < length and options[at] != IP4_OPTION_END:
         if options[at] == IP4_OPTION_NOP:
@@ -203,7 +204,7 @@ cdef void read_ip6(const uint8_t *packet, uint32_t start, uint32_t captured, uin
     cdef const uint8_t *ip = packet + start
     cdef const uint8_t *header
     cdef uint32_t at, size, stop, room = end - start
-    cdef int count
+    cdef int _count
     if room < IP6_HEADER:
         out.reason = Reason.INNER_IP
         return
@@ -220,7 +221,7 @@ cdef void read_ip6(const uint8_t *packet, uint32_t start, uint32_t captured, uin
         out.reason = Reason.INNER_IP
         return
     at = start + IP6_HEADER
-    for count in range(MAX_EXTENSIONS + 1):
+    for _count in range(MAX_EXTENSIONS + 1):
         if not is_extension(out.protocol):
             out.transport = at
             out.covered = stop - at
@@ -288,7 +289,7 @@ cdef bint has_home_address(const uint8_t *header, uint32_t size) noexcept nogil:
 
 
 cdef void read_transport(const uint8_t *packet, uint32_t captured, Layer *out) noexcept nogil:
-    """The transport header: where its checksum stands and how much it covers. `covered` comes in as the IP payload's length.
+    """The transport header: where its checksum stands, how much it covers. `covered` comes as the IP payload's length.
 
     Reasons: OTHER_PROTOCOL, INNER_TRANSPORT, TRUNCATED.
     """

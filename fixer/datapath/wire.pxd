@@ -1,7 +1,7 @@
 # cython: language_level=3
 """Header layouts as named offsets, and big-endian reads: the only place with numbers.
 
-Offsets are in bytes from the start of their own header. Nothing here checks a bound: `walk` does, once, before it reads.
+Offsets are in bytes from the start of their own header. Nothing here checks a bound: `walk` does, once, before reading.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t

@@ -55,7 +55,7 @@ cdef extern from "<time.h>" nogil:
 cdef enum:
     BATCH = 64
     SLOT = 66048             # COPY_RANGE and what the kernel puts around it, in whole 512s
-    MESSAGES = 2 * BATCH + 1 # at the most, every packet changed and a batch verdict before each
+    MESSAGES = 2 * BATCH + 1  # at the most, every packet changed and a batch verdict before each
     IOVECS = 3               # of a message: head, payload, padding
     SETTLE_MS = 1000
 
@@ -89,7 +89,7 @@ cdef class Queue:
     cdef int waker           # an eventfd, polled beside the queue: `stop` writes to it
     cdef uint16_t number
     cdef bint stopping
-    cdef uint32_t send_limit # bytes in one send: below the send buffer, or EMSGSIZE would lose all its verdicts
+    cdef uint32_t send_limit  # bytes in one send: below the send buffer, or EMSGSIZE would lose all its verdicts
     cdef uint32_t sequence   # of the last CONFIG
     cdef uint32_t answered   # sequence of the last acknowledgement
     cdef int answer          # its errno, 0 for success
@@ -102,7 +102,7 @@ cdef class Queue:
     cdef iovec *vectors
     cdef uint32_t *ends      # index behind each gathered message's last vector
     cdef uint32_t messages, vector_count, gathered
-    cdef readonly dict flags # what the kernel granted: {"fail_open": True, …}
+    cdef readonly dict flags  # what the kernel granted: {"fail_open": True, …}
 
     def __cinit__(self):
         cdef int i
@@ -146,8 +146,8 @@ cdef class Queue:
         """Bind the queue in this thread's network namespace and make it ready. OSError if the kernel refuses.
 
         length: packets the kernel holds at most; receive_buffer: bytes of the socket's, for what was not read yet;
-        fail_open: what does not fit passes unseen instead of being dropped; gso: merged packets come whole. What the kernel
-        granted of the two is in `flags`.
+        fail_open: what does not fit passes unseen instead of being dropped; gso: merged packets come whole. What the
+        kernel granted of the two is in `flags`.
         """
         from netfilterqueue import NetfilterQueue
 
@@ -167,7 +167,7 @@ cdef class Queue:
             raise
 
     def size_buffers(self, int receive_buffer):
-        """Both socket buffers; and no ENOBUFS, which would be one error for many losses: the socket counts its drops."""
+        """Both socket buffers; and no ENOBUFS, one error for many losses: the socket counts its drops."""
         with socket.socket(fileno=os.dup(self.fd)) as nfnetlink:
             for force, fallback, size in ((SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_buffer),
                                           (SO_SNDBUFFORCE, socket.SO_SNDBUF, 1 << 20)):
@@ -196,7 +196,8 @@ cdef class Queue:
             for type_, value in zip(attributes[::2], attributes[1::2], strict=True))
         cdef uint8_t[20] header
         self.sequence += 1
-        put_header(header, <uint32_t>(20 + len(body)), QUEUE_CONFIG, NLM_F_REQUEST | NLM_F_ACK, self.sequence, self.number)
+        put_header(header, <uint32_t>(20 + len(body)), QUEUE_CONFIG, NLM_F_REQUEST | NLM_F_ACK, self.sequence,
+                   self.number)
         os.write(self.fd, bytes(header[:20]) + body)
         deadline = time.monotonic() + 2
         while self.answered != self.sequence:
@@ -220,7 +221,7 @@ cdef class Queue:
         os.eventfd_write(self.waker, 1)
 
     def release(self):
-        """What is new passes at once (QUEUE_MAXLEN 0 with FAIL_OPEN), what is held is answered, then the queue is closed."""
+        """What is new passes at once (QUEUE_MAXLEN 0 with FAIL_OPEN), what is held is answered, then it is closed."""
         if self.fd < 0:
             return
         try:
@@ -229,7 +230,7 @@ cdef class Queue:
                 self.configure_flag(NFQA_CFG_F_FAIL_OPEN)
                 self.configure(NFQA_CFG_QUEUE_MAXLEN, bytes(4))
             with nogil:
-                # The configuration took the queue's lock: after its answer nothing is added, all that was is in the socket.
+                # The configuration took the queue's lock: after its answer nothing is added, what was is in the socket.
                 while self.step() > 0:
                     pass
         finally:
@@ -258,9 +259,9 @@ cdef class Queue:
                 settled = when
 
     cdef uint64_t now(self) noexcept nogil:
-        cdef timespec time
-        clock_gettime(CLOCK_REALTIME, &time)
-        return <uint64_t>time.tv_sec * 1000000000U + <uint64_t>time.tv_nsec
+        cdef timespec clock
+        clock_gettime(CLOCK_REALTIME, &clock)
+        return <uint64_t>clock.tv_sec * 1000000000U + <uint64_t>clock.tv_nsec
 
     cdef void wait(self, int milliseconds) noexcept nogil:
         """Until there is something to read, `stop` was called, or the time is over."""
@@ -272,7 +273,7 @@ cdef class Queue:
         poll(sources, 1 if self.stopping else 2, milliseconds)
 
     cdef int step(self) noexcept nogil:
-        """Read what is there, at most a batch, and answer it. Returns the number of messages read, 0 if there was none."""
+        """Read what is there, at most a batch, and answer it. Returns the number of messages, 0 if there was none."""
         cdef uint64_t when
         cdef int i, count = recvmmsg(self.fd, self.arrivals, BATCH, MSG_DONTWAIT, NULL)
         if count < 0:
@@ -416,11 +417,11 @@ cdef class Queue:
 
     cdef bint send(self, uint32_t start, uint32_t end) noexcept nogil:
         cdef msghdr message
-        cdef int attempt
+        cdef int _attempt
         memset(&message, 0, sizeof(message))
         message.msg_iov = self.vectors + start
         message.msg_iovlen = end - start
-        for attempt in range(3):
+        for _attempt in range(3):
             self.counted.sends += 1
             if sendmsg(self.fd, &message, 0) >= 0:
                 return True
