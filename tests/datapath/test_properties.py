@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import oracle
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from packets import encapsulate, frame, in_state, segment, vxlan
 
@@ -75,7 +75,7 @@ def test_the_datapath_agrees_with_the_oracle(made: Made) -> None:
         assert (result.outer_found, result.outer_right) == (expected.outer_found, expected.outer_right)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(packets())
 def test_a_repaired_packet_verifies_on_both_layers_and_needs_no_second_repair(made: Made) -> None:
     packet = bytearray(made.packet)
