@@ -130,6 +130,35 @@ def test_a_stop_loses_none_of_the_hundreds_that_are_held(road: Road) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_stop_in_a_flood_loses_nothing(road: Road, attempt: int) -> None:
+    """Packets keep coming between the last one answered and the queue's end: those must pass at once."""
+    sent = 0
+    over = threading.Event()
+
+    def flood() -> None:
+        nonlocal sent
+        while not over.is_set():
+            road.send(sent, 20)
+            sent += 20
+
+    with road.daemon() as process:
+        sender = threading.Thread(target=flood)
+        sender.start()
+        found = {}
+        deadline = time.monotonic() + 0.2 + 0.05 * attempt
+        while process.poll() is None:
+            found |= road.received(0.001)
+            if time.monotonic() > deadline:
+                process.terminate()
+                deadline += 60
+        over.set()
+        sender.join()
+    found |= road.received()
+    assert sorted(found) == list(range(sent))
+
+
+@pytest.mark.root
 def test_a_batch_of_changed_jumbo_packets(road: Road) -> None:
     """Their verdicts are more than one send may carry (EMSGSIZE would lose all of them)."""
     unfinished, finished = (tunnelled(state, "ZERO", payload=bytes(8900))[28:] for state in ("PARTIAL", "VERIFIES"))
