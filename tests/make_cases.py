@@ -559,8 +559,8 @@ def reasons() -> list[Case]:
     ]
 
 
-def kernel_will_finish() -> list[Case]:
-    """CSUMNOTREADY (skbinfo 1): the kernel finishes one checksum itself. That P is no fault; the rest is judged."""
+def claims() -> list[Case]:
+    """What NFQA_SKB_INFO claims. CSUMNOTREADY (1): the kernel finishes one checksum itself; that P is no fault."""
     return [
         one(
             "not-ready-outer",
@@ -582,6 +582,13 @@ def kernel_will_finish() -> list[Case]:
             tunnelled("WRONG", "PARTIAL"),
             "WRONG PARTIAL CORRUPT DROP",
             skb_info=1,
+        ),
+        one(
+            "device-verified",
+            "A device says it has verified the packet (skbinfo 0), and the operator chose to believe that: not judged.",
+            tunnelled("WRONG", "GOOD"),
+            "UNCHECKABLE UNCHECKABLE UNCHECKABLE PASS DEVICE_VERIFIED",
+            policy={"trust_device": True},
         ),
     ]
 
@@ -718,7 +725,7 @@ def expected(packet: Packet) -> dict[str, object]:
 def leaves(case: Case, packet: Packet) -> str:
     """The packet as it leaves in hex, "dropped", or an AssertionError where hand and oracle disagree."""
     said = expected(packet)
-    if packet.skb_info == 0:
+    if packet.skb_info == 0 and said["reason"] != "DEVICE_VERIFIED":
         verdict = oracle.judge(
             packet.data, packet.wire_length, plain=bool(case.settings.get("plain")), stale=said["outer"] == "STALE"
         )
@@ -726,7 +733,7 @@ def leaves(case: Case, packet: Packet) -> str:
             assert getattr(verdict, key) == said[key], f"{case.name}: {key}: {getattr(verdict, key)} is not {said[key]}"
         mended = verdict.mended
     else:
-        assert said["action"] != "REPAIR", f"{case.name}: the oracle knows no skbinfo"
+        assert said["action"] != "REPAIR", f"{case.name}: the oracle knows no claims"
         mended = packet.data
     return "dropped" if said["action"] == "DROP" else mended.hex()
 
@@ -742,7 +749,7 @@ def write(case: Case) -> None:
 
 
 def main() -> None:
-    cases = [*origins(), *matrix(), *headers(), *sums(), *reasons(), *kernel_will_finish(), *plain(), *nat()]
+    cases = [*origins(), *matrix(), *headers(), *sums(), *reasons(), *claims(), *plain(), *nat()]
     names = [case.name for case in cases]
     assert len(set(names)) == len(names), "two cases have one name"
     if FOLDER.exists():
