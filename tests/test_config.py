@@ -214,9 +214,9 @@ def test_settings_cannot_be_changed() -> None:
 def test_several_queues() -> None:
     settings = config.parse("[queue]\nnumber = 65534\ncount = 2\ncpus = [3, 1]", "f.toml")
     assert list(settings.queue.numbers) == [65534, 65535]
-    with pytest.raises(ConfigWrong, match="queue.count: 3 queues from number 65534 on end beyond 65535"):
+    with pytest.raises(ConfigWrong, match=r"queue\.count: 3 queues from number 65534 on end beyond 65535"):
         config.parse("[queue]\nnumber = 65534\ncount = 3", "f.toml")
-    with pytest.raises(ConfigWrong, match="queue.cpus: 1 CPUs for 2 queues"):
+    with pytest.raises(ConfigWrong, match=r"queue\.cpus: 1 CPUs for 2 queues"):
         config.parse("[queue]\ncount = 2\ncpus = [3]", "f.toml")
     with pytest.raises(ConfigWrong, match="--queue 65535: "):
         settings.overridden(queue=65535)
