@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import fixer
-
-PACKAGE = Path(fixer.__file__).parent
+PACKAGE = Path(__file__).parents[1] / "fixer"  # the sources, wherever fixer is installed
 PYTHON = sorted(PACKAGE.rglob("*.py"))
 CYTHON = sorted([*PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")])
 OURS = re.compile(r"^\s*(?:from|import|cimport)\s+(fixer[.\w]*)", re.MULTILINE)
