@@ -5,6 +5,7 @@ Everything lives in network namespaces of its own and is gone afterwards; nothin
 ===============  ===========================================================================
 ``net``          the two hosts and their underlay and overlay, built and removed
 ``pump``         the wire: one process for each direction carries frames, and spoils them
+``bpf``          eBPF programs on a device: faults and tags at the speed of the kernel
 ``traffic``      what a user does: ping, connect, download, ask over UDP; and the kernel's verdict
 ``service``      ``fixer`` on one host, as its operator runs it
 ``story``        ``fixer demo``: the fault, the diagnosis and the cure, told on a terminal

@@ -10,9 +10,8 @@ from types import FrameType
 
 import pytest
 
+from fixer.lab import bpf
 from fixer.node.host import Host
-
-from . import bpf
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,13 +12,12 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from fixer.lab import traffic
+from fixer.lab import bpf, traffic
 from fixer.lab.net import Lab, Layout, Pump
 from fixer.lab.pump import Damage, Fault, Finish
 from fixer.lab.service import Service
 from fixer.node.host import Host
 
-from . import bpf
 from .conftest import Page
 
 pytestmark = pytest.mark.root

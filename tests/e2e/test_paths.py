@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fixer.lab import traffic
+from fixer.lab import bpf, traffic
 from fixer.lab.net import End, Lab, Layout, Pump, Wire
 from fixer.lab.pump import Fault, Finish
 from fixer.lab.service import Service
 from fixer.node.host import Host
 
-from . import bpf, ovs
+from . import ovs
 from .conftest import Page
 
 pytestmark = pytest.mark.root
