@@ -160,6 +160,19 @@ def run(config: Path | None, queue: int | None, monitor: bool, plain: bool, netn
     metavar="CIDR",
     help="Only from this network; may be repeated.",
 )
+@click.option(
+    "--scope",
+    type=click.Choice(["all", "suspects"]),
+    default="all",
+    show_default=True,
+    help="Queue all of it, or only what looks unfinished.",
+)
+@click.option(
+    "--mtu",
+    type=click.IntRange(576, 65535),
+    metavar="BYTES",
+    help="With suspects: the longest packet that a wire brings. By default the largest MTU there is.",
+)
 @click.option("--variant", type=click.Choice(["nft", "legacy"]), help="Which iptables to use, if the host has both.")
 def on(
     config: Path | None,
@@ -169,6 +182,8 @@ def on(
     pid: int | None,
     interface: str | None,
     sources: tuple[IPv4Network | IPv6Network, ...],
+    scope: Literal["all", "suspects"],
+    mtu: int | None,
     variant: Literal["nft", "legacy"] | None,
 ) -> None:
     """Send VXLAN packets to the queue: one rule in iptables and one in ip6tables.
@@ -181,9 +196,18 @@ def on(
     do not pass the host's PREROUTING: put the rule into its network namespace, and `fixer run --plain` as well. A
     family that --source names no network of gets no rule.
 
+    With --scope suspects, the kernel itself looks at each packet's headers (-m bpf) and queues only what may be
+    unfinished: an inner or outer checksum field that holds its pseudo-header's sum, an outer ffff, and headers that it
+    does not follow. The rest passes at full speed and unverified. What suspects cannot see: random corruption (so
+    corrupt = "drop" does not hold), a stale outer checksum other than ffff, VXLAN that was fragmented on the underlay,
+    and whatever is longer than --mtu: those are taken for packets that GRO has merged, which look unfinished and are
+    not. The default for --mtu is the MTU of --interface, or the largest of all interfaces but loopback and tunnels, and
+    at least 1500; say it again after an MTU has grown. `fixer status` shows what share of the path is looked at.
+
     \b
     Examples:
       fixer on
+      fixer on --scope suspects --interface eth0
       fixer on --plain --netns web --interface eth0 --source 10.1.0.0/16
 
     \b
@@ -194,9 +218,14 @@ def on(
         raise click.BadParameter(
             "what a host sends itself is never finished and needs no repair", param_hint="'--interface'"
         )
+    if mtu is not None and scope == "all":
+        raise click.BadParameter("belongs to --scope suspects; all are looked at otherwise", param_hint="'--mtu'")
     settings = _settings(config).overridden(queue=queue, plain=plain)
     host = _host(netns, pid)
-    from fixer.node import rules, status
+    from fixer.node import links, rules, status
+
+    if scope == "suspects" and mtu is None:
+        mtu = links.longest_packet(host, interface)
 
     selection = rules.Selection(
         queue=settings.queue.number,
@@ -204,9 +233,12 @@ def on(
         plain=settings.plain,
         interface=interface,
         sources=sources,
+        suspects_up_to=mtu,
     )
     for line in rules.turn_on(host, selection, variant):
         click.echo(line)
+    if mtu is not None:
+        click.echo(f"Packets longer than {mtu:,} bytes are taken for merged by GRO and not looked at.")
     heard = status.listener(host, selection.queue)
     if heard is None:
         arguments = ["fixer run"]
@@ -247,7 +279,9 @@ def off(netns: str | None, pid: int | None) -> None:
 def status(config: Path | None, queue: int | None, as_json: bool, netns: str | None, pid: int | None) -> None:
     """Show rule, listener, queue counters and losses, and what the daemon has found.
 
-    "passed unseen" counts packets the rule matched and the daemon was not given: the queue was full and let them pass.
+    "passed unseen" counts packets that were to be queued and the daemon was not given: the queue was full and let them
+    pass. "GRO" says whether every packet can be verified: what it merges nobody can. With --scope suspects, the share
+    of the path that is looked at stands beside the rule.
 
     \b
     Exit codes: 0 the rule is on and somebody listens, 3 not so, 77 no root.

@@ -160,6 +160,9 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         (["on", "--source", "10.0.0.300"], "10.0.0.300 is no address or network such as 10.1.0.0/16"),
         (["on", "--interface", "lo"], "what a host sends itself is never finished"),
         (["on", "--variant", "ebtables"], "'ebtables' is not one of 'nft', 'legacy'"),
+        (["on", "--scope", "some"], "'some' is not one of 'all', 'suspects'"),
+        (["on", "--mtu", "1500"], "belongs to --scope suspects"),
+        (["on", "--scope", "suspects", "--mtu", "100"], "100 is not in the range 576<=x<=65535"),
         (["off", "--netns", "a", "--pid", "1"], "--netns and --pid both name a network namespace"),
         (["off", "--pid", "0"], "0 is not in the range x>=1"),
         (["scan"], "Missing argument 'FILE...'"),
@@ -227,6 +230,29 @@ def test_on_says_what_to_type_next(fake: FakeHost, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fake, "enter_netns", lambda *_: None)
     said = invoke("on", "--queue", "0", "--netns", "web").output
     assert said.endswith("Next: fixer run --queue 0 --netns web\n")
+
+
+def test_on_says_what_suspects_leave_out(fake: FakeHost) -> None:
+    saved = Completed(0, ON, "")
+
+    def restore(argv: Any, script: str | None) -> Completed:
+        """Takes over what it is given, as iptables-save shows it."""
+        nonlocal saved
+        lines = [f"[0:0] {line}" for line in (script or "").splitlines() if line.startswith("-A")]
+        saved = Completed(0, "\n".join(lines), "")
+        return Completed(0, "", "")
+
+    for command in ("iptables", "ip6tables"):
+        fake.answers |= {f"{command}-restore": restore, f"{command}-save": lambda *_: saved}
+    eth0 = {"ifname": "eth0", "mtu": 9000, "flags": [], "link_type": "ether"}
+    fake.answers["ip"] = Completed(0, json.dumps([eth0]), "")
+    said = invoke("on", "--scope", "suspects").output
+    assert "IPv4: on: suspects among UDP to port 4789, 8472, 6784 to queue 0;" in said
+    assert "Packets longer than 9,000 bytes are taken for merged by GRO and not looked at.\n" in said
+    assert "longer than 1,450 bytes" in invoke("on", "--scope", "suspects", "--mtu", "1450").output
+    missing = invoke("on", "--scope", "suspects", "--interface", "eth9")
+    assert missing.exit_code == 66
+    assert "there is no interface eth9 to read the MTU of; name that with --mtu BYTES" in missing.stderr
 
 
 def test_on_knows_who_listens_already(fake: FakeHost) -> None:

@@ -19,6 +19,8 @@ CHAIN = "FIXER"
 HOOK = "PREROUTING"
 """The chain we jump from: in the raw table it is met before conntrack, which would call a broken packet INVALID."""
 
+Scope = Literal["all", "suspects"]
+
 # A packet that meets one of these does not come back to the chain. LOG, MARK, CT and their like let it go on.
 _ENDS = {"ACCEPT", "DROP", "REJECT", "QUEUE", "NFQUEUE"}
 
@@ -116,14 +118,27 @@ class RawTable:
         number = self.option("--queue-num")
         return int(number[0]) if number else None
 
+    def queueing(self) -> list[Rule]:
+        """The rules of ours that send to the queue; all of them, unless only suspects are taken."""
+        return [rule for rule in self.ours() if rule.target == "NFQUEUE"]
+
+    def exempting(self) -> list[Rule]:
+        """The rules of ours that let pass what needs no look."""
+        return [rule for rule in self.ours() if rule.target == "RETURN"]
+
     @property
     def packets(self) -> int:
         """Packets our rules have sent to the queue (or let pass, while nobody listened)."""
-        return sum(rule.packets for rule in self.ours())
+        return sum(rule.packets for rule in self.queueing())
 
     @property
     def bytes(self) -> int:
-        return sum(rule.bytes for rule in self.ours())
+        return sum(rule.bytes for rule in self.queueing())
+
+    @property
+    def scope(self) -> Scope:
+        """Whether everything that our rules take is queued, or what is exempted passes."""
+        return "suspects" if self.exempting() else "all"
 
     @property
     def is_on(self) -> bool:
@@ -134,16 +149,22 @@ class RawTable:
         """What our rules take."""
         return Traffic(
             frozenset(_PROTOCOLS.get(name, name) for name in self.option("-p")),
-            frozenset(map(int, self.option("--dports"))) or None,
+            frozenset(map(int, self._ports())) or None,
             # "! -i lo" is in every rule for plain packets and limits nothing.
             next((name for name in self.option("-i") if name != "lo"), None),
         )
 
+    def _ports(self) -> tuple[str, ...]:
+        """The ports we limit ourselves to, which we do not as soon as one of our rules takes any port."""
+        limited = all("--dports" in rule.words for rule in self.ours())
+        return self.option("--dports") if limited else ()
+
     def __str__(self) -> str:
         """What our rules take and where it goes, for people."""
-        ports = self.option("--dports")
+        ports = self._ports()
         kinds = [_SHOWN.get(name, name.upper()) for name in self.option("-p")]
-        parts = [", ".join(kinds) + (f" to port {', '.join(ports)}" if ports else "")]
+        parts = ["suspects among"] if self.scope == "suspects" else []
+        parts.append(", ".join(kinds) + (f" to port {', '.join(ports)}" if ports else ""))
         if interface := self.traffic().interface:
             parts.append(f"on {interface}")
         if sources := self.option("-s"):

@@ -13,7 +13,9 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, NamedTuple
 
 from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing, SystemRefused
+from fixer.node import prefilter
 from fixer.node.host import NET, Completed, Host
+from fixer.node.prefilter import Exemption
 from fixer.node.rawtable import CHAIN, FAMILIES, HOOK, IPV6, Family, Match, RawTable, parse, spelt
 
 Variant = Literal["nft", "legacy"]
@@ -35,6 +37,7 @@ class Selection:
     """What goes to the queue: VXLAN by its UDP ports or, with ``plain``, all TCP, UDP and ICMP that arrives.
 
     ``interface`` and ``sources`` narrow it. A family that has no source of its own, while the other has, gets no rule.
+    With ``suspects_up_to``, what :mod:`fixer.node.prefilter` exempts passes, and all that is longer than so many bytes.
     """
 
     queue: int
@@ -42,6 +45,7 @@ class Selection:
     plain: bool = False
     interface: str | None = None
     sources: Sequence[IPv4Network | IPv6Network] = ()
+    suspects_up_to: int | None = None
 
     def rules(self, family: Family) -> list[tuple[str, ...]]:
         """The rules of our chain, word by word, spelt as iptables-save spells them so that the two can be compared."""
@@ -51,12 +55,32 @@ class Selection:
         sources: list[tuple[str, ...]] = [("-s", str(source)) if source.prefixlen else () for source in ours]
         # What a host sends itself is never finished, and never needs to be.
         arrives = ("-i", self.interface) if self.interface else ("!", "-i", "lo") if self.plain else ()
-        kinds: list[tuple[str, ...]] = [("-p", "udp", "-m", "multiport", "--dports", ",".join(map(str, self.ports)))]
-        if self.plain:
-            kinds = [("-p", "tcp"), ("-p", "udp"), ("-p", "ipv6-icmp" if family is IPV6 else "icmp")]
         # --queue-bypass: packets pass while nobody listens. fixer may be gone, the network must not.
         queue = ("-j", "NFQUEUE", "--queue-num", str(self.queue), "--queue-bypass")
-        return [(*source, *arrives, *kind, *queue) for source in sources or [()] for kind in kinds]
+        return [
+            (*source, *arrives, *kind, *what)
+            for source in sources or [()]
+            for kind, exemptions in self._kinds(family)
+            for what in (*map(_exempting, exemptions), queue)
+        ]
+
+    def _kinds(self, family: Family) -> list[tuple[tuple[str, ...], list[Exemption]]]:
+        """The kinds of packets that are taken, each with what is exempted of it."""
+        longest = self.suspects_up_to
+        vxlan = ("-p", "udp", "-m", "multiport", "--dports", ",".join(map(str, self.ports)))
+        tunnelled = [] if longest is None else prefilter.tunnelled(family.version, longest)
+        if not self.plain:
+            return [(vxlan, tunnelled)]
+        plain = [] if longest is None else prefilter.plain(family.version, longest)
+        protocols = ("tcp", "udp", "ipv6-icmp" if family is IPV6 else "icmp")
+        # What goes to a VXLAN port must not be exempted as plain UDP: what is inside has to be looked at.
+        return [*([] if longest is None else [(vxlan, tunnelled)]), *((("-p", name), plain) for name in protocols)]
+
+
+def _exempting(exemption: Exemption) -> tuple[str, ...]:
+    """The end of a rule that lets the exempted go on, behind us: all its programs have to match."""
+    programs = [word for program in exemption.programs for word in ("-m", "bpf", "--bytecode", program)]
+    return (*programs, "-m", "comment", "--comment", exemption.why, "-j", "RETURN")
 
 
 class Tool(NamedTuple):
@@ -162,7 +186,7 @@ def turn_off(host: Host) -> list[str]:
 
 
 def rule_packets(host: Host, queue: int) -> dict[str, int | None]:
-    """How many packets our rules have matched so far, per family: ``{"ipv4": 12, "ipv6": None}``.
+    """How many packets our rules have sent to the queue so far, per family: ``{"ipv4": 12, "ipv6": None}``.
 
     None where no rule of ours sends to ``queue``, or nothing can be read. Never raises: a count is not worth a daemon.
     """
@@ -292,7 +316,8 @@ def _refusal(tool: Tool, done: Completed) -> FixerError:
     if _NO_PERMISSION.search(words):
         return NotPermitted(f"no permission to use the raw table, run this as root: {words}")
     if _NOT_IN_KERNEL.search(words):
-        return KernelLacks(f"the kernel lacks the raw table, multiport or NFQUEUE for {tool.family.name}: {words}")
+        lacking = "the raw table, multiport, NFQUEUE or, for --scope suspects, bpf"
+        return KernelLacks(f"the kernel lacks {lacking} for {tool.family.name}: {words}")
     if "xtables lock" in words:
         return SystemRefused(f"another program holds the xtables lock; try again when it is done: {words}")
     return SystemRefused(f"{tool.command} refused: {words}")

@@ -16,9 +16,11 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fixer.errors import FixerError, NotPermitted
-from fixer.node import rules
+from fixer.node import links, rules
 from fixer.node.host import NET, Host, Owner
-from fixer.node.rawtable import FAMILIES, HOOK
+from fixer.node.links import Link
+from fixer.node.prefilter import longest_looked_at
+from fixer.node.rawtable import FAMILIES, HOOK, RawTable, Scope
 
 NETLINK_NETFILTER = 12
 """linux/netlink.h"""
@@ -28,16 +30,30 @@ _STALE_SECONDS = 10
 
 
 class Rule(Struct, frozen=True):
-    """One family's rule."""
+    """One family's rules. ``packets`` and ``bytes`` were sent to the queue; the others passed with a look at headers:
+
+    ``merged`` are longer than ``longest`` bytes, ``finished`` no suspects. With scope ``all`` there are none of either.
+    """
 
     on: bool = False
+    scope: Scope = "all"
     takes: str = ""
+    interface: str | None = None
     position: int | None = None
     of: int = 0
     packets: int = 0
     bytes: int = 0
+    finished: int = 0
+    merged: int = 0
+    longest: int | None = None
     command: str = ""
     unavailable: str | None = None
+
+    @property
+    def looked_at(self) -> float | None:
+        """The share of the path that was sent to the queue, 0 to 1; None before the first packet."""
+        everything = self.packets + self.finished + self.merged
+        return self.packets / everything if everything else None
 
 
 class Listener(Struct, frozen=True):
@@ -64,6 +80,8 @@ class Status(Struct, frozen=True):
     rules: dict[str, Rule]
     listener: Listener | None
     passed_unseen: int | None
+    merging: dict[str, bool | None]
+    """Whether GRO is on, for each interface that packets of the underlay arrive on; None where that cannot be told."""
     daemon: dict[str, Any] | None
     notes: list[str]
 
@@ -135,6 +153,7 @@ def collect(host: Host, queue: int) -> Status:
         rules=families,
         listener=heard,
         passed_unseen=_passed_unseen(families, heard, daemon),
+        merging=_merging(host, families, notes) if on else {},
         daemon=daemon,
         notes=notes,
     )
@@ -155,13 +174,19 @@ def _rules(host: Host, notes: list[str]) -> tuple[dict[str, Rule], list[int], bo
             continue
         on = table.is_on
         position, count = table.position(), len(table.hook())
+        longest, merged, finished = _exempted(table)
         found[family.key] = Rule(
             on=on,
+            scope=table.scope,
             takes=str(table) if on else "",
+            interface=table.traffic().interface,
             position=position,
             of=count,
             packets=table.packets,
             bytes=table.bytes,
+            finished=finished,
+            merged=merged,
+            longest=longest,
             command=tool.command,
         )
         if table.queue is not None and on:
@@ -184,6 +209,35 @@ def _rules(host: Host, notes: list[str]) -> tuple[dict[str, Rule], list[int], bo
             if leftover.has_ours
         ]
     return found, list(queues), plain
+
+
+def _exempted(table: RawTable) -> tuple[int | None, int, int]:
+    """The length above which a packet is taken for merged, how many were, and how many were found to be finished."""
+    longest, merged, finished = None, 0, 0
+    for rule in table.exempting():
+        above = [above for word in rule.words if (above := longest_looked_at(word)) is not None]
+        longest = above[0] if above else longest
+        merged += rule.packets if above else 0
+        finished += 0 if above else rule.packets
+    return longest, merged, finished
+
+
+def _merging(host: Host, families: dict[str, Rule], notes: list[str]) -> dict[str, bool | None]:
+    """What GRO does where our packets arrive; notes packets that are too long for our rule, and yet not merged."""
+    try:
+        every = links.every(host)
+    except FixerError:
+        return {}
+    found: dict[str, Link] = {}
+    for interface, longest in {(rule.interface, rule.longest) for rule in families.values() if rule.on}:
+        found |= {link.name: link for link in links.carriers(every, interface)}
+        longer = [link for link in links.named(every, interface) if longest is not None and link.mtu > longest]
+        notes += [
+            f"packets longer than {longest:,} bytes are not looked at, but {link.name} may bring some of "
+            f"{link.mtu:,}. Next, unless no VXLAN comes that way: fixer on --scope suspects --mtu {link.mtu}"
+            for link in longer
+        ]
+    return links.merging(host, found.values())
 
 
 def _queues(host: Host) -> dict[int, list[int]]:
@@ -222,7 +276,7 @@ def _report(host: Host, queue: int, heard: Listener | None, notes: list[str]) ->
 
 
 def _passed_unseen(families: dict[str, Rule], heard: Listener | None, daemon: dict[str, Any] | None) -> int | None:
-    """Packets the rule matched since the daemon began, less those it was given; None if that cannot be known.
+    """Packets the rule queued since the daemon began, less those it was given; None if that cannot be known.
 
     A full queue with fail-open, and one nobody listens on, let packets pass that show in no drop counter: only the rule
     has counted them. The queue's sequence (32 bits, it wraps) numbers what was handed to the socket, what did not fit
@@ -251,7 +305,7 @@ def show(status: Status, console: Console) -> None:
         rule = status.rules[family.key]
         grid.add_row(family.name, _shown_rule(rule))
         if rule.on:
-            grid.add_row("", f"{rule.packets:,} packets, {decimal(rule.bytes)}")
+            grid.add_row("", f"{rule.packets:,} packets, {decimal(rule.bytes)}{_shown_share(rule)}")
     heard = status.listener
     if heard is None:
         grid.add_row("Listener", f"[red]none[/] on queue {status.queue}")
@@ -266,6 +320,8 @@ def show(status: Status, console: Console) -> None:
             f"queue full {heard.queue_dropped:,}, not delivered {heard.user_dropped:,}, "
             f"did not fit the socket {heard.socket_drops:,}",
         )
+    if status.on:
+        grid.add_row("GRO", _plain(_shown_merging(status.merging)))
     if status.daemon:
         _show_daemon(status.daemon, grid)
     console.print(grid)
@@ -281,6 +337,28 @@ def _shown_rule(rule: Rule) -> str:
     last = "last" if rule.position == rule.of else "[red]not last[/]"
     where = f"rule {rule.position} of {rule.of} in raw/{HOOK}, {last} ({rule.command})"
     return f"[green]on[/]: {_plain(rule.takes)}; {where}"
+
+
+def _shown_share(rule: Rule) -> str:
+    if rule.scope == "all":
+        return ""
+    share = "" if rule.looked_at is None else f" ({rule.looked_at:.2%} of the path)"
+    merged = f"{rule.merged:,} merged ones" + ("" if rule.longest is None else f" (longer than {rule.longest:,} bytes)")
+    return f"{share}; not looked at: {rule.finished:,} finished, {merged}"
+
+
+def _shown_merging(merging: dict[str, bool | None]) -> str:
+    """Which of the two holds: GRO merges packets, which nobody can verify any more, or each arrives as it was sent."""
+    by_state = {state: [name for name, on in merging.items() if on is state] for state in (True, False, None)}
+    parts = []
+    if names := by_state[True]:
+        cure = f"ethtool -K {names[0] if len(names) == 1 else 'DEV'} gro off"
+        parts.append(f"on: {', '.join(names)}; what it merges nobody can verify; to have every packet verified: {cure}")
+    if names := by_state[False]:
+        parts.append(f"off: {', '.join(names)}; every packet can be verified in software")
+    if names := by_state[None]:
+        parts.append(f"unknown: {', '.join(names)}")
+    return " / ".join(parts) or "unknown: no interface to ask about"
 
 
 def _show_daemon(report: dict[str, Any], grid: Table) -> None:

@@ -60,6 +60,27 @@ def test_plain_rules_are_read_back() -> None:
     assert str(ours) == "TCP, UDP, ICMPv6 from 10.0.0.0/8 to queue 0"
 
 
+SUSPECTS = """\
+[9:9000] -A PREROUTING -j FIXER
+[1:3000] -A FIXER -p udp -m multiport --dports 4789 -m bpf --bytecode "1,6 0 0 0" -m comment --comment "a, b" -j RETURN
+[5:500] -A FIXER -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 3 --queue-bypass
+"""
+
+
+def test_what_passes_without_a_look_is_not_counted_as_queued() -> None:
+    ours = table(ours=SUSPECTS)
+    assert (ours.scope, table().scope) == ("suspects", "all")
+    assert (ours.queue, ours.packets, ours.bytes) == (3, 5, 500)
+    assert [rule.packets for rule in ours.exempting()] == [1]
+    assert str(ours) == "suspects among UDP to port 4789 to queue 3"
+
+
+def test_ports_of_one_rule_limit_nothing_if_another_takes_any() -> None:
+    ours = table(ours=SUSPECTS + "[0:0] -A FIXER -p tcp -j NFQUEUE --queue-num 3 --queue-bypass\n")
+    assert ours.traffic() == Traffic(frozenset({"udp", "tcp"}), None)
+    assert str(ours) == "suspects among UDP, TCP to queue 3"
+
+
 def test_a_rule_behind_ours_is_not_last() -> None:
     late = table(ours=OURS + "[0:0] -A PREROUTING -j ACCEPT\n")
     assert late.is_on

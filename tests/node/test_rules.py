@@ -87,6 +87,29 @@ def test_sources_belong_to_their_family() -> None:
     assert everywhere.rules(IPV4) == Selection(queue=0, ports=[1]).rules(IPV4), "iptables-save leaves a /0 out"
 
 
+def test_suspects_are_what_is_left_when_the_others_have_returned() -> None:
+    suspects = Selection(queue=7, ports=(4789,), interface="eth0", suspects_up_to=9000)
+    for family in (IPV4, IPV6):
+        *exempting, last = suspects.rules(family)
+        assert last == Selection(queue=7, ports=(4789,), interface="eth0").rules(family)[0]
+        assert len(exempting) == 5
+        for rule in exempting:
+            assert rule[:8] == last[:8], "the same packets, so that the counters add up to all of them"
+            assert rule[-2:] == ("-j", "RETURN")
+        assert exempting[0][-3] == "merged by GRO: longer than 9000 bytes"
+        assert [rule.count("--bytecode") for rule in exempting] == [1, 2, 2, 2, 2]
+
+
+def test_plain_suspects_begin_with_what_goes_to_a_vxlan_port() -> None:
+    """Its outer UDP may be sound and what is inside not: as plain UDP it would be let pass."""
+    suspects = Selection(queue=0, ports=(4789,), plain=True, suspects_up_to=1500)
+    kinds = [rule[3:5] + rule[5:9] * ("--dports" in rule) for rule in suspects.rules(IPV4)]
+    queueing = [kind for kind, rule in zip(kinds, suspects.rules(IPV4), strict=True) if "NFQUEUE" in rule]
+    vxlan = ("-p", "udp", "-m", "multiport", "--dports", "4789")
+    assert queueing == [vxlan, ("-p", "tcp"), ("-p", "udp"), ("-p", "icmp")]
+    assert kinds[:6] == [vxlan] * 6
+
+
 # The real thing
 
 
@@ -181,6 +204,8 @@ def test_a_changed_configuration_replaces_the_rules(netns: Namespace, variant: A
         Selection(
             queue=1, ports=range(1, 16), interface="vxlan+", sources=[ip_network("0.0.0.0/0"), ip_network("::/0")]
         ),
+        Selection(queue=2, ports=(4789,), suspects_up_to=1500),
+        Selection(queue=2, ports=(1, 2), plain=True, interface="eth0", suspects_up_to=65535),
     ],
 )
 def test_iptables_spells_our_rules_as_we_do(netns: Namespace, variant: Any, selection: Selection) -> None:
@@ -396,7 +421,8 @@ def test_a_kernel_without_ip6_raw_is_no_reason_to_leave_ipv4_broken() -> None:
     )
     first, second = turn_on(host, VXLAN)
     assert first.startswith("IPv4: already on")
-    assert second.startswith("IPv6: not covered: the kernel lacks the raw table, multiport or NFQUEUE for IPv6: can't")
+    lacking = "the raw table, multiport, NFQUEUE or, for --scope suspects, bpf"
+    assert second.startswith(f"IPv6: not covered: the kernel lacks {lacking} for IPv6: can't")
 
 
 def test_a_failing_undo_is_told_with_the_way_out() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
-from fakehost import FakeHost
+from fakehost import OK, FakeHost
 from netfilterqueue import NetfilterQueue
 from netns import Namespace
 from rich.console import Console
@@ -243,6 +244,85 @@ def test_passed_unseen(at_start: int | None, matched: int, sequence: int, unseen
     host.files[f"{NET}/netlink"] = SOCKETS.replace(" 4  ", " 0  ")
     set_report(rule_packets_at_start={"ipv4": at_start, "ipv6": None})(host)
     assert collect(host, 0).passed_unseen == unseen
+
+
+SUSPECTS = """\
+*raw
+[0:0] -A PREROUTING -j FIXER
+[400:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "4,128 0 0 0,37 0 1 1500,6 0 0 1,6 0 0 0" -j RETURN
+[300:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "1,6 0 0 1" -m bpf --bytecode "1,6 0 0 1" -j RETURN
+[200:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "1,6 0 0 2" -j RETURN
+[100:6400] -A FIXER -i eth0 -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 7 --queue-bypass
+COMMIT
+"""
+
+
+def test_the_share_that_is_looked_at() -> None:
+    host = serving()
+    raw(SUSPECTS)(host)
+    status = collect(host, 0)
+    rule = status.rules["ipv4"]
+    assert (rule.scope, rule.packets, rule.finished, rule.merged, rule.longest) == ("suspects", 100, 500, 400, 1500)
+    assert rule.looked_at == 0.1
+    assert status.passed_unseen == 100 - 5 - 90 + 4, "what was not to be queued is not missing"
+    table = shown(status)
+    assert "100 packets, 6.4 kB (10.00% of the path); not looked at: 500 finished, 400 merged ones" in table
+    assert "(longer than 1,500 bytes)" in table
+    assert "of the path" not in shown(collect(serving(), 0)), "with scope all there is no share to tell"
+
+
+def test_the_share_of_no_packet_is_none() -> None:
+    host = serving()
+    raw(re.sub(r"\[[1-9]\d*:", "[0:", SUSPECTS))(host)
+    rule = collect(host, 0).rules["ipv4"]
+    assert rule.looked_at is None
+    assert "0 packets, 6.4 kB; not looked at: 0 finished" in shown(collect(host, 0))
+
+
+def interfaces(*names: str, mtu: int = 1500) -> Completed:
+    found = [{"ifname": "lo", "mtu": 65536, "flags": ["UP"], "link_type": "loopback"}]
+    found += [{"ifname": name, "mtu": mtu, "flags": ["UP"], "link_type": "ether"} for name in names]
+    return Completed(0, json.dumps(found), "")
+
+
+@pytest.mark.parametrize(
+    ("said", "merging", "told"),
+    [
+        (
+            ["on"],
+            {"eth0": True},
+            "on: eth0; what it merges nobody can verify; to have every packet verified: ethtool -K",
+        ),
+        (["off"], {"eth0": False}, "off: eth0; every packet can be verified in software"),
+        ([""], {"eth0": None}, "unknown: eth0"),
+        (["on", "off"], {"eth0": True, "eth1": False}, "gro off / off: eth1; every packet can"),
+        ([], {}, "unknown: no interface to ask about"),
+    ],
+)
+def test_whether_every_packet_can_be_verified(said: list[str], merging: dict[str, bool | None], told: str) -> None:
+    host = serving()
+    host.answers["ip"] = interfaces(*merging)
+    for name, word in zip(merging, said, strict=True):
+        text = f"Features for {name}:\ngeneric-receive-offload: {word}\nlarge-receive-offload: off [fixed]\n"
+        host.answers[f"ethtool -k {name}"] = Completed(0, text if word else "", "")
+        host.answers["ethtool"] = OK
+    status = collect(host, 0)
+    assert status.merging == merging
+    assert told in shown(status)
+
+
+def test_packets_that_are_too_long_for_the_rule_are_noted() -> None:
+    host = serving()
+    raw(SUSPECTS)(host)
+    host.answers["ip"] = interfaces("eth0", mtu=9000)
+    assert collect(host, 0).notes == [
+        "packets longer than 1,500 bytes are not looked at, but eth0 may bring some of 9,000. "
+        "Next, unless no VXLAN comes that way: fixer on --scope suspects --mtu 9000"
+    ]
+    raw(SUSPECTS.replace("eth0", "eth1"))(host)
+    assert collect(host, 0).notes == [], "nothing of it arrives there"
+    raw(ON)(host)
+    assert collect(host, 0).notes == [], "with scope all, whatever comes is looked at"
 
 
 # The real thing
