@@ -38,9 +38,9 @@ sanitize:  ## run the tests of the compiled code under AddressSanitizer and Unde
 	@tools/install run test
 	@tools/sanitize
 
-bench:  ## Gbit/s and CPU per packet: no rule, fixer, and a netfilterqueue callback that only accepts (root, a minute)
+bench:  ## throughput and CPU next to no rule, a C loop, a callback; scan next to tshark (root, 20 minutes; ARGS=--quick: 2)
 	@tools/install run bench
-	@$(python) bench/throughput.py $(ARGS)
+	@$(python) -m bench $(ARGS)
 
 clean:  ## remove what was built and installed here (system packages stay)
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/results *.egg-info

@@ -1,6 +1,8 @@
-"""What one writes first, and what ``fixer`` is measured against: a netfilterqueue callback that accepts all."""
+"""What one writes first, and what fixer is measured against: a netfilterqueue callback that accepts everything."""
 
 from __future__ import annotations
+
+import sys
 
 from netfilterqueue import NetfilterQueue, Packet
 
@@ -10,5 +12,5 @@ def accept(packet: Packet) -> None:
 
 
 queue = NetfilterQueue()
-queue.bind(0, accept, max_len=4096)  # as long as fixer's
+queue.bind(int(sys.argv[1]), accept, max_len=4096)  # as long as fixer's
 queue.run()

@@ -1,0 +1,18 @@
+"""``make bench``: what fixer costs, next to nothing at all and to what else one could put in its place.
+
+===============  ===========================================================================
+``__main__``     the command line: what is measured, in which order
+``cases``        each kind of traffic, who receives it, and what must be reached
+``cable``        two hosts in network namespaces and one stream between them
+``receivers``    who listens at the receiving host, and the rule that feeds it
+``datapath``     the packet path alone, without a kernel (``spin.pyx``)
+``scan``         ``fixer scan`` next to tshark, on a capture made for it
+``memory``       the daemon's memory while ten million packets pass
+``ratio``        medians and their confidence intervals
+``report``       tables, JSON, plot
+``packets``      VXLAN packets, made fast
+===============  ===========================================================================
+
+``loop.c``, ``accept.py`` and ``recompute.py`` are the programs fixer is measured against. What each number means is in
+docs/performance.md.
+"""

@@ -1,0 +1,152 @@
+"""Who listens at the receiving host, and the rule that feeds it. All listen at once; the rule says whose turn it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import NamedTuple
+
+from fixer.lab import net
+from fixer.node.host import Host
+
+from .cable import PORT, Cable, must, wait_until
+
+HERE = Path(__file__).parent
+FIXER = (sys.executable, "-m", "fixer")
+CFLAGS = ("-O3", "-Wall", "-Wextra", "-Werror")
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """``command``: the listener's words, {queue} its queue's number, {loop} the compiled loop.c; none: no rule.
+
+    ``turn_on`` are the words of the fixer verb that makes its rule; without them it is one plain rule. With several
+    ``queues``, a command of fixer serves all of them, of others each is started once for each queue.
+    """
+
+    name: str
+    command: tuple[str, ...] = ()
+    turn_on: tuple[str, ...] = ()
+    queues: int = 1
+
+
+class Standing(NamedTuple):
+    """A receiver that listens: its processes, its queues, and the raw table that feeds it, for iptables-restore."""
+
+    pids: tuple[int, ...]
+    queues: tuple[int, ...]
+    table: str
+
+
+NO_RULE = Receiver("no rule")
+CALLBACK = Receiver("callback", (sys.executable, str(HERE / "accept.py"), "{queue}"))
+SCAPY = Receiver("scapy", (sys.executable, str(HERE / "recompute.py"), "{queue}"))
+LOOP = Receiver("C loop", ("{loop}", "--queue", "{queue}"))
+LOOP_GSO = Receiver("C loop, GSO", (*LOOP.command, "--gso"))
+LOOP_REPAIRS = Receiver("C loop, repairs", (*LOOP.command, "--repair"))
+LOOP_TWICE = Receiver("C loop, twice", LOOP.command, queues=2)
+FIXER_ALL = Receiver("fixer", (*FIXER, "run"), ("on",))
+FIXER_SUSPECTS = Receiver("fixer, suspects", (*FIXER, "run"), ("on", "--scope", "suspects"))
+FIXER_TWICE = Receiver("fixer, 2 queues", (*FIXER, "run"), queues=2)
+
+
+def compiled_loop(host: Host, into: Path) -> Path:
+    """loop.c, compiled into the directory ``into``; ProgramMissing without a compiler."""
+    into.mkdir(parents=True, exist_ok=True)
+    loop = into / "loop"
+    must(host.run(["cc", *CFLAGS, "-o", str(loop), str(HERE / "loop.c")]), "compiling loop.c")
+    return loop
+
+
+@contextmanager
+def listening(cable: Cable, receivers: Sequence[Receiver], loop: Path, scratch: Path) -> Iterator[dict[str, Standing]]:
+    """All ``receivers`` (but NO_RULE) on ``cable.right``, by name, and no rule in place, while the context lasts.
+
+    Those with the same command are one process. ``scratch`` is a directory for fixer's configuration.
+    """
+    standing: dict[str, Standing] = {}
+    started: dict[tuple[tuple[str, ...], int], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    with ExitStack() as undo:
+        silent = undo.enter_context(Path(os.devnull).open("w"))
+        number = 0
+        for receiver in receivers:
+            if not receiver.command:
+                continue
+            if (receiver.command, receiver.queues) not in started:
+                queues = tuple(range(number, number + receiver.queues))
+                number += receiver.queues
+                pids = []
+                for command in commands(receiver, queues, loop, scratch):
+                    process = cable.right.start(*command, stdout=silent)
+                    undo.callback(net.stop, process)
+                    pids.append(process.pid)
+                wait_until(partial(bound, cable, queues), receiver.name)
+                started[receiver.command, receiver.queues] = tuple(pids), queues
+            pids_and_queues = started[receiver.command, receiver.queues]
+            standing[receiver.name] = Standing(*pids_and_queues, table_of(cable, receiver, pids_and_queues[1], scratch))
+        yield standing
+
+
+def bound(cable: Cable, queues: Sequence[int]) -> bool:
+    """Whether somebody listens on all of ``queues``."""
+    return set(queues) <= cable.queues().keys()
+
+
+def commands(receiver: Receiver, queues: Sequence[int], loop: Path, scratch: Path) -> list[list[str]]:
+    """What has to be started for ``receiver``, word by word."""
+    if receiver.command[: len(FIXER)] == FIXER:
+        return [[*receiver.command, "--config", str(configuration(queues, scratch))]]
+    words = [[word.format(queue=queue, loop=loop) for word in receiver.command] for queue in queues]
+    if len(queues) == 1:
+        return words
+    cpus = sorted(os.sched_getaffinity(0))  # a CPU for each, as fixer does it
+    return [["taskset", "--cpu-list", str(cpu), *one] for cpu, one in zip(cycle(cpus), words, strict=False)]
+
+
+def configuration(queues: Sequence[int], scratch: Path) -> Path:
+    """A fixer.toml for these queues and otherwise the defaults, so that one of the machine's own is not read."""
+    path = scratch / f"fixer-{queues[0]}.toml"
+    path.write_text(f"[queue]\nnumber = {queues[0]}\ncount = {len(queues)}\n", encoding="utf-8")
+    return path
+
+
+def table_of(cable: Cable, receiver: Receiver, queues: Sequence[int], scratch: Path) -> str:
+    """The raw table that feeds ``receiver``; none is in place afterwards."""
+    if receiver.turn_on:
+        config = ("--config", str(configuration(queues, scratch)))
+        must(cable.right.run(*FIXER, *receiver.turn_on, *config), "fixer on")
+    else:
+        to: tuple[str, ...] = ("--queue-num", str(queues[0]))
+        if len(queues) > 1:
+            to = ("--queue-balance", f"{queues[0]}:{queues[-1]}", "--queue-cpu-fanout")
+        match = ("-A", "PREROUTING", "-p", "udp", "-m", "multiport", "--dports", str(PORT))
+        queue = ("-j", "NFQUEUE", *to, "--queue-bypass")
+        must(cable.right.run("iptables", "-t", "raw", *match, *queue), "iptables")
+    table = must(cable.right.run("iptables-save", "-t", "raw"), "iptables-save").out
+    clear(cable)
+    return table
+
+
+def clear(cable: Cable) -> None:
+    """No rule, and no chain of ours; at most the empty ones that belong to the table."""
+    for word in ("-F", "-X"):
+        for command in ("iptables", "ip6tables"):
+            must(cable.right.run(command, "-t", "raw", word), command)
+
+
+@contextmanager
+def in_place(cable: Cable, table: str | None) -> Iterator[None]:
+    """The raw table of ``right`` is ``table`` while the context lasts."""
+    if table is not None:
+        restored = cable.host.run(["ip", "netns", "exec", cable.right.name, "iptables-restore"], input=table)
+        must(restored, "iptables-restore")
+    try:
+        yield
+    finally:
+        clear(cable)
