@@ -11,6 +11,7 @@ import difflib
 import json
 import re
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,6 +46,11 @@ Mend = Annotated[Literal["repair", "pass", "drop"], Meta(description='"repair", 
 Unmendable = Annotated[
     Literal["pass", "drop"],
     Meta(description='"pass" or "drop" (never "repair": nothing vouches for what such a packet carries)'),
+]
+TimestampMode = Annotated[Literal["off", "strip"], Meta(description='"off" or "strip"')]
+Sources = Annotated[
+    tuple[str, ...],
+    Meta(max_length=64, description='a list of at most 64 networks, as in ["192.0.2.1/32", "2001:db8::/64"]'),
 ]
 QueueNumber = Annotated[int, Meta(ge=0, le=65535, description="a whole number, 0 to 65535")]
 QueueCount = Annotated[int, Meta(ge=1, le=64, description="a number of queues, 1 to 64")]
@@ -103,6 +109,27 @@ class Policy(_Table, frozen=True):
         return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in not_actions}
 
 
+class Timestamps(_Table, frozen=True):
+    """``[timestamps]``: TCP timestamps of clients behind SNAT, for servers with ``tcp_tw_recycle``."""
+
+    mode: TimestampMode = "off"
+    sources: Sources = ()
+    syn_ack: Switch = False
+
+    def __post_init__(self) -> None:
+        self.networks()
+        if self.mode != "off" and not self.sources:
+            raise ValueError(f'sources: mode "{self.mode}" needs the sources it is for, as in ["192.0.2.1/32"]')
+
+    def networks(self) -> list[tuple[bytes, int]]:
+        """The sources as (address in network order, prefix length)."""
+        try:
+            networks = [ip_network(source) for source in self.sources]
+        except ValueError as error:
+            raise ValueError(f"sources: {error}") from None
+        return [(network.network_address.packed, network.prefixlen) for network in networks]
+
+
 class Queue(_Table, frozen=True):
     """``[queue]``: the kernel's queue."""
 
@@ -139,6 +166,7 @@ class Settings(_Table, frozen=True):
     monitor: Switch = False
     vxlan: Vxlan = field(default_factory=Vxlan)
     policy: Policy = field(default_factory=Policy)
+    timestamps: Timestamps = field(default_factory=Timestamps)
     queue: Queue = field(default_factory=Queue)
     log: Log = field(default_factory=Log)
 
@@ -152,6 +180,8 @@ class Settings(_Table, frozen=True):
             "stale": self.policy.stale,
             "trust_device": self.policy.trust_device,
             "actions": self.policy.actions(),
+            "strip_sources": self.timestamps.networks() if self.timestamps.mode == "strip" else [],
+            "strip_syn_ack": self.timestamps.syn_ack,
             "events_per_second": self.log.per_second,
         }
 

@@ -101,7 +101,7 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
     """Read one file to its end, or to where it is damaged; the report holds what was found until then."""
     # The capture itself is never changed, so monitoring means nothing here, and must not keep --write from mending. And
     # no device speaks for a packet in a file.
-    pipeline = Pipeline(**(settings.datapath() | {"monitor": False, "trust_device": False}))
+    pipeline = Pipeline(**(settings.datapath() | {"monitor": False, "trust_device": False, "strip_sources": []}))
     report = Report(path, settings)
     try:
         with Capture(path) as capture, ExitStack() as outputs:

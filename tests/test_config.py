@@ -48,6 +48,10 @@ def test_everything_can_be_set() -> None:
         inner_unfinished = "pass"
         outer_wrong = "drop"
         corrupt = "pass"
+        [timestamps]
+        mode = "strip"
+        sources = ["192.0.2.1", "2001:db8::/64"]
+        syn_ack = true
         [queue]
         number = 65535
         length = 1
@@ -76,6 +80,8 @@ def test_everything_can_be_set() -> None:
             "outer_wrong": "drop",
             "corrupt": "pass",
         },
+        "strip_sources": [(bytes([192, 0, 2, 1]), 32), (bytes.fromhex("20010db8") + bytes(12), 64)],
+        "strip_syn_ack": True,
         "events_per_second": 0,
     }
 
@@ -131,7 +137,7 @@ NEVER_REPAIRED = '"pass" or "drop" (never "repair": nothing vouches for what suc
         ("number = 1", "unknown key number; did you mean queue.number?"),
         ("[log]\ncorrupt = 'drop'", "unknown key log.corrupt; did you mean policy.corrupt?"),
         ("[log]\nxyz = 1", "unknown key log.xyz; allowed here: per_second"),
-        ('"a\\nb" = 1', 'unknown key "a\\nb"; allowed here: plain, monitor, vxlan, policy, queue, log'),
+        ('"a\\nb" = 1', 'unknown key "a\\nb"; allowed here: plain, monitor, vxlan, policy, timestamps, queue, log'),
         ("plain = true\nx = = 1", "not TOML: Invalid value (at line 2, column 5)"),
         ("a=" + "[" * 100_000, "not a configuration: nested too deeply"),
     ],
@@ -209,6 +215,18 @@ def test_the_command_line_overrides_only_what_it_names() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Settings().queue.number = 1  # type: ignore[misc]
+
+
+def test_sources_of_timestamps() -> None:
+    assert config.parse('[timestamps]\nsources = ["192.0.2.0/24"]', "f.toml").datapath()["strip_sources"] == []
+    for text, said in (
+        ('mode = "strip"', 'timestamps.sources: mode "strip" needs the sources it is for'),
+        ('sources = ["192.0.2.1/24"]', "timestamps.sources: 192.0.2.1/24 has host bits set"),
+        ('sources = ["here"]', "timestamps.sources: 'here' does not appear to be an IPv4 or IPv6 network"),
+        ('mode = "normalise"', 'timestamps.mode = "normalise" is not allowed; allowed: "off" or "strip"'),
+    ):
+        with pytest.raises(ConfigWrong, match=re.escape(said)):
+            config.parse(f"[timestamps]\n{text}", "f.toml")
 
 
 def test_several_queues() -> None:

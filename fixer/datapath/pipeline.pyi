@@ -52,6 +52,8 @@ class Pipeline:
         stale: str = "explained",
         trust_device: bool = False,
         actions: Mapping[str, str] | None = None,
+        strip_sources: Iterable[tuple[bytes, int]] = (),
+        strip_syn_ack: bool = False,
         ring_size: int = 1024,
         events_per_second: int = 5,
         seed: int | None = None,

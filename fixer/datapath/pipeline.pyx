@@ -2,18 +2,20 @@
 import os
 from socket import AF_INET, AF_INET6, inet_ntop
 
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
-from fixer.datapath.diagnose cimport (IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_STALE, OUT_WRONG, SOUND,
-                                      UNCHECKABLE, Finding, conclude, judge)
+from fixer.datapath.diagnose cimport (IN_PARTIAL, IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_STALE, OUT_WRONG,
+                                      SKB_CHECKSUM_NOT_READY, SOUND, UNCHECKABLE, Finding, conclude, judge)
 from fixer.datapath.diagnose import Diagnosis as DiagnosisName, InnerState, OuterState
 from fixer.datapath.history cimport (UNEXPLAINED, INNER_VERIFIES, explain, history_free, history_new, know_vni,
                                      remember)
 from fixer.datapath.history import Explanation as ExplanationName
-from fixer.datapath.repair cimport PASS, REPAIR, Stale, decide, mend
+from fixer.datapath.repair cimport DROP, PASS, REPAIR, Stale, decide, mend
 from fixer.datapath.repair import Action as ActionName, Stale as StaleName
 from fixer.datapath.ring cimport Endpoints, describe, ring_free, ring_new, ring_settle, ring_take, ring_tell
-from fixer.datapath.walk cimport MAX_PORTS, Walk, walk
+from fixer.datapath.timestamps cimport MAX_SOURCES, Stripped, Timestamps, concerns, look, strip
+from fixer.datapath.timestamps import Stripped as StrippedName
+from fixer.datapath.walk cimport MAX_PORTS, Reason, Walk, walk
 from fixer.datapath.walk import Reason as ReasonName
 
 
@@ -21,11 +23,13 @@ cdef class Pipeline:
     """One packet path: its policy, what it remembers, what it counts and the ring of its events. One thread at once."""
 
     def __cinit__(self, *, ports, vnis=(), plain=False, monitor=False, stale="explained", trust_device=False,
-                  actions=None, ring_size=1024, events_per_second=5, seed=None):
+                  actions=None, strip_sources=(), strip_syn_ack=False, ring_size=1024, events_per_second=5, seed=None):
         """ports: UDP ports of VXLAN, 1…15 of them; vnis: (first, last) ranges known to be ours; stale: "explained",
         "inner-verifies" or "off"; trust_device: pass unjudged what NFQA_SKB_INFO says a device has verified; actions:
-        what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults; events_per_second: for each diagnosis and
-        VTEP; seed: of the history's hashes, random if None."""
+        what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults; strip_sources: (address, prefix
+        length) of the sources whose SYNs lose their timestamps, the address as 4 or 16 bytes; strip_syn_ack: so do the
+        SYN-ACKs that answer them; events_per_second: for each diagnosis and VTEP; seed: of the history's hashes, random if None."""
+        cdef uint32_t vni
         ports = list(ports)
         if not 1 <= len(ports) <= MAX_PORTS or not all(1 <= port <= 65535 for port in ports):
             raise ValueError(f"1 to {MAX_PORTS} ports of 1..65535 are needed, not {ports}")
@@ -45,9 +49,10 @@ cdef class Pipeline:
         self.policy.stale = <uint8_t><int>StaleName[stale.upper().replace("-", "_")]
         for diagnosis, action in chosen.items():
             self.policy.action[<int>diagnosis] = <uint8_t><int>action
+        take_sources(&self.timestamps, strip_sources, strip_syn_ack)
         self.history = history_new(int.from_bytes(os.urandom(8)) if seed is None else seed)
         for first, last in vnis:
-            for vni in range(first, last + 1):
+            for vni in range(<uint32_t>first, <uint32_t>last + 1):
                 know_vni(self.history, vni)
         self.ring = ring_new(ring_size, events_per_second)
 
@@ -57,7 +62,7 @@ cdef class Pipeline:
 
     cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, uint32_t skb_info, uint64_t when,
                         Event *event) noexcept nogil:
-        """Take one packet (see `walk`) from door to door: it is mended in place if the answer is REPAIR.
+        """Take one packet (see `walk`) from door to door: it was changed in place if the answer is REPAIR.
 
         skb_info: NFQA_SKB_INFO bits, 0 for a packet from a wire. when: nanoseconds since the epoch. event: where to
         describe the packet whatever it is, or NULL.
@@ -94,7 +99,26 @@ cdef class Pipeline:
                 ring_tell(self.ring, event)
         if action == REPAIR:
             mend(packet, &route, &finding)
+        if self.timestamps.strip and action != DROP and finding.reason != Reason.SUPER_PACKET and captured == length \
+                and concerns(&self.timestamps, packet, &route):
+            action = self.strip_syn(packet, &route, &finding, skb_info, action)
         return action
+
+    cdef Action strip_syn(self, uint8_t *packet, const Walk *route, const Finding *finding, uint32_t skb_info,
+                          Action action) noexcept nogil:
+        """Take the timestamps out of a SYN that is about to pass; REPAIR if it was changed."""
+        cdef uint32_t option
+        cdef Stripped outcome = look(packet, route, &option)
+        self.counted.timestamps[<int>outcome] += 1
+        if outcome != Stripped.STRIPPED or self.policy.monitor:
+            return action
+        if action != REPAIR:
+            if skb_info & SKB_CHECKSUM_NOT_READY:
+                mend(packet, route, finding)    # what is given back must be complete
+            elif finding.inner == IN_PARTIAL:
+                return action                   # left unfinished by policy: P does not cover the options
+        strip(packet, route, option)
+        return REPAIR
 
     cdef void settle(self, uint64_t when, bint all) noexcept nogil:
         """To be called about once a second, and with `all` at a stop: see `ring_settle`."""
@@ -143,10 +167,26 @@ cdef class Pipeline:
             "would": {name.name.lower(): c.would[<int>name] for name in ActionName},
             "reason": {name.name.lower(): c.reason[<int>name] for name in ReasonName},
             "explanation": {name.name.lower(): c.explanation[<int>name] for name in ExplanationName},
+            "timestamps": {name.name.lower(): c.timestamps[<int>name] for name in StrippedName},
             "events_told": self.ring.written,
             "events_left_out": self.ring.left_out,
             "events_lost": self.ring.lost,
         }
+
+
+cdef take_sources(Timestamps *out, sources, bint syn_ack):
+    memset(out, 0, sizeof(Timestamps))
+    if len(sources) > MAX_SOURCES:
+        raise ValueError(f"at most {MAX_SOURCES} sources, not {len(sources)}")
+    for i, (address, bits) in enumerate(sources):
+        if len(address) not in (4, 16) or not 0 <= bits <= 8 * len(address):
+            raise ValueError(f"a source is an address of 4 or 16 bytes and a prefix length, not {address!r}/{bits}")
+        out.sources[<int>i].version = 4 if len(address) == 4 else 6
+        out.sources[<int>i].bits = bits
+        memcpy(out.sources[<int>i].address, <const uint8_t *><bytes>address, len(address))
+    out.count = <uint8_t>len(sources)
+    out.strip = out.count > 0
+    out.syn_ack = syn_ack
 
 
 cdef inline void count(Counters *counted, const Walk *route, const Finding *finding, uint8_t action,

@@ -55,8 +55,18 @@ cdef enum:
     UDP_LENGTH = 4
     UDP_CHECKSUM = 6
     TCP_HEADER = 20
+    TCP_OFFSET = 12           # header length in 32-bit words, in the upper four bits
     TCP_FLAGS = 13
+    TCP_FIN = 0x01
+    TCP_SYN = 0x02
+    TCP_RST = 0x04
+    TCP_ACK = 0x10
     TCP_CHECKSUM = 16
+    TCP_OPTION_END = 0
+    TCP_OPTION_NOP = 1
+    TCP_OPTION_TIMESTAMPS = 8   # RFC 7323 §3.2: kind, length, TSval, TSecr
+    TCP_TIMESTAMPS_LENGTH = 10
+    TCP_OPTION_AO = 29          # RFC 5925 §2.2
     ICMP_HEADER = 4
     ICMP_CHECKSUM = 2
 
