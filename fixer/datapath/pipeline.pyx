@@ -26,9 +26,10 @@ cdef class Pipeline:
                   actions=None, strip_sources=(), strip_syn_ack=False, ring_size=1024, events_per_second=5, seed=None):
         """ports: UDP ports of VXLAN, 1…15 of them; vnis: (first, last) ranges known to be ours; stale: "explained",
         "inner-verifies" or "off"; trust_device: pass unjudged what NFQA_SKB_INFO says a device has verified; actions:
-        what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults; strip_sources: (address, prefix
-        length) of the sources whose SYNs lose their timestamps, the address as 4 or 16 bytes; strip_syn_ack: so do the
-        SYN-ACKs that answer them; events_per_second: for each diagnosis and VTEP; seed: of the history's hashes, random if None."""
+        what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults; strip_sources: (address, prefix length)
+        of the sources whose SYNs lose their timestamps, the address as 4 or 16 bytes; strip_syn_ack: so do the
+        SYN-ACKs that answer them; events_per_second: for each diagnosis and VTEP; seed: of the history's hashes,
+        random if None."""
         cdef uint32_t vni
         ports = list(ports)
         if not 1 <= len(ports) <= MAX_PORTS or not all(1 <= port <= 65535 for port in ports):

@@ -1,9 +1,9 @@
 # cython: language_level=3
 """TCP timestamps of configured sources: taken out of the SYN, which turns them off for the whole connection.
 
-RFC 7323 §3.2: the option is in use only if both SYNs carried it. So only SYNs are edited, and a connection that exists is
-never touched. The option becomes NOPs where it stands; no byte moves. Checksums are updated incrementally (RFC 1624): what
-was wrong stays wrong by the same amount.
+RFC 7323 §3.2: the option is in use only if both SYNs carried it. So only SYNs are edited, and a connection that exists
+is never touched. The option becomes NOPs where it stands; no byte moves. Checksums are updated incrementally
+(RFC 1624): what was wrong stays wrong by the same amount.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
