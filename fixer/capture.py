@@ -2,7 +2,7 @@
 
 scapy reads and writes the files; it is never asked to dissect. What scapy keeps quiet about, a file that is cut short
 or damaged, is found here by watching its reads: a record that was begun and did not end is damage, whatever scapy made
-of it.
+of it. Where nobody needs the frames, a pcap file's records go from large blocks straight into a census (`count`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from scapy.error import Scapy_Exception
 from scapy.utils import RawPcapNgReader, RawPcapReader, RawPcapWriter
 
+from fixer.datapath.census import Census
+from fixer.datapath.link import LinkType, find_ip
 from fixer.errors import CaptureDamaged, FileUnreadable, SystemRefused
+from fixer.pcap import HEADER, Records
 
 # scapy describes damage as warnings on stderr, for some files one a record; ours is one line, at the end.
 logging.getLogger("scapy.runtime").setLevel(logging.CRITICAL)
@@ -32,27 +36,14 @@ LARGEST_RECORD = 1 << 24
 LATEST_NS = (1 << 63) - 1
 """Nanoseconds since the epoch, in the year 2262. pcapng can name times beyond any clock."""
 
-# https://www.tcpdump.org/linktypes.html
-NULL, ETHERNET, RAW_BSD, RAW, LOOP, SLL, IPV4, IPV6, SLL2 = 0, 1, 12, 101, 108, 113, 228, 229, 276
-LINK_NAMES = {
-    NULL: "loopback (NULL)",
-    ETHERNET: "Ethernet",
-    RAW_BSD: "raw IP",
-    RAW: "raw IP",
-    LOOP: "loopback (LOOP)",
-    SLL: "Linux cooked (SLL)",
-    IPV4: "raw IPv4",
-    IPV6: "raw IPv6",
-    SLL2: "Linux cooked (SLL2)",
-}
+BLOCK = 1 << 20
+"""Bytes of a pcap file that are counted at once: long enough to be quick, over soon enough for who presses Ctrl-C."""
+GZIP_PIECE = 1 << 13
+"""Bytes that are inflated at once: zlib takes what it has of a piece with it when the stream is damaged there."""
 
-ETHERTYPES_IP = (0x0800, 0x86DD)
-ETHERTYPES_VLAN = (0x8100, 0x88A8, 0x9100)  # 802.1Q, 802.1ad, and 802.1ad before it had a number
-FAMILIES_IP = (2, 10, 24, 28, 30)  # AF_INET is 2 everywhere, AF_INET6 is 10 on Linux, 24, 28 and 30 on the BSDs
-SLL_OUTGOING = 4  # PACKET_OUTGOING, linux/if_packet.h
+LINK_TYPES = frozenset(LinkType)
 NG_DIRECTION = {1: False, 2: True}  # epb_flags, bits 0 and 1: inbound, outbound; other values know nothing
 
-NOT_IP = -1
 BROKEN_OFF = "it ends in the middle of a record, or a length in it is wrong"
 _PCAP_MAGICS = (b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1")
 _PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
@@ -133,7 +124,7 @@ class Capture:
                 outgoing = None
                 if len(data) < about.caplen:
                     raise self._damaged(source.fault or BROKEN_OFF)
-            if link_type not in LINK_NAMES:
+            if link_type not in LINK_TYPES:
                 raise FileUnreadable(
                     f"{self.path}: link type {link_type} is not one that fixer reads "
                     f"(Ethernet, Linux cooked, raw IP, loopback): capture on the host's interface, or with `-i any`"
@@ -149,15 +140,47 @@ class Capture:
                 outgoing=outgoing if marked is None else marked,
             )
 
+    @property
+    def countable(self) -> bool:
+        """Whether `count` reads this file: a pcap file of a link type that is known."""
+        return isinstance(self._reader, _Pcap) and self._reader.linktype & 0xFFFF in LINK_TYPES
+
+    def count(self, census: Census, pause: Callable[[], None]) -> None:
+        """Put every packet of a `countable` file into `census`, as iterating would show them, but fast.
+
+        pause: called every now and then, and when the census is full: it must drain it then. Raises as iterating does,
+        with the frames before the damage counted.
+        """
+        reader, source = self._reader, self._source
+        records = Records(big_endian=reader.endian == ">", nanoseconds=reader.nano, link_type=reader.linktype & 0xFFFF)
+        block = bytearray(BLOCK)
+        held = 0  # bytes at the block's beginning: of a record that is not whole yet
+        while fresh := source.fill(block, held):
+            at, held = 0, held + fresh
+            while True:
+                at = records.count(block, at, held, census)
+                was_full = census.full
+                self.frames = census.frames
+                pause()
+                if not was_full:
+                    break
+            claimed = records.claimed(block, at, held)
+            if claimed - HEADER > LARGEST_RECORD:
+                raise self._damaged(f"a record claims {claimed - HEADER} bytes")
+            held -= at
+            block[:held] = block[at : at + held]
+            if claimed > len(block):
+                block.extend(bytes(claimed - len(block)))
+        if held or source.fault:
+            raise self._damaged(source.fault or BROKEN_OFF)
+
     def _recognise(self) -> Any:
         """scapy's reader for the file's format; leaves ``_source`` behind the file's first header."""
         try:
             zipped = self._file.peek(2)[:2] == _GZIP_MAGIC
         except OSError as error:
             raise FileUnreadable(f"{self.path}: cannot be read: {_words(error)}") from error
-        # GzipFile types as its own class, a BufferedReader as another; both are binary streams to read from.
-        stream: Any = gzip.GzipFile(fileobj=self._file) if zipped else self._file
-        self._source = source = _Source(stream)
+        self._source = source = _Source(gzip.GzipFile(fileobj=self._file) if zipped else self._file)
         magic = source.read(4)
         if not magic and not source.fault:
             raise FileUnreadable(f"{self.path}: empty: nothing was captured, or nothing was written yet")
@@ -227,46 +250,26 @@ class CaptureWriter:
             self._part.unlink(missing_ok=True)
 
 
-def find_ip(link_type: int, frame: bytes) -> tuple[int, bool | None]:
-    """The offset of the IP header behind a link-layer header, and whether the frame is marked as outgoing.
-
-    Any number of VLAN tags is stepped over. NOT_IP for another protocol or a frame too short to say; None for a link
-    layer that knows no direction.
-    """
-    if link_type in (RAW_BSD, RAW, IPV4, IPV6):
-        return (0 if frame else NOT_IP), None
-    if link_type in (NULL, LOOP):
-        # NULL is in the byte order of the host that captured, LOOP in the network's: the number is small either way.
-        family = {int.from_bytes(frame[:4], "big"), int.from_bytes(frame[:4], "little")}
-        return (4 if len(frame) > 4 and not family.isdisjoint(FAMILIES_IP) else NOT_IP), None
-    outgoing = None
-    if link_type == ETHERNET:
-        at, ethertype = 14, _half_word(frame, 12)
-    elif link_type == SLL:
-        at, ethertype = 16, _half_word(frame, 14)
-        outgoing = _half_word(frame, 0) == SLL_OUTGOING
-    else:  # SLL2
-        at, ethertype = 20, _half_word(frame, 0)
-        outgoing = frame[10:11] == bytes([SLL_OUTGOING])
-    while ethertype in ETHERTYPES_VLAN:
-        ethertype = _half_word(frame, at + 2)
-        at += 4
-    return (at if ethertype in ETHERTYPES_IP and at < len(frame) else NOT_IP), outgoing
-
-
-def _half_word(data: bytes, at: int) -> int:
-    """The big-endian 16-bit number at `at`, or -1 where the data ends before it."""
-    return int.from_bytes(data[at : at + 2], "big") if at + 2 <= len(data) else -1
-
-
 def _words(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
+
+
+_READ_ERRORS = (EOFError, zlib.error, OSError)
+
+
+def _what_broke(error: Exception) -> str:
+    """What one of _READ_ERRORS says of the file."""
+    if isinstance(error, EOFError):
+        return "its gzip stream is cut short"
+    if isinstance(error, OSError) and error.errno is not None:
+        return _words(error)
+    return "its gzip stream is damaged" + (f": {error}" if isinstance(error, OSError) else "")
 
 
 class _Source:
     """The stream that scapy reads from. It knows what scapy does not tell: that a record was begun and not finished."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: gzip.GzipFile | BufferedReader) -> None:
         self._stream = stream
         self.fault = ""
         self.unfinished = False
@@ -276,21 +279,33 @@ class _Source:
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, fewer at the end; never raises: a broken gzip stream or disk ends it with a `fault`."""
+        if self.fault:
+            return b""  # nothing behind a fault is to be believed, and the first is the one to name
         if size > LARGEST_RECORD:
             self.fault = f"a record claims {size} bytes"
             return b""
         try:
             data = self._stream.read(size)
-        except EOFError:
-            self.fault = "its gzip stream is cut short"
-        except zlib.error:
-            self.fault = "its gzip stream is damaged"
-        except OSError as error:
-            self.fault = f"its gzip stream is damaged: {error}" if error.errno is None else _words(error)
-        else:
-            self.unfinished |= bool(data)
-            return data
-        return b""
+        except _READ_ERRORS as error:
+            self.fault = _what_broke(error)
+            return b""
+        self.unfinished |= bool(data)
+        return data
+
+    def fill(self, block: bytearray, at: int) -> int:
+        """Fill `block` from `at` on and return how much that was: less than there was room for at the end, and then 0.
+
+        Never raises: a broken stream ends it with a `fault`, behind what was read before that.
+        """
+        began = at
+        piece = GZIP_PIECE if isinstance(self._stream, gzip.GzipFile) else len(block)
+        try:
+            with memoryview(block) as view:
+                while not self.fault and (fresh := self._stream.readinto1(view[at : at + piece])):
+                    at += fresh
+        except _READ_ERRORS as error:
+            self.fault = _what_broke(error)
+        return at - began
 
 
 class _Pcap(RawPcapReader):
@@ -299,9 +314,14 @@ class _Pcap(RawPcapReader):
     f: Any  # a _Source
 
     def _read_packet(self, size: int = LARGEST_RECORD) -> tuple[bytes, Any]:
+        """A whole record: scapy 2.8's own method cuts those above 262,140 bytes."""
         self.f.begin_record()
-        found: tuple[bytes, Any] = super()._read_packet(size=size)
-        return found
+        header = self.f.read(HEADER)
+        if len(header) < HEADER:
+            raise EOFError
+        seconds, fraction, captured, length = struct.unpack(f"{self.endian}IIII", header)
+        data = self.f.read(captured)
+        return data, self.PacketMetadata(sec=seconds, usec=fraction, wirelen=length, caplen=captured)
 
 
 class _PcapNg(RawPcapNgReader):

@@ -1,7 +1,7 @@
 """``fixer scan``: a capture through the same datapath as the wire, so that a report can never disagree with it.
 
-Each file is read frame by frame. Every IP packet goes through the file's own `Pipeline`, with the capture's clock and
-as if it came from a wire; what was found is counted, put into words and, if asked for, written as a repaired capture.
+Every IP packet of a file goes through the file's own `Pipeline`, with the capture's clock and as if it came from a
+wire; what was found is counted by a `Census`, put into words and, if asked for, written as a repaired capture.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from fixer.capture import NOT_IP, Capture, CaptureWriter, Frame
+from fixer.capture import Capture, CaptureWriter, Frame
 from fixer.config import Settings
+from fixer.datapath.census import Census
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
+from fixer.datapath.link import NOT_IP
 from fixer.datapath.pipeline import Pipeline, Result
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
 from fixer.errors import CaptureDamaged, FixerError
 from fixer.findings import MOST_VNIS, findings
-from fixer.tally import Counts, Row, Sender, Tally
+from fixer.tally import Counts, Row, Sender, Tally, census_of
 from fixer.telemetry.names import ACTIONS, DIAGNOSES, INNER_STATES, OUTER_STATES, REASONS
 
 LONG_FILE = 8 << 20
 """Bytes of a file that takes long enough to show progress."""
 FRAMES_A_STEP = 5000
-"""Frames between two movements of the progress bar: often enough to look alive, too seldom to cost."""
+"""Frames between two movements of the progress bar where each is looked at: often enough to look alive, too seldom to
+cost."""
 
 STYLES = {Diagnosis.SOUND: "green", Diagnosis.UNCHECKABLE: "dim", Diagnosis.CORRUPT: "bold red"}
 OTHER_STYLE = "yellow"
@@ -101,29 +104,50 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
     """Read one file to its end, or to where it is damaged; the report holds what was found until then."""
     # The capture itself is never changed, so monitoring means nothing here, and must not keep --write from mending. And
     # no device speaks for a packet in a file.
-    pipeline = Pipeline(**(settings.datapath() | {"monitor": False, "trust_device": False, "strip_sources": []}))
+    census = census_of(
+        Pipeline(**(settings.datapath() | {"monitor": False, "trust_device": False, "strip_sources": []}))
+    )
     report = Report(path, settings)
+
+    def pause() -> None:
+        if census.full:
+            report.tally.take(census)
+        if step is not None:
+            step(capture.position, capture.size)
+
     try:
-        with Capture(path) as capture, ExitStack() as outputs:
-            writer: CaptureWriter | None = None
-            for frame in whole_frames(capture, report):
-                data = examine(frame, pipeline, report.tally)
-                if write is not None:
-                    if writer is None:
-                        writer = outputs.enter_context(CaptureWriter(write, frame.link_type))
-                    elif writer.link_type != frame.link_type:
-                        raise click.UsageError(
-                            f"--write: {path} mixes link layers, a pcap file has one: split it first"
-                        )
-                    writer.write(frame, data)
-                if step is not None and report.tally.frames % FRAMES_A_STEP == 0:
-                    step(capture.position, capture.size)
+        with Capture(path) as capture:
+            if write is None and capture.countable:
+                capture.count(census, pause)
+            else:
+                count_frames(capture, report, census, write, pause)
         if write is not None:
+            report.tally.take(census)
             report.written = what_was_written(write, report.tally)
     except FixerError as error:
         report.error = error
-    report.tally.finish()
+    report.tally.finish(census)
     return report
+
+
+def count_frames(
+    capture: Capture, report: Report, census: Census, write: Path | None, pause: Callable[[], None]
+) -> None:
+    """Put every packet of `capture` into `census`, frame by frame, and write the frames as they leave to `write`."""
+    with ExitStack() as outputs:
+        writer: CaptureWriter | None = None
+        for frame in whole_frames(capture, report):
+            data = examine(frame, census)
+            if write is not None:
+                if writer is None:
+                    writer = outputs.enter_context(CaptureWriter(write, frame.link_type))
+                elif writer.link_type != frame.link_type:
+                    raise click.UsageError(
+                        f"--write: {report.path} mixes link layers, a pcap file has one: split it first"
+                    )
+                writer.write(frame, data)
+            if census.full or census.frames % FRAMES_A_STEP == 0:
+                pause()
 
 
 def whole_frames(capture: Capture, report: Report) -> Iterator[Frame]:
@@ -134,15 +158,14 @@ def whole_frames(capture: Capture, report: Report) -> Iterator[Frame]:
         report.error = error
 
 
-def examine(frame: Frame, pipeline: Pipeline, tally: Tally) -> bytes:
+def examine(frame: Frame, census: Census) -> bytes:
     """Put one frame's packet through the datapath and count what it says; the frame as it leaves."""
     if frame.ip_at == NOT_IP:
-        tally.add_other()
+        census.add_other()
         return frame.data
     packet = bytearray(memoryview(frame.data)[frame.ip_at :])
-    result = pipeline.examine(packet, wire_length=frame.wire_length - frame.ip_at, when_ns=frame.when_ns)
-    tally.add(result, frame.outgoing)
-    return frame.data[: frame.ip_at] + packet if result.action is Action.REPAIR else frame.data
+    action = census.add(packet, frame.wire_length - frame.ip_at, frame.when_ns, frame.outgoing)
+    return frame.data[: frame.ip_at] + packet if action is Action.REPAIR else frame.data
 
 
 def what_was_written(write: Path, tally: Tally) -> str:

@@ -1,5 +1,7 @@
 """What a capture adds up to: counts per sender, and whether a sender's packets were captured on the sender itself.
 
+The packets come from a `Census`, which has counted them by kind; here the kinds become a report.
+
 A sender is a VTEP (outer source address), or for a plain packet its source address. Captured before its NIC has
 finished the checksums, everything a healthy sender sends looks unfinished; `Sender.own_capture` says what gives that
 away.
@@ -11,9 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from fixer.datapath.census import Census
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.history import Explanation
-from fixer.datapath.pipeline import Result
+from fixer.datapath.pipeline import Pipeline, Result
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
 
@@ -63,13 +66,10 @@ LARGEST_MTU = 9216
 
 MOST_CONVERSATIONS = 1 << 16
 """Inner conversations that are followed, for bounded memory; those that begin later prove nothing."""
+MOST_KINDS = 1 << 16
+"""Kinds of packets that are counted before they are taken into the tally."""
 ENOUGH_ANSWERED = 2
 """Unfinished packets of answered conversations that make a sender's own capture: a handshake has that many."""
-
-TCP, UDP, ACK = 6, 17, 0x10
-
-End = tuple[str, int]
-"""One end of an inner conversation: address and port."""
 
 
 class Row(NamedTuple):
@@ -127,9 +127,9 @@ class Sender:
     def counts(self) -> Counts:
         return Counts().add(self.rows)
 
-    def add(self, row: Row, result: Result, outgoing: bool | None) -> None:
-        self.packets += 1
-        self.rows[row] += 1
+    def add(self, row: Row, result: Result, outgoing: bool | None, count: int) -> None:
+        self.packets += count
+        self.rows[row] += count
         if row not in self.examples:
             self.examples[row] = result
             self.vnis[row] = set()
@@ -137,10 +137,10 @@ class Sender:
             self.vnis[row].add(result.vni)
         if is_unfinished(row):
             is_super = is_super_packet(row, result.length)
-            self.unfinished += 1
-            self.super_packets += is_super
-            self.unfinished_outgoing += outgoing is True
-            self.unfinished_incoming += outgoing is False and not is_super
+            self.unfinished += count
+            self.super_packets += count if is_super else 0
+            self.unfinished_outgoing += count if outgoing is True else 0
+            self.unfinished_incoming += count if outgoing is False and not is_super else 0
 
     def own_capture(self) -> tuple[int, str]:
         """How many of this sender's unfinished packets are no fault, having been captured before a NIC finished them or
@@ -159,15 +159,15 @@ class Sender:
         return 0, ""
 
 
-@dataclass
-class Conversation:
-    """Two inner ends, who sent for each, and what: segments unfinished, finished, and finished in answer."""
-
-    began: End
-    senders: dict[End, Sender] = field(default_factory=dict)
-    unfinished: Counter[End] = field(default_factory=Counter)
-    finished: Counter[End] = field(default_factory=Counter)
-    answers: Counter[End] = field(default_factory=Counter)
+def census_of(pipeline: Pipeline) -> Census:
+    """An empty census that tells apart the lengths which mean something here."""
+    return Census(
+        pipeline,
+        common_mtu=COMMON_MTU,
+        largest_mtu=LARGEST_MTU,
+        most_kinds=MOST_KINDS,
+        most_conversations=MOST_CONVERSATIONS,
+    )
 
 
 class Tally:
@@ -179,29 +179,34 @@ class Tally:
         self.other: Counter[Reason] = Counter()
         self.vteps: dict[str, Sender] = {}
         self.senders: dict[str, Sender] = {}
-        self._conversations: dict[tuple[End, End, int], Conversation] = {}
 
-    def add_other(self) -> None:
-        """A frame without IP."""
-        self.frames += 1
-        self.not_ip += 1
+    def take(self, census: Census) -> None:
+        """Take what `census` has counted since it was last asked; it goes on with room for more."""
+        self.frames, self.not_ip = census.frames, census.not_ip
+        for result, outgoing, count in census.drain():
+            self._add(result, outgoing, count)
 
-    def add(self, result: Result, outgoing: bool | None) -> None:
-        """An IP packet; `outgoing` as in `capture.Frame`."""
-        self.frames += 1
+    def finish(self, census: Census) -> None:
+        """After the last packet: take the rest, and what the conversations say of their senders."""
+        self.take(census)
+        for (is_vtep, address), (answered, unanswered) in census.answers().items():
+            sender = (self.vteps if is_vtep else self.senders)[address]
+            sender.answered += answered
+            sender.unanswered += unanswered
+
+    def _add(self, result: Result, outgoing: bool | None, count: int) -> None:
+        """`count` IP packets of one kind; `outgoing` as in `capture.Frame`."""
         outer, reason = result.outer, result.reason
         vxlan = outer is not OuterState.NO_TUNNEL
         if vxlan and not result.vxlan:
-            self.other[reason] += 1
+            self.other[reason] += count
             return
         row = Row(result.diagnosis, result.inner, outer, reason, result.explanation, result.would, result.unverified)
         senders, source = (self.vteps, result.outer_source) if vxlan else (self.senders, result.inner_source)
         sender = senders.get(source)
         if sender is None:
             sender = senders[source] = Sender()
-        sender.add(row, result, outgoing)
-        if outgoing is None and row.inner in (InnerState.PARTIAL, InnerState.VERIFIES):
-            self._follow(row, result, sender)
+        sender.add(row, result, outgoing, count)
 
     @property
     def total(self) -> Counts:
@@ -217,45 +222,6 @@ class Tally:
     def everybody(self) -> list[Sender]:
         """VTEPs and plain senders."""
         return [*self.vteps.values(), *self.senders.values()]
-
-    def finish(self) -> None:
-        """After the last packet: what the conversations say of their senders."""
-        for conversation in self._conversations.values():
-            for end, unfinished in conversation.unfinished.items():
-                sender = conversation.senders[end]
-                others = conversation.senders.keys() - {end}
-                answers = sum(conversation.answers[other] for other in others)
-                alike = sum(conversation.unfinished[other] for other in others)
-                if answers and not alike and unfinished > conversation.finished[end]:
-                    sender.answered += unfinished
-                else:
-                    sender.unanswered += unfinished
-
-    def _follow(self, row: Row, result: Result, sender: Sender) -> None:
-        """Remember who of an inner conversation sends unfinished segments, and who answers them.
-
-        An acknowledgement is an answer; a bare SYN is not, it comes again and again from somebody who hears nothing.
-        A UDP packet is one if the other side spoke first.
-        """
-        protocol = result.inner_protocol
-        if protocol not in (TCP, UDP):
-            return
-        here = (result.inner_source, result.inner_source_port)
-        there = (result.inner_destination, result.inner_destination_port)
-        key = (min(here, there), max(here, there), protocol)
-        conversation = self._conversations.get(key)
-        if conversation is None:
-            if len(self._conversations) >= MOST_CONVERSATIONS:
-                return
-            conversation = self._conversations[key] = Conversation(began=here)
-        conversation.senders.setdefault(here, sender)
-        if row.inner is InnerState.PARTIAL:
-            conversation.unfinished[here] += 1
-            return
-        conversation.finished[here] += 1
-        if conversation.unfinished[there]:
-            is_answer = result.inner_tcp_flags & ACK if protocol == TCP else conversation.began == there
-            conversation.answers[here] += bool(is_answer)
 
 
 def is_unfinished(row: Row) -> bool:

@@ -27,7 +27,8 @@ from captures import (
     simple,
 )
 
-from fixer.capture import NOT_IP, Capture, CaptureWriter, Frame, find_ip
+from fixer.capture import Capture, CaptureWriter, Frame
+from fixer.datapath.link import NOT_IP, find_ip
 from fixer.errors import CaptureDamaged, FileUnreadable, SystemRefused
 
 

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 from libc.stdint cimport int32_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from fixer._csum cimport subtract
 from fixer.datapath.diagnose cimport IN_VERIFIES, OUT_AGREES, OUT_GOOD, OUT_ZERO
+from fixer.datapath.hash cimport hash_bytes, mix
 from fixer.datapath.walk cimport Layer
 from fixer.datapath.wire cimport *
 
@@ -105,25 +106,6 @@ cdef Flow *flow_of(History *history, uint64_t tuple_hash, uint32_t now) noexcept
         flow.score = 0
     flow.seen = now
     return flow
-
-
-cdef inline uint64_t mix(uint64_t value) noexcept nogil:
-    """splitmix64's finaliser: every input bit reaches every output bit."""
-    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9U
-    value = (value ^ (value >> 27)) * 0x94d049bb133111ebU
-    return value ^ (value >> 31)
-
-
-cdef uint64_t hash_bytes(uint64_t seed, const uint8_t *data, uint32_t length) noexcept nogil:
-    cdef uint64_t state = seed ^ length, word
-    while length >= 8:
-        memcpy(&word, data, 8)
-        state = mix(state ^ word)
-        data += 8
-        length -= 8
-    word = 0
-    memcpy(&word, data, length)
-    return mix(state ^ word)
 
 
 cdef inline uint64_t pair(const History *history, const uint8_t *packet, const Walk *walk) noexcept nogil:

@@ -46,3 +46,7 @@ cdef class Pipeline:
     cdef Action strip_syn(self, uint8_t *packet, const Walk *route, const Finding *finding, uint32_t skb_info,
                           Action action) noexcept nogil
     cdef void settle(self, uint64_t when, bint all) noexcept nogil
+
+
+cdef class Result:
+    cdef Event event

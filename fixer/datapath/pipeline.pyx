@@ -226,7 +226,6 @@ ALLOWED_ACTIONS = {
 
 cdef class Result:
     """What became of one packet (`examine`), or one event of the ring (`drain`). Numbers are host numbers."""
-    cdef Event event
 
     @property
     def when_ns(self): return self.event.when

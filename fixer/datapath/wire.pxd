@@ -87,6 +87,26 @@ cdef enum:
     ETHERTYPE_IP6 = 0x86dd
     ETHERTYPE_8021Q = 0x8100
     ETHERTYPE_8021AD = 0x88a8
+    ETHERTYPE_QINQ = 0x9100       # 802.1ad before it had a number
+
+    # Linux cooked captures (https://www.tcpdump.org/linktypes.html, LINUX_SLL and LINUX_SLL2)
+    SLL_HEADER = 16
+    SLL_PACKET_TYPE = 0
+    SLL_TYPE = 14
+    SLL2_HEADER = 20
+    SLL2_TYPE = 0
+    SLL2_PACKET_TYPE = 10
+    PACKET_OUTGOING = 4           # linux/if_packet.h
+
+    # loopback captures: one address family (NULL, LOOP)
+    LOOPBACK_HEADER = 4
+
+    # pcap's record header, in the byte order of the file (draft-ietf-opsawg-pcap §5)
+    RECORD_HEADER = 16
+    RECORD_SECONDS = 0
+    RECORD_FRACTION = 4           # micro- or nanoseconds, as the file's magic number says
+    RECORD_CAPTURED = 8
+    RECORD_LENGTH = 12
 
 
 cdef inline uint16_t be16(const uint8_t *p) noexcept nogil:
@@ -95,6 +115,10 @@ cdef inline uint16_t be16(const uint8_t *p) noexcept nogil:
 
 cdef inline uint32_t be32(const uint8_t *p) noexcept nogil:
     return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
+
+
+cdef inline uint32_t le32(const uint8_t *p) noexcept nogil:
+    return (<uint32_t>p[3] << 24) | (<uint32_t>p[2] << 16) | (<uint32_t>p[1] << 8) | p[0]
 
 
 cdef inline void put_be16(uint8_t *p, uint16_t value) noexcept nogil:
