@@ -232,7 +232,7 @@ def test_on_says_what_to_type_next(fake: FakeHost, monkeypatch: pytest.MonkeyPat
     assert said.endswith("Next: fixer run --queue 0 --netns web\n")
 
 
-def test_on_says_what_suspects_leave_out(fake: FakeHost) -> None:
+def test_on_says_what_suspects_leave_out(fake: FakeHost, tmp_path: Path) -> None:
     saved = Completed(0, ON, "")
 
     def restore(argv: Any, script: str | None) -> Completed:
@@ -250,6 +250,11 @@ def test_on_says_what_suspects_leave_out(fake: FakeHost) -> None:
     assert "IPv4: on: suspects among UDP to port 4789, 8472, 6784 to queue 0;" in said
     assert "Packets longer than 9,000 bytes are taken for merged by GRO and not looked at.\n" in said
     assert "longer than 1,450 bytes" in invoke("on", "--scope", "suspects", "--mtu", "1450").output
+    without_syns = saved
+    config = tmp_path / "f.toml"
+    config.write_text('[timestamps]\nmode = "strip"\nsources = ["192.0.2.1/32"]\n')
+    invoke("on", "--scope", "suspects", "--mtu", "1450", "--config", str(config))
+    assert len(saved.out) > len(without_syns.out), "the programs look for SYNs as well"
     missing = invoke("on", "--scope", "suspects", "--interface", "eth9")
     assert missing.exit_code == 66
     assert "there is no interface eth9 to read the MTU of; name that with --mtu BYTES" in missing.stderr

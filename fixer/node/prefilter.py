@@ -15,7 +15,6 @@ of the wire, offset 0 at the IP header.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 Version = Literal[4, 6]
@@ -33,10 +32,13 @@ _PASS, _LOOK = "pass", "look"  # where every program ends
 
 
 class Exemption(NamedTuple):
-    """Packets that need no look: those that all ``programs`` match. ``why`` is for people, and stands in the rule."""
+    """Packets that need no look: those that all ``programs`` match. ``why`` is a comment for the rule, '' for none.
 
-    why: str
+    A comment is a match like any other and costs a packet about 35 ns, so what most packets meet has none.
+    """
+
     programs: tuple[str, ...]
+    why: str = ""
 
 
 class Instruction(NamedTuple):
@@ -51,26 +53,25 @@ class Instruction(NamedTuple):
 Line = Instruction | str  # a text is a label: of the instruction behind it
 
 
-def tunnelled(underlay: Version, longest: int) -> list[Exemption]:
+def tunnelled(underlay: Version, longest: int, syns: bool = False) -> list[Exemption]:
     """The exemptions of UDP to a VXLAN port; the underlay is IPv4 or IPv6, its longest packet has ``longest`` bytes.
 
-    Not exempted, though never repaired by its inner layer: ARP and whatever else is no IP. There is little of it.
+    With ``syns`` no SYN is exempted, for who handles timestamps. Nor is ARP or whatever else is no IP, though its inner
+    layer is never repaired: there is little of it. The most frequent ones come first.
     """
-    outside = assemble(_finished(underlay, 0))
     frame = _IP_HEADER[underlay] + _UDP_AND_VXLAN
-    inside: tuple[tuple[Version, bool], ...] = ((4, False), (6, False), (4, True), (6, True))
-    return [_merged(longest)] + [
-        Exemption(
-            f"finished: IPv{version} inside{', one VLAN tag' if tagged else ''}",
-            (assemble(_ethernet(frame, version, tagged)), outside),
-        )
-        for version, tagged in inside
+    return [
+        Exemption(_programs(underlay, frame, 4, tagged=False, syns=syns)),
+        Exemption(_programs(underlay, frame, 6, tagged=False, syns=syns)),
+        _merged(longest),
+        Exemption(_programs(underlay, frame, 4, tagged=True, syns=syns)),
+        Exemption(_programs(underlay, frame, 6, tagged=True, syns=syns)),
     ]
 
 
-def plain(version: Version, longest: int) -> list[Exemption]:
-    """The exemptions of packets without a tunnel."""
-    return [_merged(longest), Exemption("finished", (assemble(_finished(version, 0)),))]
+def plain(version: Version, longest: int, syns: bool = False) -> list[Exemption]:
+    """The exemptions of packets without a tunnel, as in `tunnelled`."""
+    return [Exemption((assemble(_finished(version, 0, syns, _PASS)),)), _merged(longest)]
 
 
 def longest_looked_at(program: str) -> int | None:
@@ -82,63 +83,95 @@ def longest_looked_at(program: str) -> int | None:
 def _merged(longest: int) -> Exemption:
     """What GRO has merged: CHECKSUM_PARTIAL again though nothing is wrong with it, but longer than the wire allows."""
     program: list[Line] = [_length(), _greater(longest, no=_LOOK)]
-    return Exemption(f"merged by GRO: longer than {longest} bytes", (assemble(program),))
+    return Exemption((assemble(program),), f"longer than {longest} bytes: merged by GRO")
 
 
-def _ethernet(frame: int, version: Version, tagged: bool) -> list[Line]:
+def _programs(underlay: Version, frame: int, inside: Version, *, tagged: bool, syns: bool) -> tuple[str, ...]:
+    """Both layers are finished: as one program if it fits, since each program is an indirect call more; else as two."""
+    outer = _underlay(underlay)
+    both = [*_ethernet(frame, inside, tagged, syns, "underlay"), "underlay", *outer]
+    if _size(both) <= INSTRUCTIONS_MOST:
+        return (assemble(both),)
+    return assemble(_ethernet(frame, inside, tagged, syns, _PASS)), assemble(outer)
+
+
+def _ethernet(frame: int, version: Version, tagged: bool, syns: bool, then: str) -> list[Line]:
     """A frame at offset ``frame`` that carries IPv4 or IPv6, behind one VLAN tag or none, and is finished."""
     behind = frame + _ETHERNET + _TAG * tagged
     tag: list[Line] = []
     if tagged:
         tag = [_half(behind - 6), _equal(_TAGS[0], yes="tagged"), _equal(_TAGS[1], no=_LOOK), "tagged"]
-    return [*tag, _half(behind - 2), _equal(_ETHERTYPE[version], no=_LOOK), *_finished(version, behind)]
+    return [*tag, _half(behind - 2), _equal(_ETHERTYPE[version], no=_LOOK), *_finished(version, behind, syns, then)]
 
 
-def _finished(version: Version, ip: int) -> list[Line]:
-    """The IP packet at offset ``ip``: its transport checksum is not its pseudo-header's sum, nor a UDP one ``ffff``.
-
-    Where timestamps are handled, a SYN would have to be looked at as well: behind ``tcp``.
-    """
+def _finished(version: Version, ip: int, syns: bool, then: str) -> list[Line]:
+    """The IP packet at offset ``ip`` has no transport checksum that is its pseudo-header's sum: on to ``then``."""
     transport = ip + _IP_HEADER[version]
+    icmp6: list[Line] = []
     if version == 4:
-        length, protocol, addresses = ip + 2, ip + 9, range(ip + 12, ip + 20, 4)
-        program = [_byte(ip), _equal(0x45, no=_LOOK)]  # no options
-        program += [_half(ip + 6), _any_of(0x3FFF, yes=_PASS)]  # a fragment's checksum spans packets: never repaired
+        program: list[Line] = [_byte(ip), _equal(0x45, no=_LOOK)]  # no options
+        program += [_half(ip + 6), _any_of(0x3FFF, yes=then)]  # a fragment's checksum spans packets: never repaired
+        program += _keep_length(ip + 2, 20)
         # ICMP has no pseudo-header; what other protocols have, we do not repair.
-        kinds: list[Line] = [_byte(protocol), _equal(_TCP, yes="tcp"), _equal(_UDP, yes="udp", no=_PASS)]
+        program += [_byte(ip + 9), _equal(_TCP, yes="tcp"), _equal(_UDP, yes="udp", no=then)]
     else:
-        length, protocol, addresses = ip + 4, ip + 6, range(ip + 8, ip + 40, 4)
-        program = []
-        # Anything else may be an extension header.
-        kinds = [_byte(protocol), _equal(_TCP, yes="tcp"), _equal(_UDP, yes="udp"), _equal(_ICMP6, no=_LOOK)]
-        kinds += [*_known_length(length), _half(transport + 2), _go("sum")]
-    kinds += ["tcp", *_known_length(length, 20 if version == 4 else 0), _half(transport + 16), _go("sum")]
-    # UDP: 0 is no checksum, and an outer ffff may be a zero that nf_nat has "updated" (ea64d8d6c675, 5.7).
-    kinds += ["udp", _half(transport + 6), _equal(0, yes=_PASS), _equal(0xFFFF, yes=_LOOK)]
-    kinds += [*_known_length(transport + 4), _half(transport + 6)]
-    return [*program, *kinds, "sum", *_pseudo_header(addresses, protocol)]
+        program = _keep_length(ip + 4)
+        # What is none of the three may be an extension header.
+        program += [_byte(ip + 6), _equal(_TCP, yes="tcp"), _equal(_UDP, yes="udp"), _equal(_ICMP6, no=_LOOK)]
+        icmp6 = [*_begin(version, _ICMP6, transport + 2), _go("sum")]
+    syn: list[Line] = [_byte(transport + 13), _any_of(0x02, yes=_LOOK)] if syns else []
+    tcp: list[Line] = ["tcp", *syn, *_begin(version, _TCP, transport + 16), _go("sum")]
+    udp: list[Line] = ["udp", _half(transport + 6), _equal(0, yes=then)]  # it has none
+    udp += [*_keep_length(transport + 4), *_begin(version, _UDP, transport + 6)]
+    return [*program, *icmp6, *tcp, *udp, "sum", *_compare(version, ip, then)]
 
 
-def _known_length(at: int, header: int = 0) -> list[Line]:
-    """The length in the pseudo-header, less ``header``, to M[0]. A length of 0 (BIG TCP) stands elsewhere: look."""
+def _underlay(version: Version) -> list[Line]:
+    """The UDP header of the underlay: its checksum is not its pseudo-header's sum, nor ``ffff``.
+
+    That is what nf_nat made of a zero before ea64d8d6c675 (5.7): a stale one that is told by its looks.
+    """
+    transport = _IP_HEADER[version]
+    plain_header = [_byte(0), _equal(0x45, no=_LOOK)] if version == 4 else [_byte(6), _equal(_UDP, no=_LOOK)]
+    field = [_half(transport + 6), _equal(0, yes=_PASS), _equal(0xFFFF, yes=_LOOK)]
+    length = _keep_length(transport + 4)
+    return [*plain_header, *field, *length, *_begin(version, _UDP, transport + 6), *_compare(version, 0, _PASS)]
+
+
+def _keep_length(at: int, header: int = 0) -> list[Line]:
+    """M[0] = the length in the pseudo-header, less ``header``. If it is 0 (BIG TCP) it stands elsewhere: look."""
     return [_half(at), _equal(0, yes=_LOOK), *([_less(header)] if header else []), _keep()]
 
 
-def _pseudo_header(addresses: Iterable[int], protocol: int) -> list[Line]:
-    """A = the field, M[0] = the length: look if the field is the pseudo-header's sum, with the length or (TSO) without.
+def _begin(version: Version, protocol: int, field: int) -> list[Line]:
+    """A = protocol - field, modulo ffff and not negative, with room for the carries that `_compare` loses."""
+    return [_half(field), _exclusive_or(0xFFFF), _plus(protocol + len(_addresses(version, 0)))]
+
+
+def _compare(version: Version, ip: int, then: str) -> list[Line]:
+    """A from `_begin`, M[0] = the length: look if the field is the pseudo-header's sum, with that or (TSO) with 0.
 
     Modulo ffff a 32-bit word is the ones'-complement sum of its halves, since 10000 is 1 there (RFC 1071 §1). So is
     10000 0000, which is what each carry out of 32 bits loses. n words of addresses lose at most n, the rest is small:
     with n added on top, sum - field comes out as one of 0…n if they are equal, and hardly ever if not.
     """
-    words = list(addresses)
+    words = _addresses(version, ip)
     n = len(words)
-    program: list[Line] = [_exclusive_or(0xFFFF), _to_x()]  # ffff - field: never negative
+    program: list[Line] = []
     for word in words:
-        program += [_word(word), _plus_x(), _to_x()]
-    program += [_byte(protocol), _plus_x(), _plus(n), _modulo(0xFFFF), _greater(n, no=_LOOK)]
+        program += [_to_x(), _word(word), _plus_x()]
+    program += [_modulo(0xFFFF), _greater(n, no=_LOOK)]
     # What is left is 0…fffe, the length 0…ffff: together they are congruent to 0…n only as ffff…ffff + n.
-    return [*program, _kept_to_x(), _plus_x(), _less(0xFFFF), _greater(n, yes=_PASS, no=_LOOK)]
+    return [*program, _kept_to_x(), _plus_x(), _less(0xFFFF), _greater(n, yes=then, no=_LOOK)]
+
+
+def _addresses(version: Version, ip: int) -> range:
+    """The offsets of the 32-bit words of both addresses."""
+    return range(ip + 12, ip + 20, 4) if version == 4 else range(ip + 8, ip + 40, 4)
+
+
+def _size(program: list[Line]) -> int:
+    return sum(isinstance(line, Instruction) for line in program) + 2  # _PASS and _LOOK
 
 
 def assemble(program: list[Line]) -> str:
@@ -153,8 +186,8 @@ def assemble(program: list[Line]) -> str:
             labels[line] = len(instructions)
         else:
             instructions.append(line)
-    if len(instructions) > INSTRUCTIONS_MOST:
-        raise ValueError(f"{len(instructions)} instructions, xt_bpf takes {INSTRUCTIONS_MOST}")
+    if _size(program) > INSTRUCTIONS_MOST:
+        raise ValueError(f"{_size(program)} instructions, xt_bpf takes {INSTRUCTIONS_MOST}")
     texts = [str(len(instructions))]
     for behind, (code, k, yes, no) in enumerate(instructions, 1):
         jt, jf = (labels[label] - behind if label else 0 for label in (yes, no))

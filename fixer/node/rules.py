@@ -37,7 +37,8 @@ class Selection:
     """What goes to the queue: VXLAN by its UDP ports or, with ``plain``, all TCP, UDP and ICMP that arrives.
 
     ``interface`` and ``sources`` narrow it. A family that has no source of its own, while the other has, gets no rule.
-    With ``suspects_up_to``, what :mod:`fixer.node.prefilter` exempts passes, and all that is longer than so many bytes.
+    With ``suspects_up_to``, what :mod:`fixer.node.prefilter` exempts passes, and all that is longer than so many bytes;
+    with ``syns`` none of it that may be a SYN.
     """
 
     queue: int
@@ -46,6 +47,7 @@ class Selection:
     interface: str | None = None
     sources: Sequence[IPv4Network | IPv6Network] = ()
     suspects_up_to: int | None = None
+    syns: bool = False
 
     def rules(self, family: Family) -> list[tuple[str, ...]]:
         """The rules of our chain, word by word, spelt as iptables-save spells them so that the two can be compared."""
@@ -68,10 +70,10 @@ class Selection:
         """The kinds of packets that are taken, each with what is exempted of it."""
         longest = self.suspects_up_to
         vxlan = ("-p", "udp", "-m", "multiport", "--dports", ",".join(map(str, self.ports)))
-        tunnelled = [] if longest is None else prefilter.tunnelled(family.version, longest)
+        tunnelled = [] if longest is None else prefilter.tunnelled(family.version, longest, self.syns)
         if not self.plain:
             return [(vxlan, tunnelled)]
-        plain = [] if longest is None else prefilter.plain(family.version, longest)
+        plain = [] if longest is None else prefilter.plain(family.version, longest, self.syns)
         protocols = ("tcp", "udp", "ipv6-icmp" if family is IPV6 else "icmp")
         # What goes to a VXLAN port must not be exempted as plain UDP: what is inside has to be looked at.
         return [*([] if longest is None else [(vxlan, tunnelled)]), *((("-p", name), plain) for name in protocols)]
@@ -80,7 +82,8 @@ class Selection:
 def _exempting(exemption: Exemption) -> tuple[str, ...]:
     """The end of a rule that lets the exempted go on, behind us: all its programs have to match."""
     programs = [word for program in exemption.programs for word in ("-m", "bpf", "--bytecode", program)]
-    return (*programs, "-m", "comment", "--comment", exemption.why, "-j", "RETURN")
+    comment = ("-m", "comment", "--comment", exemption.why) if exemption.why else ()
+    return (*programs, *comment, "-j", "RETURN")
 
 
 class Tool(NamedTuple):

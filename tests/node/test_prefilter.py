@@ -57,9 +57,11 @@ OUTER_STATES = ["VERIFIES", "ZERO", "PARTIAL", "FFFF", "WRONG"]
 KINDS = {4: ["tcp", "udp", "icmp"], 6: ["tcp", "udp", "icmp6"]}
 
 
-def made(version: int, kind: str, addresses: bytes, payload: bytes, state: str, port: int = 5300) -> bytes:
+def made(
+    version: int, kind: str, addresses: bytes, payload: bytes, state: str, port: int = 5300, header: bytes = b""
+) -> bytes:
     """An IP packet with its transport checksum in a state."""
-    header = HEADERS[kind]
+    header = header or HEADERS[kind]
     if kind == "udp":
         header = struct.pack(">HHHH", 60690, port, 8 + len(payload), 0)
     segment = header + payload
@@ -86,14 +88,14 @@ def version_of(packet: bytes) -> Version:
     return 4 if packet[0] >> 4 == 4 else 6
 
 
-def is_queued(packet: bytes, *, plain: bool = False, longest: int = MTU) -> bool:
+def is_queued(packet: bytes, *, plain: bool = False, longest: int = MTU, syns: bool = False) -> bool:
     """Whether our rules would queue a packet (that has come as far as our chain)."""
     version = version_of(packet)
     outer = oracle.read_ip(packet, 0, len(packet))
     if oracle.is_udp_to(packet, outer, PORTS):
-        exemptions = prefilter.tunnelled(version, longest)
+        exemptions = prefilter.tunnelled(version, longest, syns)
     elif plain:
-        exemptions = prefilter.plain(version, longest)
+        exemptions = prefilter.plain(version, longest, syns)
     else:
         return False
     return not any(all(run(program, packet) for program in each.programs) for each in exemptions)
@@ -213,6 +215,45 @@ def test_every_sum_of_addresses_is_recognised(version: int, underlay: int, data:
     assert is_queued(tunnelled(inner, "ZERO", underlay))
 
 
+def syn(version: int, state: str, flags: int = 0x02) -> bytes:
+    """A TCP packet with a timestamp option and these flags."""
+    header = HEADERS["tcp"][:12] + bytes([0x80, flags]) + HEADERS["tcp"][14:]
+    option = bytes.fromhex("0101080a0000000100000000")
+    return made(version, "tcp", ADDRESSES[version], option + b"payload", state, header=header)
+
+
+@pytest.mark.parametrize("state", INNER_STATES["tcp"])
+def test_a_syn_whose_timestamps_are_stripped_is_queued(state: str) -> None:
+    everybody = [(bytes(4), 0), (bytes(16), 0)]
+    stripped = 0
+    for version in (4, 6):
+        for flags in range(256):
+            inner = syn(version, state, flags)
+            for packet in (inner, *(tunnelled(inner, "ZERO", underlay, 7) for underlay in (4, 6))):
+                changed = bytearray(packet)
+                pipeline = Pipeline(ports=PORTS, plain=True, strip_sources=everybody, strip_syn_ack=True)
+                pipeline.examine(changed)
+                if pipeline.counters()["timestamps"]["stripped"]:
+                    stripped += 1
+                    assert changed != packet
+                    assert is_queued(packet, plain=True, syns=True)
+    assert stripped > 100 or state == "WRONG"  # which is dropped
+
+
+def test_syns_are_queued_for_those_alone_who_handle_timestamps() -> None:
+    for version in (4, 6):
+        assert is_queued(syn(version, "VERIFIES"), plain=True, syns=True)
+        for underlay in (4, 6):
+            for tags in ((), (7,)):
+                for wanted in (False, True):
+                    assert (
+                        is_queued(tunnelled(syn(version, "VERIFIES"), "ZERO", underlay, *tags), syns=wanted) is wanted
+                    )
+                    assert not is_queued(
+                        tunnelled(syn(version, "VERIFIES", 0x18), "ZERO", underlay, *tags), syns=wanted
+                    )
+
+
 @pytest.mark.parametrize("folder", sorted((HERE / "cases").iterdir()), ids=lambda folder: folder.name)
 def test_cases(folder: Path) -> None:
     """Each packet by itself: what is stale by history nobody can see in one."""
@@ -304,7 +345,7 @@ def test_what_suspects_cannot_see() -> None:
 
 def test_programs_fit_the_kernel_and_old_iptables() -> None:
     for version in (4, 6):
-        for each in [*prefilter.tunnelled(version, 65535), *prefilter.plain(version, 65535)]:
+        for each in [*prefilter.tunnelled(version, 65535, True), *prefilter.plain(version, 65535, True)]:
             assert len(each.why) < 256, "XT_MAX_COMMENT_LEN"
             for program in each.programs:
                 parse(program)
@@ -318,7 +359,7 @@ def test_a_program_that_is_too_long_is_refused() -> None:
 
 def test_the_longest_length_is_read_back() -> None:
     programs = [each.programs[0] for each in prefilter.tunnelled(4, 9000)]
-    assert [prefilter.longest_looked_at(program) for program in programs] == [9000, None, None, None, None]
+    assert [prefilter.longest_looked_at(program) for program in programs] == [None, None, 9000, None, None]
 
 
 # In the kernel
@@ -369,7 +410,9 @@ def matched(ours: list[Rule], packet: bytes, protocol: int, port: int) -> int:
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_the_kernel_does_what_the_interpreter_does(netns: Namespace, variant: Any, family: Any, plain: bool) -> None:
-    selection = Selection(queue=7, ports=PORTS, plain=plain, interface="lo" if plain else None, suspects_up_to=MTU)
+    selection = Selection(
+        queue=7, ports=PORTS, plain=plain, interface="lo" if plain else None, suspects_up_to=MTU, syns=plain
+    )
     netns.call(turn_on, Host(), selection, variant)
     netns.run(f"{family.command}-{variant}", "-t", "mangle", "-A", "PREROUTING", "-j", "DROP")  # no answers to count
     ours = list(netns.call(rules.tables, Host(), family)[0][1].ours())
