@@ -33,7 +33,7 @@ cdef bint matches(const Timestamps *policy, const uint8_t *address, uint8_t vers
 
 
 cdef Stripped look(const uint8_t *packet, const Walk *walk, uint32_t *option) noexcept nogil:
-    """Walk the options to their end (RFC 9293 §3.1); `option` becomes the offset of the timestamps if the answer is STRIPPED.
+    """Walk the options to their end (RFC 9293 §3.1); `option` becomes the timestamps' offset if it is STRIPPED.
 
     `walk` must have `concerns`.
     """
