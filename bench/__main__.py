@@ -45,7 +45,7 @@ def main() -> int:
     console.print(f"Measured in {results.took_seconds / 60:.1f} minutes. "
                   f"All of it: {report.save(results, HERE / 'results')}", highlight=False)  # fmt: skip
     if results.cases and report.can_plot():
-        picture = asked.plot or HERE / "results" / "throughput.svg"
+        picture = asked.plot or HERE / "results" / "throughput.png"
         report.plot(results, picture)
         console.print(f"The plot: {picture}", highlight=False)
     return 0
@@ -61,7 +61,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--packets", type=int, help="packets for the daemon's memory (10,000,000; quick: 500,000)")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of: {' '.join(PARTS)}")
     parser.add_argument("--without", nargs="+", choices=PARTS, metavar="PART", default=[])
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="where to draw (bench/results/throughput.svg)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="where to draw (bench/results/throughput.png)")
     asked = parser.parse_args()
     quick = {"rounds": 3, "seconds": 1, "frames": 100_000, "pairs": 2, "packets": 500_000}
     full = {"rounds": 15, "seconds": 2, "frames": scan.FRAMES, "pairs": 5, "packets": memory.PACKETS}

@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
 
 class Cable:
-    """The two hosts, for as long as the context lasts; ``right`` runs iperf3's server."""
+    """The two hosts, for as long as the context lasts."""
 
     def __init__(self, traffic: Traffic, host: Host) -> None:
         self.traffic = traffic
@@ -65,9 +65,6 @@ class Cable:
             for namespace in (self.left, self.right):
                 undo.enter_context(namespace)
             self._lay()
-            server = self.right.start("iperf3", "--server", "--bind", OVERLAY["right"], "--logfile", os.devnull)
-            undo.callback(net.stop, server)
-            wait_until(lambda: ":1451 " in (self._read("right", f"{NET}/tcp") or ""), "iperf3")  # port 5201
             self._undo = undo.pop_all()
         return self
 
@@ -113,6 +110,16 @@ class Cable:
             return
         with bpf.attached(self.left, "eth0", bpf.BPF_TCX_EGRESS, bpf.leave_unfinished(PORT)):
             yield
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """``right`` runs iperf3's server while the context lasts; ``stream`` needs it."""
+        server = self.right.start("iperf3", "--server", "--bind", OVERLAY["right"], "--logfile", os.devnull)
+        try:
+            wait_until(lambda: ":1451 " in (self._read("right", f"{NET}/tcp") or ""), "iperf3")  # port 5201
+            yield
+        finally:
+            net.stop(server)
 
     def stream(self, seconds: int, pids: Sequence[int], queues: Sequence[int]) -> Run:
         """One stream from left to right, received by the processes ``pids`` on ``queues``; or SystemRefused."""

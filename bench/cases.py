@@ -78,7 +78,11 @@ def measured(
 ) -> Runs:
     """``rounds`` streams for each receiver, in turns; who begins changes from round to round. ``tell`` before each."""
     runs: Runs = {receiver.name: [] for receiver in case.receivers}
-    with Cable(case.traffic, host) as cable, listening(cable, case.receivers, loop, scratch) as standing:
+    with (
+        Cable(case.traffic, host) as cable,
+        cable.serving(),
+        listening(cable, case.receivers, loop, scratch) as standing,
+    ):
         for number in range(rounds):
             begin = number % len(case.receivers)
             for receiver in (*case.receivers[begin:], *case.receivers[:begin]):

@@ -52,6 +52,7 @@ def watched(host: Host, packets: int, scratch: Path, tell: Callable[[str], None]
     samples = []
     with (
         Cable(traffic, host) as cable,
+        cable.serving(),
         listening(cable, [FIXER_ALL], Path(), scratch) as standing,
         cable.breaking(True),
         in_place(cable, standing[FIXER_ALL.name].table),

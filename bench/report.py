@@ -216,7 +216,6 @@ def plot(results: Results, path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "fixer"  # the same figures make the same file
     from matplotlib import pyplot
 
     cases = [case for case in CASES if case.name in results.cases]
@@ -241,5 +240,5 @@ def plot(results: Results, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel("throughput, as a share of the throughput without any rule", size=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    figure.savefig(path, dpi=120)
     pyplot.close(figure)

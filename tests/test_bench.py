@@ -1,0 +1,218 @@
+"""The benchmark's own parts: what it measures with, what it measures against, and how it judges."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice
+from math import comb
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fixer.datapath.diagnose import Diagnosis
+from fixer.datapath.pipeline import Pipeline
+from fixer.lab import bpf
+from fixer.lab.net import stop
+from fixer.node.host import Host
+
+sys.path.append(str(Path(__file__).parents[1]))  # behind everything else: fixer stays the one that is installed
+
+from bench import cases, packets, ratio, receivers, report, scan
+from bench.cable import OVERLAY, PORT, Cable, Run, Traffic
+from bench.datapath import Pace
+from bench.memory import Memory, Sample
+from bench.ratio import Interval
+
+
+@pytest.mark.parametrize("count", range(6, 60))
+def test_the_interval_has_the_confidence_it_claims_and_no_rank_further_in_has(count: int) -> None:
+    def confidence(k: int) -> Fraction:
+        """Of the k-th smallest to the k-th largest: that neither fewer than k are above the median, nor below."""
+        return 1 - 2 * Fraction(sum(comb(count, below) for below in range(k)), 2**count)
+
+    k = ratio.rank(count)
+    assert confidence(k) >= Fraction(95, 100)
+    assert confidence(k + 1) < Fraction(95, 100)
+
+
+def test_the_interval_of_fifteen_is_from_the_fourth_to_the_twelfth() -> None:
+    assert ratio.interval([*range(15, 0, -1)]) == Interval(8, 4, 12)
+    assert ratio.interval([3.0, 1.0, 2.0]) == Interval(2, 1, 3)
+
+
+def test_a_ratio_is_one_of_pairs() -> None:
+    """A machine that was three times slower in one round was so for both."""
+    assert ratio.ratios([10, 20, 10], to=[5, 10, 5]) == Interval(2, 2, 2)
+
+
+def run(gbit: float = 1.0, own_us: float = 1.0) -> Run:
+    return Run(gbit, packets=1000, merged=1.0, machine_us=2.0, own_us=own_us, queued=1000, unseen=0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "least", "most", "reached"),
+    [
+        ([0.90, 0.95, 0.98], 0.97, None, True),  # inside the interval
+        ([0.90, 0.95, 0.96], 0.97, None, False),
+        ([1.10, 1.20, 1.30], 0.97, None, True),
+        ([1.00, 1.10, 1.20], None, 1.05, True),
+        ([1.06, 1.10, 1.20], None, 1.05, False),
+        ([0.10, 0.20, 0.30], None, 1.05, True),
+    ],
+)
+def test_a_bound_is_reached_if_the_interval_reaches_it(
+    ours: list[float], least: float | None, most: float | None, reached: bool
+) -> None:
+    bound = cases.Bound("clean", receivers.FIXER_ALL, receivers.LOOP, "gbit_per_second", least, most)
+    runs = {receivers.FIXER_ALL.name: [run(gbit) for gbit in ours], receivers.LOOP.name: [run()] * len(ours)}
+    assert cases.judged(bound, runs).reached is reached
+
+
+def test_every_bound_is_about_receivers_that_are_measured() -> None:
+    measured = {case.name: set(case.receivers) for case in cases.CASES}
+    assert all({bound.receiver, bound.to} <= measured[bound.case] for bound in cases.BOUNDS)
+
+
+def results() -> report.Results:
+    found = report.Results(rounds=2, seconds=1, machine={"cpus": 2}, began="2026-01-02T03:04:05Z")
+    found.cases = {
+        case.name: {receiver.name: [run(1.0), run(2.0)] for receiver in case.receivers} for case in cases.CASES
+    }
+    found.paces = [Pace(64, 114, False, Interval(90, 80, 100), Interval(6, 5, 7))]
+    found.scan = scan.Scanned(1000, 100_000, (1.0, 1.0), (30.0, 25.0))
+    found.memory = Memory(tuple(Sample(packets=number, mib=31.0) for number in range(10, 110, 10)))
+    return found
+
+
+def test_the_document_is_json_and_has_every_run_and_every_verdict(tmp_path: Path) -> None:
+    read = json.loads(report.save(results(), tmp_path).read_text())
+    assert read.keys() >= {"fixer", "machine", "rounds", "seconds", "cases", "datapath", "scan", "memory", "bounds"}
+    assert read["cases"].keys() == {case.name for case in cases.CASES}
+    assert read["cases"]["clean"]["no rule"][1] == run(2.0)._asdict()
+    assert read["scan"]["ratio"] == {"median": 27.5, "low": 25.0, "high": 30.0}
+    assert len(read["bounds"]) == len(cases.BOUNDS) + 2
+    assert all(bound.keys() == {"what", "must_be", "is", "reached"} for bound in read["bounds"])
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    assert not list(report.verdicts(report.Results(rounds=1, seconds=1, machine={}, began="")))
+
+
+def test_every_part_has_a_table() -> None:
+    console = Console(width=200, record=True)
+    for table in report.tables(results()):
+        console.print(table)
+    shown = console.export_text()
+    assert all(case.title in shown for case in cases.CASES)
+    assert "27.5 (25.0–30.0)" in shown
+    assert "31.00 MiB" in shown
+
+
+def test_memory_that_grows_is_not_flat() -> None:
+    grows = Memory(tuple(Sample(packets=number, mib=30 + number / 50) for number in range(10, 110, 10)))
+    assert not grows.reached
+    assert results().memory.reached  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("inner", [40, 41, 64, 1450, 9000, 64000])
+@pytest.mark.parametrize("number", [0, 1, 207, 65535])
+def test_made_packets_are_sound_or_unfinished_as_asked(inner: int, number: int) -> None:
+    pipeline = Pipeline(ports=[PORT])
+    for unfinished, diagnosis in ((False, Diagnosis.SOUND), (True, Diagnosis.INNER_UNFINISHED)):
+        made = list(islice(packets.flow(inner, number, unfinished), 50))
+        assert len(set(made)) == (50 if inner > 40 else 1)
+        for packet in made:
+            assert len(packet) == inner + packets.AROUND
+            assert pipeline.examine(bytearray(packet)).diagnosis is diagnosis
+
+
+def test_the_capture_holds_what_it_is_said_to(tmp_path: Path) -> None:
+    capture = tmp_path / "made.pcap"
+    assert scan.write_capture(capture, 1234) == 12
+    done = Host().run([*scan.FIXER, str(capture)])
+    read = json.loads(done.out)
+    assert (read["frames"], read["vxlan"], read["repairable"], read["corrupt"]) == (1234, 1234, 12, 0)
+
+
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build loop.c with")
+
+
+@needs_cc
+def test_the_loop_says_how_it_is_called(tmp_path: Path) -> None:
+    loop = receivers.compiled_loop(Host(), tmp_path)
+    done = subprocess.run([loop, "--unknown"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "usage: loop [--queue N] [--gso] [--repair]" in done.stderr
+
+
+@pytest.fixture
+def broken_cable() -> Iterator[Cable]:
+    host = Host()
+    if lacking := bpf.missing(host):
+        pytest.skip(lacking)
+    with Cable(Traffic(broken=True, outer_checksum=True), host) as cable, cable.breaking(True):
+        yield cable
+
+
+SENT = bytes(range(256)) * 400
+
+
+def transferred(cable: Cable) -> bytes:
+    """SENT, as far as it has come over TCP from left to right."""
+    server = cable.right.call(socket.create_server, (OVERLAY["right"], 4000))
+    client = cable.left.call(socket.socket)
+    with server, client:
+        server.settimeout(5)
+        client.settimeout(1.5)
+        client.connect((OVERLAY["right"], 4000))
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.settimeout(5)
+            client.sendall(SENT)
+            client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: accepted.recv(65536), b""))
+
+
+@pytest.mark.root
+@needs_cc
+def test_the_sender_breaks_every_packet_and_the_loop_repairs_them(broken_cable: Cable, tmp_path: Path) -> None:
+    with pytest.raises(TimeoutError):
+        transferred(broken_cable)
+    loop = receivers.compiled_loop(Host(), tmp_path)
+    table = receivers.table_of(broken_cable, receivers.LOOP_REPAIRS, [3], tmp_path)
+    listener = broken_cable.right.start(str(loop), "--queue", "3", "--repair")
+    try:
+        receivers.wait_until(lambda: receivers.bound(broken_cable, [3]), "loop")
+        with receivers.in_place(broken_cable, table):
+            assert transferred(broken_cable) == SENT
+        listener.send_signal(signal.SIGTERM)
+        counted = json.loads(listener.communicate(timeout=5)[0])
+    finally:
+        stop(listener)
+    assert counted["repaired"] >= len(SENT) // 1400
+    assert counted["received"] == counted["repaired"] + counted["verified"]
+    assert (counted["wrong"], counted["failed"]) == (0, 0)
+
+
+@pytest.mark.root
+@needs_cc
+def test_receivers_that_share_a_command_share_a_listener(broken_cable: Cable, tmp_path: Path) -> None:
+    loop = receivers.compiled_loop(Host(), tmp_path)
+    everyone = (receivers.NO_RULE, receivers.FIXER_ALL, receivers.FIXER_SUSPECTS, receivers.LOOP_TWICE)
+    with receivers.listening(broken_cable, everyone, loop, tmp_path) as standing:
+        assert standing.keys() == {receiver.name for receiver in everyone[1:]}
+        assert standing["fixer"].pids == standing["fixer, suspects"].pids
+        assert "-m bpf" in standing["fixer, suspects"].table
+        assert len(standing["C loop, twice"].pids) == 2
+        assert broken_cable.queues().keys() == {0, 1, 2}
+        with receivers.in_place(broken_cable, standing["fixer, suspects"].table):
+            assert transferred(broken_cable) == SENT
+    assert not broken_cable.queues()
