@@ -249,10 +249,11 @@ def test_passed_unseen(at_start: int | None, matched: int, sequence: int, unseen
 SUSPECTS = """\
 *raw
 [0:0] -A PREROUTING -j FIXER
-[400:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "4,128 0 0 0,37 0 1 1500,6 0 0 1,6 0 0 0" -j RETURN
-[300:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "1,6 0 0 1" -m bpf --bytecode "1,6 0 0 1" -j RETURN
-[200:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "1,6 0 0 2" -j RETURN
-[100:6400] -A FIXER -i eth0 -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 7 --queue-bypass
+[1000:1] -A FIXER -i eth0 -p udp -m multiport --dports 4789 -g FIXER-VXLAN
+[300:1] -A FIXER-VXLAN -m bpf --bytecode "1,6 0 0 1" -m bpf --bytecode "1,6 0 0 1" -j RETURN
+[400:1] -A FIXER-VXLAN -m bpf --bytecode "4,128 0 0 0,37 0 1 1500,6 0 0 1,6 0 0 0" -j RETURN
+[200:1] -A FIXER-VXLAN -m bpf --bytecode "1,6 0 0 2" -j RETURN
+[100:6400] -A FIXER-VXLAN -j NFQUEUE --queue-num 7 --queue-bypass
 COMMIT
 """
 
