@@ -25,6 +25,7 @@ INSTRUCTIONS_MOST = 64
 _TCP, _UDP, _ICMP6 = 6, 17, 58
 _IP_HEADER = {4: 20, 6: 40}
 _ETHERTYPE = {4: 0x0800, 6: 0x86DD}
+_SYN = 0x02
 _TAGS = (0x8100, 0x88A8)  # 802.1Q, 802.1ad
 _UDP_AND_VXLAN, _ETHERNET, _TAG = 16, 14, 4
 
@@ -80,6 +81,11 @@ def longest_looked_at(program: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def queues_syns(program: str) -> bool:
+    """Whether a program of ours exempts no SYN; no other question of ours asks for that bit alone."""
+    return re.search(rf",69 \d+ \d+ {_SYN}(,|$)", program) is not None  # 69: see _any_of
+
+
 def _merged(longest: int) -> Exemption:
     """What GRO has merged: CHECKSUM_PARTIAL again though nothing is wrong with it, but longer than the wire allows."""
     program: list[Line] = [_length(), _greater(longest, no=_LOOK)]
@@ -119,7 +125,7 @@ def _finished(version: Version, ip: int, syns: bool, then: str) -> list[Line]:
         # What is none of the three may be an extension header.
         program += [_byte(ip + 6), _equal(_TCP, yes="tcp"), _equal(_UDP, yes="udp"), _equal(_ICMP6, no=_LOOK)]
         icmp6 = [*_begin(version, _ICMP6, transport + 2), _go("sum")]
-    syn: list[Line] = [_byte(transport + 13), _any_of(0x02, yes=_LOOK)] if syns else []
+    syn: list[Line] = [_byte(transport + 13), _any_of(_SYN, yes=_LOOK)] if syns else []
     tcp: list[Line] = ["tcp", *syn, *_begin(version, _TCP, transport + 16), _go("sum")]
     udp: list[Line] = ["udp", _half(transport + 6), _equal(0, yes=then)]  # it has none
     udp += [*_keep_length(transport + 4), *_begin(version, _UDP, transport + 6)]
