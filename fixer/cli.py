@@ -205,6 +205,10 @@ def on(
     but loopback and tunnels, and at least 1500; say it again after an MTU has grown. `fixer status` shows what share of
     the path is looked at.
 
+    With queue.count, packets go to as many queues, each CPU's to one of them (--queue-cpu-fanout), so that they stay in
+    order. That spreads the flows of one VTEP pair only where the NIC (RSS) or the kernel (RPS) spreads them over CPUs
+    by their ports: where they do not, `fixer on` and `fixer status` say so, and what to do.
+
     \b
     Examples:
       fixer on
@@ -224,12 +228,14 @@ def on(
     settings = _settings(config).overridden(queue=queue, plain=plain)
     host = _host(netns, pid)
     from fixer.node import links, rules, status
+    from fixer.node.rawtable import shown_queues
 
     if scope == "suspects" and mtu is None:
         mtu = links.longest_packet(host, interface)
 
     selection = rules.Selection(
         queue=settings.queue.number,
+        count=settings.queue.count,
         ports=settings.vxlan.ports,
         plain=settings.plain,
         interface=interface,
@@ -241,19 +247,24 @@ def on(
         click.echo(line)
     if mtu is not None:
         click.echo(f"Packets longer than {mtu:,} bytes are taken for merged by GRO and not looked at.")
-    heard = status.listener(host, selection.queue)
-    if heard is None:
+    found = status.collect(host, settings.queue.number, settings.queue.count)
+    for obstacle in dict.fromkeys(filter(None, found.spread.values())):
+        click.echo(obstacle)
+    if settings.timestamps.mode != "off":
+        click.echo(f'timestamps.mode = "{settings.timestamps.mode}" needs no rule of its own.')
+    queues = shown_queues(found.queues)
+    if not found.listeners:
         arguments = ["fixer run"]
         arguments += [f"--config {config}"] if config else []
         arguments += [f"--queue {queue}"] if queue is not None else []
         arguments += ["--plain"] if plain else []
         arguments += [f"--netns {netns}"] if netns else [f"--pid {pid}"] if pid else []
-        click.echo(
-            f"Nobody listens on queue {selection.queue} yet: packets pass untouched. Next: {' '.join(arguments)}"
-        )
+        click.echo(f"Nobody listens on {queues} yet: packets pass untouched. Next: {' '.join(arguments)}")
     else:
+        heard = found.listeners[0]
         who = f"{heard.process} (pid {heard.pid})" if heard.pid else "A process that cannot be seen from here"
-        click.echo(f"{who} listens on queue {selection.queue}. See: fixer status")
+        served = queues if found.listening else f"some of the {queues}, and not on all"
+        click.echo(f"{who} listens on {served}. See: fixer status")
 
 
 @cli.command(short_help="Remove the rule again.")
@@ -282,17 +293,19 @@ def status(config: Path | None, queue: int | None, as_json: bool, netns: str | N
     """Show rule, listener, queue counters and losses, and what the daemon has found.
 
     "passed unseen" counts packets that were to be queued and the daemon was not given: the queue was full and let them
-    pass. "GRO" says whether every packet can be verified: what it merges nobody can. With --scope suspects, the share
-    of the path that is looked at stands beside the rule.
+    pass. It is "at least" so many where the kernel did not grant GSO. With several queues, each has a line and the
+    losses are of all; whether RSS or RPS spreads the flows of one VTEP pair over them is checked. "GRO" says whether
+    every packet can be verified: what it merges nobody can. With --scope suspects, the share of the path that is looked
+    at stands beside the rule.
 
     \b
-    Exit codes: 0 the rule is on and somebody listens, 3 not so, 77 no root.
+    Exit codes: 0 the rule is on and every queue has a listener, 3 not so, 77 no root.
     """
     settings = _settings(config).overridden(queue=queue)
     host = _host(netns, pid)
     from fixer.node import status
 
-    found = status.collect(host, settings.queue.number)
+    found = status.collect(host, settings.queue.number, settings.queue.count)
     if as_json:
         import msgspec
 

@@ -232,11 +232,12 @@ def test_on_says_what_to_type_next(fake: FakeHost, monkeypatch: pytest.MonkeyPat
     assert said.endswith("Next: fixer run --queue 0 --netns web\n")
 
 
-def test_on_says_what_suspects_leave_out(fake: FakeHost, tmp_path: Path) -> None:
+@pytest.fixture
+def taking_over(fake: FakeHost) -> FakeHost:
+    """iptables-save shows what iptables-restore was given; there is one interface, eth0."""
     saved = Completed(0, ON, "")
 
     def restore(argv: Any, script: str | None) -> Completed:
-        """Takes over what it is given, as iptables-save shows it."""
         nonlocal saved
         lines = [f"[0:0] {line}" for line in (script or "").splitlines() if line.startswith("-A")]
         saved = Completed(0, "\n".join(lines), "")
@@ -244,17 +245,50 @@ def test_on_says_what_suspects_leave_out(fake: FakeHost, tmp_path: Path) -> None
 
     for command in ("iptables", "ip6tables"):
         fake.answers |= {f"{command}-restore": restore, f"{command}-save": lambda *_: saved}
-    eth0 = {"ifname": "eth0", "mtu": 9000, "flags": [], "link_type": "ether"}
+    eth0 = {"ifname": "eth0", "mtu": 9000, "flags": ["UP"], "link_type": "ether"}
     fake.answers["ip"] = Completed(0, json.dumps([eth0]), "")
+    return fake
+
+
+def test_on_with_several_queues_says_what_they_lack(taking_over: FakeHost, tmp_path: Path) -> None:
+    config = tmp_path / "f.toml"
+    config.write_text("[queue]\nnumber = 3\ncount = 2\n")
+    taking_over.answers["unshare"] = Completed(0, "eth0/queues/rx-0/rps_cpus:1\n", "")
+    lines = invoke("on", "--config", str(config)).output.splitlines()
+    assert lines[0].startswith("IPv4: on: UDP to port 4789, 8472, 6784 to queues 3 to 4;")
+    assert lines[2].startswith("eth0 does not spread the flows of one VTEP pair over CPUs")
+    assert lines[2].endswith("Next: echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus")
+    assert lines[3].startswith("Nobody listens on queues 3 to 4 yet: ")
+    taking_over.answers["unshare"] = Completed(0, "eth0/queues/rx-0/rps_cpus:3\n", "")
+    bound = "3 4242 0 2 65531 0 0 0 1\n"
+    taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = bound
+    lines = invoke("on", "--config", str(config)).output.splitlines()
+    assert len(lines) == 3
+    assert lines[2].endswith("listens on some of the queues 3 to 4, and not on all. See: fixer status")
+    taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = bound + bound.replace("3 4242", "4 4243")
+    assert invoke("on", "--config", str(config)).output.endswith("listens on queues 3 to 4. See: fixer status\n")
+    assert json.loads(invoke("status", "--json", "--config", str(config)).output)["queues"] == [3, 4]
+
+
+def test_on_says_that_timestamps_need_no_more(taking_over: FakeHost, tmp_path: Path) -> None:
+    config = tmp_path / "f.toml"
+    config.write_text('[timestamps]\nmode = "strip"\nsources = ["192.0.2.1/32"]\n')
+    said = 'timestamps.mode = "strip" needs no rule of its own.\n'
+    for scope in ("all", "suspects"):
+        assert said in invoke("on", "--config", str(config), "--scope", scope).output
+    assert said not in invoke("on").output
+
+
+def test_on_says_what_suspects_leave_out(taking_over: FakeHost, tmp_path: Path) -> None:
     said = invoke("on", "--scope", "suspects").output
     assert "IPv4: on: suspects among UDP to port 4789, 8472, 6784 to queue 0;" in said
     assert "Packets longer than 9,000 bytes are taken for merged by GRO and not looked at.\n" in said
     assert "longer than 1,450 bytes" in invoke("on", "--scope", "suspects", "--mtu", "1450").output
-    without_syns = saved
+    without_syns = taking_over.run(["iptables-save"]).out
     config = tmp_path / "f.toml"
     config.write_text('[timestamps]\nmode = "strip"\nsources = ["192.0.2.1/32"]\n')
     invoke("on", "--scope", "suspects", "--mtu", "1450", "--config", str(config))
-    assert len(saved.out) > len(without_syns.out), "the programs look for SYNs as well"
+    assert len(taking_over.run(["iptables-save"]).out) > len(without_syns), "the programs look for SYNs as well"
     missing = invoke("on", "--scope", "suspects", "--interface", "eth9")
     assert missing.exit_code == 66
     assert "there is no interface eth9 to read the MTU of; name that with --mtu BYTES" in missing.stderr

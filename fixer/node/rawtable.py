@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
@@ -15,15 +15,6 @@ from typing import Literal, NamedTuple
 
 CHAIN = "FIXER"
 """Our chain, ours by its name: what jumps to it is ours as well."""
-
-CHAIN_VXLAN, CHAIN_PLAIN = "FIXER-VXLAN", "FIXER-PLAIN"
-"""Where ours leads to if only suspects are queued, ours too: first what needs no look, then the queue."""
-
-_OUR_CHAINS = (CHAIN, CHAIN_VXLAN, CHAIN_PLAIN)
-
-Words = tuple[str, ...]
-Chains = dict[str, list[Words]]
-"""The rules of each chain, each as the words that follow ``-A CHAIN``, the quotes removed."""
 
 HOOK = "PREROUTING"
 """The chain we jump from: in the raw table it is met before conntrack, which would call a broken packet INVALID."""
@@ -106,15 +97,11 @@ class RawTable:
 
     @property
     def has_ours(self) -> bool:
-        return bool(self.own_chains() or self.jumps())
-
-    def own_chains(self) -> Chains:
-        """Our chains that there are."""
-        return {name: [rule.words for rule in self.chains[name]] for name in _OUR_CHAINS if name in self.chains}
+        return CHAIN in self.chains or bool(self.jumps())
 
     def ours(self) -> tuple[Rule, ...]:
-        """The rules of our chains."""
-        return tuple(rule for name in _OUR_CHAINS for rule in self.chains.get(name, ()))
+        """The rules of our chain."""
+        return self.chains.get(CHAIN, ())
 
     def option(self, name: str) -> tuple[str, ...]:
         """The values an option has in our rules (``--dports``: each port), each once, in order."""
@@ -126,10 +113,12 @@ class RawTable:
         return tuple(found)
 
     @property
-    def queue(self) -> int | None:
-        """The queue our rules send to; None if no rule of ours queues."""
-        number = self.option("--queue-num")
-        return int(number[0]) if number else None
+    def queues(self) -> range:
+        """The queues our rules send to; empty if no rule of ours queues."""
+        for value in (*self.option("--queue-num"), *self.option("--queue-balance")):
+            first, _, last = value.partition(":")
+            return range(int(first), int(last or first) + 1)
+        return range(0)
 
     def queueing(self) -> list[Rule]:
         """The rules of ours that send to the queue; all of them, unless only suspects are taken."""
@@ -156,7 +145,7 @@ class RawTable:
     @property
     def is_on(self) -> bool:
         """Whether packets are led to our chain and from there to a queue."""
-        return self.position() is not None and self.queue is not None
+        return self.position() is not None and bool(self.queues)
 
     def traffic(self) -> Traffic:
         """What our rules take."""
@@ -169,7 +158,7 @@ class RawTable:
 
     def _ports(self) -> tuple[str, ...]:
         """The ports we limit ourselves to, which we do not as soon as one of our rules takes any port."""
-        limited = all("--dports" in rule.words for rule in self.chains.get(CHAIN, ()))
+        limited = all("--dports" in rule.words for rule in self.ours())
         return self.option("--dports") if limited else ()
 
     def __str__(self) -> str:
@@ -182,16 +171,15 @@ class RawTable:
             parts.append(f"on {interface}")
         if sources := self.option("-s"):
             parts.append(f"from {', '.join(sources)}")
-        return f"{' '.join(parts)} to queue {self.queue}"
+        return f"{' '.join(parts)} to {shown_queues(self.queues)}"
 
     def hook(self) -> tuple[Rule, ...]:
         """The rules of PREROUTING."""
         return self.chains.get(HOOK, ())
 
     def jumps(self) -> list[Rule]:
-        """Every rule of others' chains that leads into one of ours, wherever it stands."""
-        others = (rules for name, rules in self.chains.items() if name not in _OUR_CHAINS)
-        return [rule for rules in others for rule in rules if rule.target in _OUR_CHAINS]
+        """Every rule that leads into our chain, wherever it stands."""
+        return [rule for rules in self.chains.values() for rule in rules if rule.target == CHAIN]
 
     def position(self) -> int | None:
         """Where the first unconditional jump to us stands in PREROUTING, counted from 1; None without one."""
@@ -229,6 +217,11 @@ class RawTable:
             if end is not None:
                 return (Match.ALL if matched is found is Match.ALL else Match.SOME), end
         return Match.NONE, None
+
+
+def shown_queues(numbers: Sequence[int]) -> str:
+    """Consecutive queues, for people."""
+    return f"queue {numbers[0]}" if len(numbers) == 1 else f"queues {numbers[0]} to {numbers[-1]}"
 
 
 def parse(saved: str) -> RawTable:

@@ -16,21 +16,7 @@ from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing, 
 from fixer.node import prefilter
 from fixer.node.host import NET, Completed, Host
 from fixer.node.prefilter import Exemption
-from fixer.node.rawtable import (
-    CHAIN,
-    CHAIN_PLAIN,
-    CHAIN_VXLAN,
-    FAMILIES,
-    HOOK,
-    IPV6,
-    Chains,
-    Family,
-    Match,
-    RawTable,
-    Words,
-    parse,
-    spelt,
-)
+from fixer.node.rawtable import CHAIN, FAMILIES, HOOK, IPV6, Family, Match, RawTable, parse, spelt
 
 Variant = Literal["nft", "legacy"]
 
@@ -50,12 +36,14 @@ _NOT_IN_KERNEL = re.compile(
 class Selection:
     """What goes to the queue: VXLAN by its UDP ports or, with ``plain``, all TCP, UDP and ICMP that arrives.
 
+    With a ``count`` there are as many queues, from ``queue`` on; a packet goes to that of the CPU it is received on.
     ``interface`` and ``sources`` narrow it. A family that has no source of its own, while the other has, gets no rule.
     With ``suspects_up_to``, what :mod:`fixer.node.prefilter` exempts passes, and all that is longer than so many bytes;
     with ``syns`` none of it that may be a SYN.
     """
 
     queue: int
+    count: int = 1
     ports: Sequence[int] = ()
     plain: bool = False
     interface: str | None = None
@@ -63,38 +51,45 @@ class Selection:
     suspects_up_to: int | None = None
     syns: bool = False
 
-    def chains(self, family: Family) -> Chains:
-        """Our chains and their rules, word by word, spelt as iptables-save spells them so that the two can be compared.
+    @property
+    def queues(self) -> range:
+        return range(self.queue, self.queue + self.count)
 
-        Empty where there is nothing to take.
-        """
+    def rules(self, family: Family) -> list[tuple[str, ...]]:
+        """The rules of our chain, word by word, spelt as iptables-save spells them so that the two can be compared."""
         ours = [source for source in self.sources if source.version == family.version]
         if self.sources and not ours:
-            return {}
-        sources: list[Words] = [("-s", str(source)) if source.prefixlen else () for source in ours]
+            return []
+        sources: list[tuple[str, ...]] = [("-s", str(source)) if source.prefixlen else () for source in ours]
         # What a host sends itself is never finished, and never needs to be.
         arrives = ("-i", self.interface) if self.interface else ("!", "-i", "lo") if self.plain else ()
-        where = [(*source, *arrives) for source in sources or [()]]
-        vxlan = ("-p", "udp", "-m", "multiport", "--dports", ",".join(map(str, self.ports)))
-        plain = [("-p", "tcp"), ("-p", "udp"), ("-p", "ipv6-icmp" if family is IPV6 else "icmp")]
         # --queue-bypass: packets pass while nobody listens. fixer may be gone, the network must not.
-        queue = ("-j", "NFQUEUE", "--queue-num", str(self.queue), "--queue-bypass")
+        queue: tuple[str, ...] = ("-j", "NFQUEUE", "--queue-num", str(self.queue), "--queue-bypass")
+        if self.count > 1:
+            balanced = f"{self.queues[0]}:{self.queues[-1]}"
+            queue = ("-j", "NFQUEUE", "--queue-balance", balanced, "--queue-bypass", "--queue-cpu-fanout")
+        return [
+            (*source, *arrives, *kind, *what)
+            for source in sources or [()]
+            for kind, exemptions in self._kinds(family)
+            for what in (*map(_exempting, exemptions), queue)
+        ]
+
+    def _kinds(self, family: Family) -> list[tuple[tuple[str, ...], list[Exemption]]]:
+        """The kinds of packets that are taken, each with what is exempted of it."""
         longest = self.suspects_up_to
-        if longest is None:
-            kinds = plain if self.plain else [vxlan]
-            return {CHAIN: [(*here, *kind, *queue) for here in where for kind in kinds]}
+        vxlan = ("-p", "udp", "-m", "multiport", "--dports", ",".join(map(str, self.ports)))
+        tunnelled = [] if longest is None else prefilter.tunnelled(family.version, longest, self.syns)
+        if not self.plain:
+            return [(vxlan, tunnelled)]
+        plain = [] if longest is None else prefilter.plain(family.version, longest, self.syns)
+        protocols = ("tcp", "udp", "ipv6-icmp" if family is IPV6 else "icmp")
         # What goes to a VXLAN port must not be exempted as plain UDP: what is inside has to be looked at.
-        led = [(vxlan, CHAIN_VXLAN), *((kind, CHAIN_PLAIN) for kind in plain if self.plain)]
-        # A chain of their own, for the others shall meet one rule and not six; -g, so that who returns is done with us.
-        found: Chains = {CHAIN: [(*here, *kind, "-g", chain) for here in where for kind, chain in led]}
-        found[CHAIN_VXLAN] = [*map(_exempting, prefilter.tunnelled(family.version, longest, self.syns)), queue]
-        if self.plain:
-            found[CHAIN_PLAIN] = [*map(_exempting, prefilter.plain(family.version, longest, self.syns)), queue]
-        return found
+        return [*([] if longest is None else [(vxlan, tunnelled)]), *((("-p", name), plain) for name in protocols)]
 
 
-def _exempting(exemption: Exemption) -> Words:
-    """A rule that lets the exempted go on, behind us: all its programs have to match."""
+def _exempting(exemption: Exemption) -> tuple[str, ...]:
+    """The end of a rule that lets the exempted go on, behind us: all its programs have to match."""
     programs = [word for program in exemption.programs for word in ("-m", "bpf", "--bytecode", program)]
     comment = ("-m", "comment", "--comment", exemption.why) if exemption.why else ()
     return (*programs, *comment, "-j", "RETURN")
@@ -138,7 +133,7 @@ def _put_back(host: Host, before: list[tuple[Tool, RawTable]], error: BaseExcept
     """Undo after ``error``, the last change first."""
     try:
         for tool, table in reversed(before):
-            _settle(host, tool, table.own_chains() if table.position() else {})
+            _settle(host, tool, [rule.words for rule in table.ours()] if table.position() else [])
     except FixerError as second:
         raise SystemRefused(f"{error}; taking back what was done failed too ({second}): run fixer off") from error
 
@@ -154,10 +149,10 @@ def _turn_on_family(
     for other, leftover in others:
         if leftover.has_ours:
             before.append((other, leftover))
-            _settle(host, other, {})
+            _settle(host, other, [])
             yield f"{family.name}: removed what we had left in {other.command}"
     before.append((chosen, old))
-    wanted = selection.chains(family)
+    wanted = selection.rules(family)
     changed = _settle(host, chosen, wanted)
     table = read(host, chosen)
     if not wanted:
@@ -187,7 +182,7 @@ def turn_off(host: Host) -> list[str]:
                 table = read(host, tool)
                 if table.has_ours:
                     was_on = True
-                    _settle(host, tool, {})
+                    _settle(host, tool, [])
                     lines.append(
                         f"{family.name}: off: removed chain {CHAIN} ({_count(table.ours(), 'rule')}, "
                         f"{table.packets:,} packets) and {_count(table.jumps(), 'jump')} to it ({tool.command})"
@@ -203,7 +198,7 @@ def turn_off(host: Host) -> list[str]:
 
 
 def rule_packets(host: Host, queue: int) -> dict[str, int | None]:
-    """How many packets our rules have sent to the queue so far, per family: ``{"ipv4": 12, "ipv6": None}``.
+    """How many packets our rules have sent to the queue (and those beside it) so far: ``{"ipv4": 12, "ipv6": None}``.
 
     None where no rule of ours sends to ``queue``, or nothing can be read. Never raises: a count is not worth a daemon.
     """
@@ -215,7 +210,7 @@ def rule_packets(host: Host, queue: int) -> dict[str, int | None]:
         except FixerError:
             continue
         for table in tables:
-            if table.is_on and table.queue == queue:
+            if table.is_on and queue in table.queues:
                 found[family.key] = table.packets
                 break
     return found
@@ -288,10 +283,10 @@ def _absence(host: Host, family: Family) -> str | None:
     return None
 
 
-def _settle(host: Host, tool: Tool, wanted: Chains) -> bool:
-    """Make our chains be ``wanted`` (empty: none) with one jump, last; whether there was anything to do."""
+def _settle(host: Host, tool: Tool, wanted: Sequence[tuple[str, ...]]) -> bool:
+    """Make our chain hold ``wanted`` (nothing: no chain) with one jump, last; whether there was anything to do."""
     table = read(host, tool)
-    if _settled(table, wanted) and table.own_chains() == wanted:
+    if _settled(table, wanted) and [rule.words for rule in table.ours()] == list(wanted):
         return False
     refusal: FixerError | None = None
     for _ in range(_ATTEMPTS):  # somebody else may change the table between our reading and our writing
@@ -305,23 +300,20 @@ def _settle(host: Host, tool: Tool, wanted: Chains) -> bool:
     raise refusal or SystemRefused(f"{tool.command}: something else keeps changing raw/{HOOK}; find it, then try again")
 
 
-def _settled(table: RawTable, wanted: Chains) -> bool:
+def _settled(table: RawTable, wanted: Sequence[tuple[str, ...]]) -> bool:
     """Counts only: an older iptables-save may spell a rule in another way than we do."""
     if not wanted:
         return not table.has_ours
-    own = table.own_chains()
-    return table.in_place and {name: len(own[name]) for name in own} == {name: len(wanted[name]) for name in wanted}
+    return table.in_place and len(table.ours()) == len(wanted)
 
 
-def _script(table: RawTable, wanted: Chains) -> str:
+def _script(table: RawTable, wanted: Sequence[tuple[str, ...]]) -> str:
     """The transaction for iptables-restore. Naming a chain empties or makes it; the jump comes once it is full."""
-    own = [*wanted, *(name for name in table.own_chains() if name not in wanted)] or [CHAIN]
-    lines = ["*raw", *(f":{name} - [0:0]" for name in own)]
-    lines += [f"-A {name} {spelt(words)}" for name, rules in wanted.items() for words in rules]
+    lines = ["*raw", f":{CHAIN} - [0:0]"]
+    lines += [f"-A {CHAIN} {spelt(words)}" for words in wanted]
     lines += [f"-D {jump.chain} {spelt(jump.words)}" for jump in table.jumps()]
-    lines += [f"-A {HOOK} -j {CHAIN}"] if wanted else []
-    lines += [f"-X {name}" for name in own if name not in wanted]
-    return "\n".join([*lines, "COMMIT", ""])
+    lines += [f"-A {HOOK} -j {CHAIN}" if wanted else f"-X {CHAIN}", "COMMIT", ""]
+    return "\n".join(lines)
 
 
 def _require_net_admin(host: Host, command: str) -> None:
@@ -335,6 +327,9 @@ def _refusal(tool: Tool, done: Completed) -> FixerError:
     words = re.sub(_ADVICE, "", " ".join(said)) or f"{tool.command} failed with status {done.status}"
     if _NO_PERMISSION.search(words):
         return NotPermitted(f"no permission to use the raw table, run this as root: {words}")
+    if "queue-cpu-fanout" in words or "queue-balance" in words:
+        lacking = "cannot spread packets over queues (--queue-cpu-fanout, Linux 3.10): set queue.count = 1"
+        return KernelLacks(f"the kernel or its {tool.family.command} {lacking}: {words}")
     if _NOT_IN_KERNEL.search(words):
         lacking = "the raw table, multiport, NFQUEUE or, for --scope suspects, bpf"
         return KernelLacks(f"the kernel lacks {lacking} for {tool.family.name}: {words}")

@@ -6,6 +6,7 @@ once a second, while it lives.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +17,11 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fixer.errors import FixerError, NotPermitted
-from fixer.node import links, rules
+from fixer.node import links, rules, spread
 from fixer.node.host import NET, Host, Owner
 from fixer.node.links import Link
-from fixer.node.prefilter import longest_looked_at
-from fixer.node.rawtable import FAMILIES, HOOK, RawTable, Scope
+from fixer.node.prefilter import longest_looked_at, queues_syns
+from fixer.node.rawtable import FAMILIES, HOOK, RawTable, Scope, shown_queues
 
 NETLINK_NETFILTER = 12
 """linux/netlink.h"""
@@ -46,6 +47,8 @@ class Rule(Struct, frozen=True):
     finished: int = 0
     merged: int = 0
     longest: int | None = None
+    syns: bool = True
+    """Whether every SYN is queued, suspect or not."""
     command: str = ""
     unavailable: str | None = None
 
@@ -57,8 +60,9 @@ class Rule(Struct, frozen=True):
 
 
 class Listener(Struct, frozen=True):
-    """The socket bound to the queue: a line of ``nfnetlink_queue``, and that socket's line in ``netlink``."""
+    """The socket bound to a queue: a line of ``nfnetlink_queue``, and that socket's line in ``netlink``."""
 
+    queue: int
     portid: int
     pid: int | None
     process: str | None
@@ -70,24 +74,37 @@ class Listener(Struct, frozen=True):
     id_sequence: int
     socket_drops: int
 
+    @property
+    def lost(self) -> int:
+        return self.queue_dropped + self.user_dropped + self.socket_drops
+
+    def __str__(self) -> str:
+        """Whose it is, for people."""
+        return f"{self.process} (pid {self.pid})" if self.pid else f"netlink port {self.portid}, process not visible"
+
 
 class Status(Struct, frozen=True):
     """All there is to say; ``fixer status --json`` is this."""
 
-    queue: int
+    queues: list[int]
+    """Those the rule sends to; without a rule, those asked about."""
     on: bool
     listening: bool
+    """Whether every one of the queues has a listener."""
     rules: dict[str, Rule]
-    listener: Listener | None
+    listeners: list[Listener]
     passed_unseen: int | None
+    """Packets of all queues; a lower bound unless the kernel granted GSO."""
     merging: dict[str, bool | None]
     """Whether GRO is on, for each interface that packets of the underlay arrive on; None where that cannot be told."""
+    spread: dict[str, str | None]
+    """With several queues: what keeps the flows of a VTEP pair in one of them, for each interface (None: nothing)."""
     daemon: dict[str, Any] | None
     notes: list[str]
 
     @property
     def exit_code(self) -> int:
-        """0 when the rule is there and somebody listens, else 3, as ``systemctl status``."""
+        """0 when the rule is there and every queue has a listener, else 3, as ``systemctl status``."""
         return 0 if self.on and self.listening else 3
 
 
@@ -96,14 +113,27 @@ def report_path(host: Host, queue: int) -> str:
     return f"/run/fixer/{host.netns_inode()}-{queue}.json"
 
 
-def listener(host: Host, queue: int) -> Listener | None:
-    """Who listens on a queue; None if nobody does (or the kernel has no queues at all)."""
-    figures = _queues(host).get(queue)
-    if figures is None:
-        return None
-    portid, waiting, mode, copy_range, queue_dropped, user_dropped, sequence, *_ = figures
+def listeners(host: Host, queues: Iterable[int]) -> list[Listener]:
+    """Who listens on these queues; those that nobody listens on (or that the kernel does not have) are left out."""
+    bound = _queues(host)
+    return [_listener(host, queue, *bound[queue]) for queue in queues if queue in bound]
+
+
+def _listener(
+    host: Host,
+    queue: int,
+    portid: int,
+    waiting: int,
+    mode: int,
+    copy_range: int,
+    queue_dropped: int,
+    user_dropped: int,
+    sequence: int,
+    *_: int,
+) -> Listener:
     drops, owner = _socket(host, portid)
     return Listener(
+        queue=queue,
         portid=portid,
         pid=owner.pid if owner else None,
         process=owner.name if owner else None,
@@ -117,52 +147,74 @@ def listener(host: Host, queue: int) -> Listener | None:
     )
 
 
-def collect(host: Host, queue: int) -> Status:
-    """Ask the kernel and the daemon. The queue asked about is the one the rule sends to, ``queue`` if there is no rule.
+def collect(host: Host, queue: int, count: int = 1) -> Status:
+    """Ask the kernel and the daemon about the queues the rule sends to, or without one ``count`` from ``queue`` on.
 
     Raises :class:`NotPermitted` without root: half a status would look like a whole one.
     """
     if not host.has_net_admin():
         raise NotPermitted("the rules and the queue can only be seen by root (CAP_NET_ADMIN): sudo fixer status")
     notes: list[str] = []
-    families, queues, plain = _rules(host, notes)
-    queue = next(iter(queues), queue)
+    families, led, plain = _rules(host, notes)
+    queues = next(iter(led), range(queue, queue + count))
     # The rule is read before the queue: what comes in between must not look like a loss.
-    heard = listener(host, queue)
-    daemon = _report(host, queue, heard, notes)
+    heard = listeners(host, queues)
+    daemon = _report(host, queues[0], heard, notes)
     on = any(rule.on for rule in families.values())
-    if on and heard is None:
-        notes.append(f"nobody listens on queue {queue}: packets pass as if fixer were not there. Next: fixer run")
-    others = sorted(_queues(host).keys() - {queue})
-    if heard is None and others:
+    if on and not heard:
+        notes.append(
+            f"nobody listens on {shown_queues(queues)}: packets pass as if fixer were not there. Next: fixer run"
+        )
+    if heard and (deserted := set(queues) - {each.queue for each in heard}):
+        numbers = ", ".join(map(str, sorted(deserted)))
+        notes.append(
+            f"nobody listens on queue {numbers}: those packets pass as if fixer were not there. "
+            f"Next: fixer run with queue.count = {len(queues)}"
+        )
+    others = sorted(_queues(host).keys() - set(queues))
+    if not heard and others:
         notes.append(f"somebody listens on queue {', '.join(map(str, others))}. See: fixer status --queue {others[0]}")
-    if not on and heard is None and not others:
+    if not on and not heard and not others:
         notes.append("nothing is set up here. Next: fixer on, then fixer run")
     if heard and not on:
         notes.append("no rule sends packets to the queue. Next: fixer on")
-    if len(queues) > 1:
-        notes.append(f"the two families send to different queues ({', '.join(map(str, queues))}). Next: fixer on")
+    if len(led) > 1:
+        notes.append(f"the two families send to different queues ({', '.join(map(shown_queues, led))}). Next: fixer on")
+    if on and daemon and (served := daemon.get("queues") or 1) > len(queues):
+        notes.append(
+            f"the daemon serves {shown_queues(range(queues[0], queues[0] + served))}, the rule sends to "
+            f"{shown_queues(queues)}. Next: fixer on"
+        )
     if daemon and plain and not daemon.get("plain"):
         notes.append("the rule takes plain packets, the daemon judges VXLAN only. Next: fixer run --plain")
+    strips = daemon is not None and daemon.get("timestamps") not in (None, "off")
+    if strips and not all(rule.syns for rule in families.values() if rule.on):
+        notes.append("the daemon handles timestamps, the rule lets SYNs pass. Next: fixer on --scope suspects")
     if daemon and daemon.get("monitor"):
         notes.append("monitor mode: the daemon reports and changes nothing")
+    notes += _refused(daemon or {})
+    carriers = _carriers(host, families, notes)
+    versions = {family.version for family in FAMILIES if families[family.key].on}
+    obstacles = spread.obstacles(host, carriers, len(queues), versions) if len(queues) > 1 else {}
+    notes += dict.fromkeys(filter(None, obstacles.values()))
     return Status(
-        queue=queue,
+        queues=list(queues),
         on=on,
-        listening=heard is not None,
+        listening=len(heard) == len(queues),
         rules=families,
-        listener=heard,
+        listeners=heard,
         passed_unseen=_passed_unseen(families, heard, daemon),
-        merging=_merging(host, families, notes) if on else {},
+        merging=links.merging(host, carriers),
+        spread=obstacles,
         daemon=daemon,
         notes=notes,
     )
 
 
-def _rules(host: Host, notes: list[str]) -> tuple[dict[str, Rule], list[int], bool]:
+def _rules(host: Host, notes: list[str]) -> tuple[dict[str, Rule], list[range], bool]:
     """Each family's rule, the queues they send to, and whether they take plain packets."""
     found: dict[str, Rule] = {}
-    queues: dict[int, None] = {}
+    queues: dict[range, None] = {}
     plain = False
     for family in FAMILIES:
         try:
@@ -187,10 +239,11 @@ def _rules(host: Host, notes: list[str]) -> tuple[dict[str, Rule], list[int], bo
             finished=finished,
             merged=merged,
             longest=longest,
+            syns=table.scope == "all" or any(queues_syns(word) for rule in table.exempting() for word in rule.words),
             command=tool.command,
         )
-        if table.queue is not None and on:
-            queues[table.queue] = None
+        if on:
+            queues[table.queues] = None
             plain = plain or "tcp" in table.option("-p")
         if table.has_ours and not on:
             notes.append(f"{family.name}: a chain or a jump of ours is left over. Next: fixer on, or fixer off")
@@ -222,12 +275,14 @@ def _exempted(table: RawTable) -> tuple[int | None, int, int]:
     return longest, merged, finished
 
 
-def _merging(host: Host, families: dict[str, Rule], notes: list[str]) -> dict[str, bool | None]:
-    """What GRO does where our packets arrive; notes packets that are too long for our rule, and yet not merged."""
+def _carriers(host: Host, families: dict[str, Rule], notes: list[str]) -> list[Link]:
+    """Where our packets are received; notes packets that are too long for our rule, and yet not merged."""
+    if not any(rule.on for rule in families.values()):
+        return []
     try:
         every = links.every(host)
     except FixerError:
-        return {}
+        return []
     found: dict[str, Link] = {}
     for interface, longest in {(rule.interface, rule.longest) for rule in families.values() if rule.on}:
         found |= {link.name: link for link in links.carriers(every, interface)}
@@ -237,7 +292,7 @@ def _merging(host: Host, families: dict[str, Rule], notes: list[str]) -> dict[st
             f"{link.mtu:,}. Next, unless no VXLAN comes that way: fixer on --scope suspects --mtu {link.mtu}"
             for link in longer
         ]
-    return links.merging(host, found.values())
+    return list(found.values())
 
 
 def _queues(host: Host) -> dict[int, list[int]]:
@@ -255,10 +310,10 @@ def _socket(host: Host, portid: int) -> tuple[int, Owner | None]:
     return 0, None
 
 
-def _report(host: Host, queue: int, heard: Listener | None, notes: list[str]) -> dict[str, Any] | None:
-    """The daemon's report, if the process that wrote it is the one that listens."""
+def _report(host: Host, queue: int, heard: Sequence[Listener], notes: list[str]) -> dict[str, Any] | None:
+    """The daemon's report, if the process that wrote it is the one that listens; ``queue`` is its first."""
     text = host.read(report_path(host, queue))
-    if text is None or heard is None:
+    if text is None or not heard:
         return None
     try:
         report: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
@@ -267,7 +322,7 @@ def _report(host: Host, queue: int, heard: Listener | None, notes: list[str]) ->
     except (msgspec.DecodeError, KeyError, TypeError, ValueError):
         notes.append(f"{report_path(host, queue)} is not a report of a fixer daemon; it is ignored")
         return None
-    if not host.exists(f"/proc/{pid}") or heard.pid not in (None, pid):
+    if not host.exists(f"/proc/{pid}") or not {None, pid} & {each.pid for each in heard}:
         return None
     age = (host.now() - updated.astimezone(UTC)).total_seconds()
     if age > _STALE_SECONDS:
@@ -275,16 +330,31 @@ def _report(host: Host, queue: int, heard: Listener | None, notes: list[str]) ->
     return report
 
 
-def _passed_unseen(families: dict[str, Rule], heard: Listener | None, daemon: dict[str, Any] | None) -> int | None:
+def _refused(report: dict[str, Any]) -> list[str]:
+    """What the daemon asked the kernel for in vain, and what that means."""
+    consequences = {
+        "fail_open": "a full queue loses packets, for this kernel cannot let them pass",
+        "gso": "this kernel hands merged packets over in segments, with checksums of its own: that costs more, and "
+        "they count as sound though nobody verified what came",
+    }
+    asked, granted = report.get("asked") or {}, report.get("flags") or {}
+    return [
+        f"{meaning} (queue.{flag} is refused)"
+        for flag, meaning in consequences.items()
+        if asked.get(flag) and not granted.get(flag)
+    ]
+
+
+def _passed_unseen(families: dict[str, Rule], heard: Sequence[Listener], daemon: dict[str, Any] | None) -> int | None:
     """Packets the rule queued since the daemon began, less those it was given; None if that cannot be known.
 
     A full queue with fail-open, and one nobody listens on, let packets pass that show in no drop counter: only the rule
-    has counted them. The queue's sequence (32 bits, it wraps) numbers what was handed to the socket, what did not fit
-    there included. A lower bound: unless the listener takes super-packets whole, the kernel numbers each of their
+    has counted them. A queue's sequence (32 bits, it wraps) numbers what was handed to the socket, what did not fit
+    there included. A lower bound, unless super-packets come whole (GSO): if not, the kernel numbers each of their
     segments, while the rule has counted one packet.
     """
     at_start = daemon.get("rule_packets_at_start") if daemon else None
-    if heard is None or not isinstance(at_start, dict):
+    if not heard or not isinstance(at_start, dict):
         return None
     matched = 0
     for key, rule in families.items():
@@ -292,8 +362,8 @@ def _passed_unseen(families: dict[str, Rule], heard: Listener | None, daemon: di
         if since < 0:  # the rule was put there anew
             return None
         matched += since if rule.on else 0
-    missing = matched - heard.id_sequence
-    return (missing % (1 << 32) if missing > 0 else 0) + heard.socket_drops
+    missing = matched - sum(each.id_sequence for each in heard)
+    return (missing % (1 << 32) if missing > 0 else 0) + sum(each.socket_drops for each in heard)
 
 
 def show(status: Status, console: Console) -> None:
@@ -306,27 +376,40 @@ def show(status: Status, console: Console) -> None:
         grid.add_row(family.name, _shown_rule(rule))
         if rule.on:
             grid.add_row("", f"{rule.packets:,} packets, {decimal(rule.bytes)}{_shown_share(rule)}")
-    heard = status.listener
-    if heard is None:
-        grid.add_row("Listener", f"[red]none[/] on queue {status.queue}")
-    else:
-        who = f"{heard.process} (pid {heard.pid})" if heard.pid else f"netlink port {heard.portid}, process not visible"
-        grid.add_row("Listener", f"[green]{who}[/] on queue {status.queue}")
-        grid.add_row("", f"copies {heard.copies} up to {heard.copy_range:,} bytes; {heard.waiting:,} waiting")
-        unseen = "unknown" if status.passed_unseen is None else f"at least {status.passed_unseen:,}"
-        grid.add_row("Queued", f"{heard.id_sequence:,} packets; passed unseen {unseen}")
-        grid.add_row(
-            "Lost",
-            f"queue full {heard.queue_dropped:,}, not delivered {heard.user_dropped:,}, "
-            f"did not fit the socket {heard.socket_drops:,}",
-        )
+    _show_listeners(status, grid)
     if status.on:
         grid.add_row("GRO", _plain(_shown_merging(status.merging)))
+    if spreading := [name for name, obstacle in status.spread.items() if obstacle is None]:
+        grid.add_row("Spread", f"{', '.join(spreading)}: the flows of one VTEP pair reach several queues")
     if status.daemon:
         _show_daemon(status.daemon, grid)
     console.print(grid)
     for note in status.notes:
         console.print(f"[yellow]![/] {_plain(note)}", highlight=False)
+
+
+def _show_listeners(status: Status, grid: Table) -> None:
+    """Each queue's listener, and what the queues have seen and lost together."""
+    by_queue = {each.queue: each for each in status.listeners}
+    for number in status.queues:
+        heard = by_queue.get(number)
+        who = f"[green]{heard}[/]" if heard else "[red]none[/]"
+        figures = ""
+        if heard and len(status.queues) > 1:
+            figures = f": {heard.id_sequence:,} packets, {heard.waiting:,} waiting, {heard.lost:,} lost"
+        grid.add_row("Listener" if number == status.queues[0] else "", f"{who} on queue {number}{figures}")
+    if not status.listeners:
+        return
+    queued, waiting, full, undelivered, unfitting = (
+        sum(getattr(each, name) for each in status.listeners)
+        for name in ("id_sequence", "waiting", "queue_dropped", "user_dropped", "socket_drops")
+    )
+    first = status.listeners[0]
+    grid.add_row("", f"copies {first.copies} up to {first.copy_range:,} bytes; {waiting:,} waiting")
+    exactly = ((status.daemon or {}).get("flags") or {}).get("gso")
+    unseen = "unknown" if status.passed_unseen is None else f"{'' if exactly else 'at least '}{status.passed_unseen:,}"
+    grid.add_row("Queued", f"{queued:,} packets; passed unseen {unseen}")
+    grid.add_row("Lost", f"queue full {full:,}, not delivered {undelivered:,}, did not fit the socket {unfitting:,}")
 
 
 def _shown_rule(rule: Rule) -> str:
@@ -363,11 +446,16 @@ def _shown_merging(merging: dict[str, bool | None]) -> str:
 
 def _show_daemon(report: dict[str, Any], grid: Table) -> None:
     modes = [name for name in ("monitor", "plain") if report.get(name)]
-    flags = [name for name, is_set in (report.get("flags") or {}).items() if is_set]
     grid.add_row(
-        "Daemon",
-        _plain(f"fixer {report.get('version')} since {report.get('started')} {' '.join(modes + flags)}".rstrip()),
+        "Daemon", _plain(f"fixer {report.get('version')} since {report.get('started')} {' '.join(modes)}".rstrip())
     )
+    asked = report.get("asked") or {}
+    flags = [
+        f"{name.replace('_', '-')} {'granted' if granted else 'refused' if asked.get(name) else 'off'}"
+        for name, granted in (report.get("flags") or {}).items()
+    ]
+    if flags:
+        grid.add_row("", ", ".join(flags))
     counters = report.get("counters") or {}
     everything = {name: value for name, value in counters.items() if not isinstance(value, dict)}
     tables = {

@@ -40,8 +40,10 @@ class Report:
             "started": _now(),
             "monitor": settings.monitor,
             "plain": settings.plain,
+            "timestamps": settings.timestamps.mode,
             "rule_packets_at_start": rule_packets,
             "queues": settings.queue.count,
+            "asked": {"fail_open": settings.queue.fail_open, "gso": settings.queue.gso},
             "flags": lanes[0][0].flags,
         }
 

@@ -18,9 +18,12 @@ from netns import Namespace
 from rich.console import Console
 
 from fixer.errors import NotPermitted
+from fixer.lab import traffic
+from fixer.lab.service import Service
 from fixer.node.host import NET, Completed, Host, Owner
+from fixer.node.rawtable import FAMILIES, spelt
 from fixer.node.rules import Selection, turn_off, turn_on
-from fixer.node.status import Listener, Status, collect, listener, report_path, show
+from fixer.node.status import Listener, Status, collect, listeners, report_path, show
 
 ON = """\
 *raw
@@ -50,7 +53,8 @@ def report(**changes: Any) -> str:
             "monitor": False,
             "plain": False,
             "rule_packets_at_start": {"ipv4": 5, "ipv6": None},
-            "flags": {"fail_open": True},
+            "asked": {"fail_open": True, "gso": True},
+            "flags": {"fail_open": True, "gso": True},
             "counters": {
                 "packets": 86,
                 "diagnosis": {"sound": 80, "inner_unfinished": 6, "corrupt": 0},
@@ -87,8 +91,8 @@ def shown(status: Status) -> str:
 def test_all_is_well() -> None:
     status = collect(serving(), 0)
     assert status.exit_code == 0
-    assert status.queue == 7, "the rule says which queue, whatever the configuration says"
-    assert status.listener == Listener(4242, 4711, "fixer", 12, "packets", 65531, 6, 7, 90, 4)
+    assert status.queues == [7], "the rule says which queue, whatever the configuration says"
+    assert status.listeners == [Listener(7, 4242, 4711, "fixer", 12, "packets", 65531, 6, 7, 90, 4)]
     assert status.passed_unseen == 100 - 5 - 90 + 4
     assert status.notes == []
     assert msgspec.json.decode(msgspec.json.encode(status))["rules"]["ipv4"]["packets"] == 100
@@ -98,11 +102,11 @@ def test_all_is_well() -> None:
         "100 packets, 6.4 kB",
         "fixer (pid 4711) on queue 7",
         "copies packets up to 65,531 bytes; 12 waiting",
-        "90 packets; passed unseen at least 9",
+        "90 packets; passed unseen 9",
         "queue full 6, not delivered 7, did not fit the socket 4",
         "sound 80, inner unfinished 6",
         "pass 80, repair 6",
-        "fail_open",
+        "fail-open granted, gso granted",
     ):
         assert part in table, (part, table)
     assert "corrupt" not in table, "what did not happen is not shown"
@@ -148,7 +152,11 @@ PLAIN = ON.replace("-p udp -m multiport --dports 4789", "! -i lo -p tcp")
         (raw(ON + "[0:0] -A OUTPUT -j FIXER"), 0, "IPv4: more than one jump leads to our chain"),
         (raw("[0:0] -A PREROUTING -j ACCEPT\n" + ON), 0, '"-A PREROUTING -j ACCEPT" stands before our jump'),
         (raw(ON, "iptables-legacy"), 0, "IPv4: our rules are in iptables-legacy too, so packets are queued twice"),
-        (raw(ON.replace("num 7", "num 8"), "ip6tables"), 0, "the two families send to different queues (7, 8)"),
+        (
+            raw(ON.replace("num 7", "num 8"), "ip6tables"),
+            0,
+            "the two families send to different queues (queue 7, queue 8)",
+        ),
         (raw(PLAIN), 0, "the rule takes plain packets, the daemon judges VXLAN only. Next: fixer run --plain"),
         (set_report(monitor=True), 0, "monitor mode: the daemon reports and changes nothing"),
         (set_report(updated="2026-01-02T03:03:00Z"), 0, "the daemon (pid 4711) has not reported for 65 s"),
@@ -246,14 +254,106 @@ def test_passed_unseen(at_start: int | None, matched: int, sequence: int, unseen
     assert collect(host, 0).passed_unseen == unseen
 
 
+TWO = ON.replace("--queue-num 7 --queue-bypass", "--queue-balance 7:8 --queue-bypass --queue-cpu-fanout")
+TWO_QUEUES = QUEUES + "    8   4243     5 2 65531     0     0       10  1\n"
+TWO_SOCKETS = SOCKETS + SOCKETS.splitlines()[-1].replace("4242", "4243").replace(" 4  ", " 2  ") + "\n"
+
+
+def serving_two() -> FakeHost:
+    """Rule on for IPv4 and both families' queues 7 and 8 served; no interface is known."""
+    host = serving()
+    raw(TWO)(host)
+    host.files |= {f"{NET}/netfilter/nfnetlink_queue": TWO_QUEUES, f"{NET}/netlink": TWO_SOCKETS}
+    set_report(queues=2)(host)
+    return host
+
+
+def test_several_queues_each_have_a_line_and_are_summed() -> None:
+    host = serving_two()
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = TWO_QUEUES.replace(" 90  1", " 70  1")
+    status = collect(host, 0)
+    assert (status.exit_code, status.queues, [each.queue for each in status.listeners]) == (0, [7, 8], [7, 8])
+    assert status.passed_unseen == 100 - 5 - 70 - 10 + 4 + 2
+    assert status.notes == []
+    table = shown(status)
+    for part in (
+        "on: UDP to port 4789 to queues 7 to 8;",
+        "fixer (pid 4711) on queue 7: 70 packets, 12 waiting, 17 lost",
+        "fixer (pid 4711) on queue 8: 10 packets, 5 waiting, 2 lost",
+        "copies packets up to 65,531 bytes; 17 waiting",
+        "80 packets; passed unseen 21",
+        "queue full 6, not delivered 7, did not fit the socket 6",
+    ):
+        assert part in table, (part, table)
+
+
+def test_a_queue_that_nobody_listens_on_is_not_listening() -> None:
+    host = serving_two()
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = QUEUES
+    set_report(queues=1)(host)
+    status = collect(host, 0)
+    assert (status.exit_code, status.listening) == (3, False)
+    assert status.notes == [
+        "nobody listens on queue 8: those packets pass as if fixer were not there. Next: fixer run with queue.count = 2"
+    ]
+    assert "none on queue 8" in shown(status)
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = ""
+    status = collect(host, 0)
+    assert status.notes == ["nobody listens on queues 7 to 8: packets pass as if fixer were not there. Next: fixer run"]
+
+
+def test_a_rule_that_leaves_queues_of_the_daemon_out_is_noted() -> None:
+    host = serving_two()
+    raw(ON)(host)
+    assert collect(host, 0).notes == ["the daemon serves queues 7 to 8, the rule sends to queue 7. Next: fixer on"]
+
+
+def test_without_a_rule_the_configured_queues_are_asked_about() -> None:
+    host = serving_two()
+    raw("")(host)
+    assert collect(host, 7, 2).notes == ["no rule sends packets to the queue. Next: fixer on"]
+    assert collect(host, 7, 3).notes[0].startswith("nobody listens on queue 9: ")
+
+
+def test_what_the_kernel_refused_is_said_and_makes_a_figure_a_lower_bound() -> None:
+    host = serving()
+    set_report(flags={"fail_open": False, "gso": False})(host)
+    status = collect(host, 0)
+    assert status.notes == [
+        "a full queue loses packets, for this kernel cannot let them pass (queue.fail_open is refused)",
+        "this kernel hands merged packets over in segments, with checksums of its own: that costs more, and they count "
+        "as sound though nobody verified what came (queue.gso is refused)",
+    ]
+    assert "fail-open refused, gso refused" in shown(status)
+    assert "passed unseen at least 9" in shown(status)
+    set_report(flags={"fail_open": True, "gso": False}, asked={"fail_open": True, "gso": False})(host)
+    status = collect(host, 0)
+    assert status.notes == [], "nobody asked for it"
+    assert "fail-open granted, gso off" in shown(status)
+    assert "passed unseen at least 9" in shown(status)
+
+
+def test_interfaces_that_keep_flows_together_are_noted_with_several_queues() -> None:
+    host = serving_two()
+    host.answers["ip"] = interfaces("eth0", "eth1")
+    masks = "eth0/queues/rx-0/rps_cpus:0\neth1/queues/rx-0/rps_cpus:3\n"
+    host.answers["unshare"] = Completed(0, masks, "")
+    status = collect(host, 0)
+    cure = "echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"
+    assert [note.partition("Next: ")[2] for note in status.notes] == [cure]
+    assert status.spread == {"eth0": status.notes[0], "eth1": None}
+    assert "eth1: the flows of one VTEP pair reach several queues" in shown(status)
+    raw(ON)(host)
+    assert collect(host, 0).spread == {}, "with one queue there is nothing to spread over"
+
+
 SUSPECTS = """\
 *raw
 [0:0] -A PREROUTING -j FIXER
-[1000:1] -A FIXER -i eth0 -p udp -m multiport --dports 4789 -g FIXER-VXLAN
-[300:1] -A FIXER-VXLAN -m bpf --bytecode "1,6 0 0 1" -m bpf --bytecode "1,6 0 0 1" -j RETURN
-[400:1] -A FIXER-VXLAN -m bpf --bytecode "4,128 0 0 0,37 0 1 1500,6 0 0 1,6 0 0 0" -j RETURN
-[200:1] -A FIXER-VXLAN -m bpf --bytecode "1,6 0 0 2" -j RETURN
-[100:6400] -A FIXER-VXLAN -j NFQUEUE --queue-num 7 --queue-bypass
+[400:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "4,128 0 0 0,37 0 1 1500,6 0 0 1,6 0 0 0" -j RETURN
+[300:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "1,6 0 0 1" -m bpf --bytecode "1,6 0 0 1" -j RETURN
+[200:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "1,6 0 0 2" -j RETURN
+[100:6400] -A FIXER -i eth0 -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 7 --queue-bypass
 COMMIT
 """
 
@@ -270,6 +370,24 @@ def test_the_share_that_is_looked_at() -> None:
     assert "100 packets, 6.4 kB (10.00% of the path); not looked at: 500 finished, 400 merged ones" in table
     assert "(longer than 1,500 bytes)" in table
     assert "of the path" not in shown(collect(serving(), 0)), "with scope all there is no share to tell"
+
+
+def test_syns_that_pass_a_daemon_which_handles_timestamps_are_noted() -> None:
+    host = serving()
+    raw(SUSPECTS)(host)
+    for mode, noted in (("off", False), ("strip", True)):
+        set_report(timestamps=mode)(host)
+        notes = [note for note in collect(host, 0).notes if "SYN" in note]
+        expected = "the daemon handles timestamps, the rule lets SYNs pass. Next: fixer on --scope suspects"
+        assert notes == [expected] * noted
+    wanted = Selection(queue=7, ports=(4789,), suspects_up_to=1500, syns=True).rules(FAMILIES[0])
+    rules = "".join(f"[0:0] -A FIXER {spelt(words)}\n" for words in wanted)
+    raw(f"[0:0] -A PREROUTING -j FIXER\n{rules}")(host)
+    status = collect(host, 0)
+    assert (status.rules["ipv4"].scope, status.rules["ipv4"].syns) == ("suspects", True)
+    assert not any("SYN" in note for note in status.notes)
+    raw(ON)(host)
+    assert not any("SYN" in note for note in collect(host, 0).notes), "with scope all they are queued anyway"
 
 
 def test_the_share_of_no_packet_is_none() -> None:
@@ -356,22 +474,22 @@ def test_the_kernels_own_figures(netns: Namespace) -> None:
     queue = netns.call(bound)
     try:
         netns.send(3)
-        owner = netns.call(listener, Host(), 7)
+        (owner,) = netns.call(listeners, Host(), [7])
         assert (owner.pid, owner.process) == (os.getpid(), Host().read("/proc/self/comm").strip())
         assert (owner.waiting, owner.copies, owner.copy_range) == (3, "packets", 4016)
         assert (owner.queue_dropped, owner.user_dropped, owner.socket_drops) == (0, 0, 0)
-        assert netns.call(listener, Host(), 8) is None
+        assert netns.call(listeners, Host(), [8]) == []
 
         own_report = report(pid=os.getpid(), rule_packets_at_start={"ipv4": 0, "ipv6": 0})
         status = netns.call(collect, Reporting(own_report), 0)
         assert status.exit_code == 0
-        assert (status.rules["ipv4"].packets, status.listener.id_sequence, status.passed_unseen) == (8, 3, 5)
+        assert (status.rules["ipv4"].packets, status.listeners[0].id_sequence, status.passed_unseen) == (8, 3, 5)
 
         netns.call(turn_off, Host())
         assert netns.call(collect, Host(), 7).notes == ["no rule sends packets to the queue. Next: fixer on"]
     finally:
         queue.unbind()
-    assert netns.call(listener, Host(), 7) is None
+    assert netns.call(listeners, Host(), [7]) == []
 
 
 @pytest.mark.root
@@ -380,8 +498,29 @@ def test_a_socket_that_overflows_is_counted_where_the_kernel_shows_it(netns: Nam
     queue = netns.call(bound, 4096)
     try:
         netns.send(300)
-        heard = netns.call(listener, Host(), 7)
+        (heard,) = netns.call(listeners, Host(), [7])
         assert heard.socket_drops > 0
         assert heard.socket_drops + heard.waiting == 300
     finally:
         queue.unbind()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("gso", [True, False])
+def test_what_passed_unseen_is_exact_where_merged_packets_come_whole(netns: Namespace, gso: bool) -> None:
+    """The rule counts a merged packet once, and without GSO the queue counts each of its segments."""
+    selection = Selection(queue=7, plain=True, interface="lo")
+    settings = f"plain = true\n[queue]\nnumber = 7\ngso = {str(gso).lower()}\n"
+    content = bytes(1 << 20)
+    netns.run("ip", "link", "set", "lo", "mtu", "1500")  # what is longer is merged, and segmented for who did not ask
+    with Service(netns, settings=settings, on=None) as service, traffic.serving(netns, content):
+        netns.call(turn_on, Host(), selection)
+        assert traffic.download(netns, "127.0.0.1").size == len(content)
+        status = json.loads(service.ask("status", "--json").out)
+        table = service.ask("status").out
+    (heard,) = status["listeners"]
+    assert status["daemon"]["asked"] == status["daemon"]["flags"] == {"fail_open": True, "gso": gso}
+    assert (heard["id_sequence"] == status["rules"]["ipv4"]["packets"]) is gso
+    assert status["passed_unseen"] == 0
+    assert f"passed unseen {'' if gso else 'at least '}0" in table
+    assert ("gso granted" if gso else "gso off") in table

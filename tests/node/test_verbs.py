@@ -26,7 +26,7 @@ def test_on_status_off_in_a_namespace(netns: Namespace) -> None:
     assert sum("FIXER" in line for line in netns.saved()) == 3
     status = started("status", "--netns", netns.name, "--json")
     assert status.returncode == 3
-    assert json.loads(status.stdout)["queue"] == 9
+    assert json.loads(status.stdout)["queues"] == [9]
     assert json.loads(status.stdout)["rules"]["ipv6"]["on"]
     off = started("off", "--netns", netns.name)
     assert (off.returncode, off.stderr) == (0, "")
