@@ -25,7 +25,7 @@ PARTS = (*(case.name for case in cases.CASES), "datapath", "scan", "memory")
 
 def main() -> int:
     asked = arguments()
-    host, console = Host(), Console()
+    host, console = Host(), Console(width=None if sys.stdout.isatty() else 120)
     parts = set(asked.only or PARTS) - set(asked.without)
     for part, lacking in lacks(host, parts).items():
         console.print(f"bench: {part} is left out: {lacking}", highlight=False)

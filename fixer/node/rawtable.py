@@ -16,6 +16,15 @@ from typing import Literal, NamedTuple
 CHAIN = "FIXER"
 """Our chain, ours by its name: what jumps to it is ours as well."""
 
+CHAIN_VXLAN, CHAIN_PLAIN = "FIXER-VXLAN", "FIXER-PLAIN"
+"""Where ours leads to if only suspects are queued, ours too: first what needs no look, then the queue."""
+
+_OUR_CHAINS = (CHAIN, CHAIN_VXLAN, CHAIN_PLAIN)
+
+Words = tuple[str, ...]
+Chains = dict[str, list[Words]]
+"""The rules of each chain, each as the words that follow ``-A CHAIN``, the quotes removed."""
+
 HOOK = "PREROUTING"
 """The chain we jump from: in the raw table it is met before conntrack, which would call a broken packet INVALID."""
 
@@ -97,11 +106,15 @@ class RawTable:
 
     @property
     def has_ours(self) -> bool:
-        return CHAIN in self.chains or bool(self.jumps())
+        return bool(self.own_chains() or self.jumps())
+
+    def own_chains(self) -> Chains:
+        """Our chains that there are."""
+        return {name: [rule.words for rule in self.chains[name]] for name in _OUR_CHAINS if name in self.chains}
 
     def ours(self) -> tuple[Rule, ...]:
-        """The rules of our chain."""
-        return self.chains.get(CHAIN, ())
+        """The rules of our chains."""
+        return tuple(rule for name in _OUR_CHAINS for rule in self.chains.get(name, ()))
 
     def option(self, name: str) -> tuple[str, ...]:
         """The values an option has in our rules (``--dports``: each port), each once, in order."""
@@ -158,7 +171,7 @@ class RawTable:
 
     def _ports(self) -> tuple[str, ...]:
         """The ports we limit ourselves to, which we do not as soon as one of our rules takes any port."""
-        limited = all("--dports" in rule.words for rule in self.ours())
+        limited = all("--dports" in rule.words for rule in self.chains.get(CHAIN, ()))
         return self.option("--dports") if limited else ()
 
     def __str__(self) -> str:
@@ -178,8 +191,9 @@ class RawTable:
         return self.chains.get(HOOK, ())
 
     def jumps(self) -> list[Rule]:
-        """Every rule that leads into our chain, wherever it stands."""
-        return [rule for rules in self.chains.values() for rule in rules if rule.target == CHAIN]
+        """Every rule of others' chains that leads into one of ours, wherever it stands."""
+        others = (rules for name, rules in self.chains.items() if name not in _OUR_CHAINS)
+        return [rule for rules in others for rule in rules if rule.target in _OUR_CHAINS]
 
     def position(self) -> int | None:
         """Where the first unconditional jump to us stands in PREROUTING, counted from 1; None without one."""

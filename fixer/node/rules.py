@@ -16,7 +16,21 @@ from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing, 
 from fixer.node import prefilter
 from fixer.node.host import NET, Completed, Host
 from fixer.node.prefilter import Exemption
-from fixer.node.rawtable import CHAIN, FAMILIES, HOOK, IPV6, Family, Match, RawTable, parse, spelt
+from fixer.node.rawtable import (
+    CHAIN,
+    CHAIN_PLAIN,
+    CHAIN_VXLAN,
+    FAMILIES,
+    HOOK,
+    IPV6,
+    Chains,
+    Family,
+    Match,
+    RawTable,
+    Words,
+    parse,
+    spelt,
+)
 
 Variant = Literal["nft", "legacy"]
 
@@ -55,41 +69,41 @@ class Selection:
     def queues(self) -> range:
         return range(self.queue, self.queue + self.count)
 
-    def rules(self, family: Family) -> list[tuple[str, ...]]:
-        """The rules of our chain, word by word, spelt as iptables-save spells them so that the two can be compared."""
+    def chains(self, family: Family) -> Chains:
+        """Our chains and their rules, word by word, spelt as iptables-save spells them so that the two can be compared.
+
+        Empty where there is nothing to take.
+        """
         ours = [source for source in self.sources if source.version == family.version]
         if self.sources and not ours:
-            return []
-        sources: list[tuple[str, ...]] = [("-s", str(source)) if source.prefixlen else () for source in ours]
+            return {}
+        sources: list[Words] = [("-s", str(source)) if source.prefixlen else () for source in ours]
         # What a host sends itself is never finished, and never needs to be.
         arrives = ("-i", self.interface) if self.interface else ("!", "-i", "lo") if self.plain else ()
+        where = [(*source, *arrives) for source in sources or [()]]
+        vxlan = ("-p", "udp", "-m", "multiport", "--dports", ",".join(map(str, self.ports)))
+        plain = [("-p", "tcp"), ("-p", "udp"), ("-p", "ipv6-icmp" if family is IPV6 else "icmp")]
         # --queue-bypass: packets pass while nobody listens. fixer may be gone, the network must not.
-        queue: tuple[str, ...] = ("-j", "NFQUEUE", "--queue-num", str(self.queue), "--queue-bypass")
+        queue: Words = ("-j", "NFQUEUE", "--queue-num", str(self.queue), "--queue-bypass")
         if self.count > 1:
             balanced = f"{self.queues[0]}:{self.queues[-1]}"
             queue = ("-j", "NFQUEUE", "--queue-balance", balanced, "--queue-bypass", "--queue-cpu-fanout")
-        return [
-            (*source, *arrives, *kind, *what)
-            for source in sources or [()]
-            for kind, exemptions in self._kinds(family)
-            for what in (*map(_exempting, exemptions), queue)
-        ]
-
-    def _kinds(self, family: Family) -> list[tuple[tuple[str, ...], list[Exemption]]]:
-        """The kinds of packets that are taken, each with what is exempted of it."""
         longest = self.suspects_up_to
-        vxlan = ("-p", "udp", "-m", "multiport", "--dports", ",".join(map(str, self.ports)))
-        tunnelled = [] if longest is None else prefilter.tunnelled(family.version, longest, self.syns)
-        if not self.plain:
-            return [(vxlan, tunnelled)]
-        plain = [] if longest is None else prefilter.plain(family.version, longest, self.syns)
-        protocols = ("tcp", "udp", "ipv6-icmp" if family is IPV6 else "icmp")
+        if longest is None:
+            kinds = plain if self.plain else [vxlan]
+            return {CHAIN: [(*here, *kind, *queue) for here in where for kind in kinds]}
         # What goes to a VXLAN port must not be exempted as plain UDP: what is inside has to be looked at.
-        return [*([] if longest is None else [(vxlan, tunnelled)]), *((("-p", name), plain) for name in protocols)]
+        led = [(vxlan, CHAIN_VXLAN), *((kind, CHAIN_PLAIN) for kind in plain if self.plain)]
+        # A chain of their own, for the others shall meet one rule and not six; -g, so that who returns is done with us.
+        found: Chains = {CHAIN: [(*here, *kind, "-g", chain) for here in where for kind, chain in led]}
+        found[CHAIN_VXLAN] = [*map(_exempting, prefilter.tunnelled(family.version, longest, self.syns)), queue]
+        if self.plain:
+            found[CHAIN_PLAIN] = [*map(_exempting, prefilter.plain(family.version, longest, self.syns)), queue]
+        return found
 
 
-def _exempting(exemption: Exemption) -> tuple[str, ...]:
-    """The end of a rule that lets the exempted go on, behind us: all its programs have to match."""
+def _exempting(exemption: Exemption) -> Words:
+    """A rule that lets the exempted go on, behind us: all its programs have to match."""
     programs = [word for program in exemption.programs for word in ("-m", "bpf", "--bytecode", program)]
     comment = ("-m", "comment", "--comment", exemption.why) if exemption.why else ()
     return (*programs, *comment, "-j", "RETURN")
@@ -133,7 +147,7 @@ def _put_back(host: Host, before: list[tuple[Tool, RawTable]], error: BaseExcept
     """Undo after ``error``, the last change first."""
     try:
         for tool, table in reversed(before):
-            _settle(host, tool, [rule.words for rule in table.ours()] if table.position() else [])
+            _settle(host, tool, table.own_chains() if table.position() else {})
     except FixerError as second:
         raise SystemRefused(f"{error}; taking back what was done failed too ({second}): run fixer off") from error
 
@@ -149,10 +163,10 @@ def _turn_on_family(
     for other, leftover in others:
         if leftover.has_ours:
             before.append((other, leftover))
-            _settle(host, other, [])
+            _settle(host, other, {})
             yield f"{family.name}: removed what we had left in {other.command}"
     before.append((chosen, old))
-    wanted = selection.rules(family)
+    wanted = selection.chains(family)
     changed = _settle(host, chosen, wanted)
     table = read(host, chosen)
     if not wanted:
@@ -182,7 +196,7 @@ def turn_off(host: Host) -> list[str]:
                 table = read(host, tool)
                 if table.has_ours:
                     was_on = True
-                    _settle(host, tool, [])
+                    _settle(host, tool, {})
                     lines.append(
                         f"{family.name}: off: removed chain {CHAIN} ({_count(table.ours(), 'rule')}, "
                         f"{table.packets:,} packets) and {_count(table.jumps(), 'jump')} to it ({tool.command})"
@@ -283,10 +297,10 @@ def _absence(host: Host, family: Family) -> str | None:
     return None
 
 
-def _settle(host: Host, tool: Tool, wanted: Sequence[tuple[str, ...]]) -> bool:
-    """Make our chain hold ``wanted`` (nothing: no chain) with one jump, last; whether there was anything to do."""
+def _settle(host: Host, tool: Tool, wanted: Chains) -> bool:
+    """Make our chains be ``wanted`` (empty: none) with one jump, last; whether there was anything to do."""
     table = read(host, tool)
-    if _settled(table, wanted) and [rule.words for rule in table.ours()] == list(wanted):
+    if _settled(table, wanted) and table.own_chains() == wanted:
         return False
     refusal: FixerError | None = None
     for _ in range(_ATTEMPTS):  # somebody else may change the table between our reading and our writing
@@ -300,20 +314,23 @@ def _settle(host: Host, tool: Tool, wanted: Sequence[tuple[str, ...]]) -> bool:
     raise refusal or SystemRefused(f"{tool.command}: something else keeps changing raw/{HOOK}; find it, then try again")
 
 
-def _settled(table: RawTable, wanted: Sequence[tuple[str, ...]]) -> bool:
+def _settled(table: RawTable, wanted: Chains) -> bool:
     """Counts only: an older iptables-save may spell a rule in another way than we do."""
     if not wanted:
         return not table.has_ours
-    return table.in_place and len(table.ours()) == len(wanted)
+    own = table.own_chains()
+    return table.in_place and {name: len(own[name]) for name in own} == {name: len(wanted[name]) for name in wanted}
 
 
-def _script(table: RawTable, wanted: Sequence[tuple[str, ...]]) -> str:
+def _script(table: RawTable, wanted: Chains) -> str:
     """The transaction for iptables-restore. Naming a chain empties or makes it; the jump comes once it is full."""
-    lines = ["*raw", f":{CHAIN} - [0:0]"]
-    lines += [f"-A {CHAIN} {spelt(words)}" for words in wanted]
+    own = [*wanted, *(name for name in table.own_chains() if name not in wanted)] or [CHAIN]
+    lines = ["*raw", *(f":{name} - [0:0]" for name in own)]
+    lines += [f"-A {name} {spelt(words)}" for name, rules in wanted.items() for words in rules]
     lines += [f"-D {jump.chain} {spelt(jump.words)}" for jump in table.jumps()]
-    lines += [f"-A {HOOK} -j {CHAIN}" if wanted else f"-X {CHAIN}", "COMMIT", ""]
-    return "\n".join(lines)
+    lines += [f"-A {HOOK} -j {CHAIN}"] if wanted else []
+    lines += [f"-X {name}" for name in own if name not in wanted]
+    return "\n".join([*lines, "COMMIT", ""])
 
 
 def _require_net_admin(host: Host, command: str) -> None:

@@ -29,7 +29,7 @@ from fixer.datapath.repair import Action
 from fixer.node import prefilter, rules
 from fixer.node.host import Host
 from fixer.node.prefilter import Version
-from fixer.node.rawtable import FAMILIES, IPV4, IPV6, Rule
+from fixer.node.rawtable import FAMILIES, IPV4, IPV6, Chains
 from fixer.node.rules import Selection, turn_on
 
 PORTS = (4789, 8472, 6784)
@@ -402,17 +402,17 @@ def send_raw(packets: list[bytes], version: int) -> None:
             raw.sendto(packet, (address, 0))
 
 
-def matched(ours: list[Rule], packet: bytes, protocol: int, port: int) -> int:
-    """Which of our rules takes a packet, by the interpreter."""
+def matched(chains: Chains, packet: bytes, protocol: int, port: int) -> tuple[str, int]:
+    """Which of our rules decides about a packet, by the interpreter: its chain, and its number there."""
     names = {"udp": 17, "tcp": 6, "icmp": 1, "ipv6-icmp": 58}
-    for number, rule in enumerate(ours):
-        words = rule.words
-        if names[words[words.index("-p") + 1]] != protocol:
-            continue
-        if "--dports" in words and str(port) not in words[words.index("--dports") + 1].split(","):
-            continue
+    for words in chains["FIXER"]:
+        ports = words[words.index("--dports") + 1].split(",") if "--dports" in words else [str(port)]
+        if names[words[words.index("-p") + 1]] == protocol and str(port) in ports:
+            chain = words[-1]
+            break
+    for number, words in enumerate(chains[chain]):
         if all(run(words[at + 1], packet) for at, word in enumerate(words) if word == "--bytecode"):
-            return number
+            return chain, number
     raise AssertionError("the last rule takes all that is left")
 
 
@@ -420,28 +420,27 @@ def matched(ours: list[Rule], packet: bytes, protocol: int, port: int) -> int:
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_the_kernel_does_what_the_interpreter_does(netns: Namespace, variant: Any, family: Any, plain: bool) -> None:
-    selection = Selection(
-        queue=7, ports=PORTS, plain=plain, interface="lo" if plain else None, suspects_up_to=MTU, syns=plain
-    )
+    interface = "lo" if plain else None
+    selection = Selection(queue=7, ports=PORTS, plain=plain, interface=interface, suspects_up_to=MTU, syns=plain)
     netns.call(turn_on, Host(), selection, variant)
     netns.run(f"{family.command}-{variant}", "-t", "mangle", "-A", "PREROUTING", "-j", "DROP")  # no answers to count
-    ours = list(netns.call(rules.tables, Host(), family)[0][1].ours())
-    assert [rule.words for rule in ours] == selection.rules(family), "iptables spells them as we do"
-    expected = [0] * len(ours)
+    chains = selection.chains(family)
+    assert netns.call(rules.tables, Host(), family)[0][1].own_chains() == chains, "iptables spells them as we do"
+    expected = {(chain, number): 0 for chain in chains if chain != "FIXER" for number in range(len(chains[chain]))}
     packets = []
     for packet in sent(family.version):
         layer = oracle.read_ip(packet, 0, len(packet))
         to_port = oracle.is_udp_to(packet, layer, PORTS)
         if to_port or plain:
             packets.append(packet)
-            expected[matched(ours, packet, layer.protocol, 4789 if to_port else 5300)] += 1
+            expected[matched(chains, packet, layer.protocol, 4789 if to_port else 5300)] += 1
     netns.call(send_raw, packets, family.version)
     table = netns.call(rules.tables, Host(), family)[0][1]
-    assert [rule.packets for rule in table.ours()] == expected
-    assert sum(count > 0 for count in expected) >= 6
-    assert table.packets >= 6 * (plain + 1), "what is left is queued, SYNs among it where they are wanted"
+    counted = {(chain, number): table.chains[chain][number].packets for chain, number in expected}
+    assert counted == expected
+    assert sum(count > 0 for count in counted.values()) >= 6
     assert table.scope == "suspects"
-    assert table.packets == sum(rule.packets for rule in table.queueing())
+    assert table.packets == sum(counted[chain, len(chains[chain]) - 1] for chain in chains if chain != "FIXER")
 
 
 @pytest.mark.root

@@ -71,8 +71,9 @@ def test_plain_rules_are_read_back() -> None:
 
 SUSPECTS = """\
 [9:9000] -A PREROUTING -j FIXER
-[1:3000] -A FIXER -p udp -m multiport --dports 4789 -m bpf --bytecode "1,6 0 0 0" -m comment --comment "a, b" -j RETURN
-[5:500] -A FIXER -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 3 --queue-bypass
+[6:3500] -A FIXER -p udp -m multiport --dports 4789 -g FIXER-VXLAN
+[1:3000] -A FIXER-VXLAN -m bpf --bytecode "1,6 0 0 0" -m comment --comment "a, b" -j RETURN
+[5:500] -A FIXER-VXLAN -j NFQUEUE --queue-num 3 --queue-bypass
 """
 
 
@@ -81,11 +82,14 @@ def test_what_passes_without_a_look_is_not_counted_as_queued() -> None:
     assert (ours.scope, table().scope) == ("suspects", "all")
     assert (ours.queues, ours.packets, ours.bytes) == (range(3, 4), 5, 500)
     assert [rule.packets for rule in ours.exempting()] == [1]
+    assert ours.traffic() == Traffic(frozenset({"udp"}), frozenset({4789}))
+    assert ours.in_place
+    assert [rule.chain for rule in ours.jumps()] == ["PREROUTING"], "not what leads from one of our chains to another"
     assert str(ours) == "suspects among UDP to port 4789 to queue 3"
 
 
 def test_ports_of_one_rule_limit_nothing_if_another_takes_any() -> None:
-    ours = table(ours=SUSPECTS + "[0:0] -A FIXER -p tcp -j NFQUEUE --queue-num 3 --queue-bypass\n")
+    ours = table(ours=SUSPECTS + "[0:0] -A FIXER -p tcp -g FIXER-PLAIN\n")
     assert ours.traffic() == Traffic(frozenset({"udp", "tcp"}), None)
     assert str(ours) == "suspects among UDP, TCP to queue 3"
 

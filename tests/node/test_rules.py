@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -64,58 +65,59 @@ class Meddler(Host):
 
 def test_vxlan_is_one_rule_per_family() -> None:
     words = "-p udp -m multiport --dports 4789,8472 -j NFQUEUE --queue-num 7 --queue-bypass"
-    assert VXLAN.rules(IPV4) == VXLAN.rules(IPV6) == [tuple(words.split())]
+    assert VXLAN.chains(IPV4) == VXLAN.chains(IPV6) == {"FIXER": [tuple(words.split())]}
 
 
 def test_several_queues_are_one_rule_that_follows_the_cpu() -> None:
     """Word by word as iptables-save has it, and never by addresses alone, which are the same for all flows."""
     words = "-p udp -m multiport --dports 4789 -j NFQUEUE --queue-balance 7:9 --queue-bypass --queue-cpu-fanout"
-    assert Selection(queue=7, count=3, ports=(4789,)).rules(IPV4) == [tuple(words.split())]
+    assert Selection(queue=7, count=3, ports=(4789,)).chains(IPV4) == {"FIXER": [tuple(words.split())]}
 
 
 def test_plain_is_tcp_udp_and_the_familys_own_icmp() -> None:
     plain = Selection(queue=0, plain=True)
-    assert [rule[4] for rule in plain.rules(IPV4)] == ["tcp", "udp", "icmp"]
-    assert [rule[4] for rule in plain.rules(IPV6)] == ["tcp", "udp", "ipv6-icmp"]
-    assert {rule[:3] for rule in plain.rules(IPV4)} == {("!", "-i", "lo")}
+    assert [rule[4] for rule in plain.chains(IPV4)["FIXER"]] == ["tcp", "udp", "icmp"]
+    assert [rule[4] for rule in plain.chains(IPV6)["FIXER"]] == ["tcp", "udp", "ipv6-icmp"]
+    assert {rule[:3] for rule in plain.chains(IPV4)["FIXER"]} == {("!", "-i", "lo")}
 
 
 def test_sources_belong_to_their_family() -> None:
     only4 = Selection(
         queue=0, plain=True, interface="eth0", sources=[ip_network("10.0.0.0/8"), ip_network("192.0.2.1")]
     )
-    assert only4.rules(IPV6) == []
-    assert {rule[:4] for rule in only4.rules(IPV4)} == {
+    assert only4.chains(IPV6) == {}
+    assert {rule[:4] for rule in only4.chains(IPV4)["FIXER"]} == {
         ("-s", "10.0.0.0/8", "-i", "eth0"),
         ("-s", "192.0.2.1/32", "-i", "eth0"),
     }
     everywhere = Selection(queue=0, ports=[1], sources=[ip_network("0.0.0.0/0")])
-    assert everywhere.rules(IPV4) == Selection(queue=0, ports=[1]).rules(IPV4), "iptables-save leaves a /0 out"
+    assert everywhere.chains(IPV4) == Selection(queue=0, ports=[1]).chains(IPV4), "iptables-save leaves a /0 out"
 
 
 def test_suspects_are_what_is_left_when_the_others_have_returned() -> None:
     suspects = Selection(queue=7, ports=(4789,), interface="eth0", suspects_up_to=9000)
     for family in (IPV4, IPV6):
-        *exempting, last = suspects.rules(family)
-        assert last == Selection(queue=7, ports=(4789,), interface="eth0").rules(family)[0]
-        assert len(exempting) == 5
-        for rule in exempting:
-            assert rule[:8] == last[:8], "the same packets, so that the counters add up to all of them"
-            assert rule[-2:] == ("-j", "RETURN")
+        everything = Selection(queue=7, ports=(4789,), interface="eth0").chains(family)["FIXER"][0]
+        selecting, queueing = everything[:8], everything[8:]
+        chains = suspects.chains(family)
+        assert chains["FIXER"] == [(*selecting, "-g", "FIXER-VXLAN")]
+        *exempting, last = chains["FIXER-VXLAN"]
+        assert last == queueing
+        assert {rule[-2:] for rule in exempting} == {("-j", "RETURN")}
         assert exempting[2][-3] == "longer than 9000 bytes: merged by GRO"
-        assert [rule.count("--bytecode") for rule in exempting] == (
-            [1, 2, 1, 2, 2] if family is IPV4 else [2, 2, 1, 2, 2]
-        )
+        assert [rule.count("--bytecode") for rule in exempting] == [1 if family is IPV4 else 2, 2, 1, 2, 2]
 
 
 def test_plain_suspects_begin_with_what_goes_to_a_vxlan_port() -> None:
     """Its outer UDP may be sound and what is inside not: as plain UDP it would be let pass."""
-    suspects = Selection(queue=0, ports=(4789,), plain=True, suspects_up_to=1500)
-    kinds = [rule[3:5] + rule[5:9] * ("--dports" in rule) for rule in suspects.rules(IPV4)]
-    queueing = [kind for kind, rule in zip(kinds, suspects.rules(IPV4), strict=True) if "NFQUEUE" in rule]
-    vxlan = ("-p", "udp", "-m", "multiport", "--dports", "4789")
-    assert queueing == [vxlan, ("-p", "tcp"), ("-p", "udp"), ("-p", "icmp")]
-    assert kinds[:6] == [vxlan] * 6
+    chains = Selection(queue=0, ports=(4789,), plain=True, suspects_up_to=1500).chains(IPV4)
+    assert [rule[3:] for rule in chains["FIXER"]] == [
+        ("-p", "udp", "-m", "multiport", "--dports", "4789", "-g", "FIXER-VXLAN"),
+        ("-p", "tcp", "-g", "FIXER-PLAIN"),
+        ("-p", "udp", "-g", "FIXER-PLAIN"),
+        ("-p", "icmp", "-g", "FIXER-PLAIN"),
+    ]
+    assert chains["FIXER-PLAIN"][-1] == chains["FIXER-VXLAN"][-1]
 
 
 # The real thing
@@ -237,6 +239,19 @@ def test_iptables_spells_our_rules_as_we_do(netns: Namespace, variant: Any, sele
     """Else every `fixer on` would replace them and set their counters to zero."""
     netns.call(turn_on, Host(), selection, variant)
     assert all("already on" in line for line in netns.call(turn_on, Host(), selection, variant))
+
+
+@pytest.mark.root
+def test_no_chain_of_the_other_scope_is_left(netns: Namespace, variant: Any) -> None:
+    command = f"iptables-{variant}"
+    scopes = VXLAN, replace(VXLAN, suspects_up_to=1500, plain=True), replace(VXLAN, suspects_up_to=1500)
+    for selection in (*scopes, scopes[0], scopes[2]):
+        netns.call(turn_on, Host(), selection, variant)
+        chains = [line[1:].split()[0] for line in netns.saved(command) if line.startswith(":FIXER")]
+        assert set(chains) == set(selection.chains(IPV4))
+    netns.run(command, "-t", "raw", "-A", "OUTPUT", "-j", "FIXER-VXLAN")
+    netns.call(turn_off, Host())
+    assert not any("FIXER" in line for line in netns.saved(command))
 
 
 @pytest.mark.root

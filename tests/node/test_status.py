@@ -350,10 +350,11 @@ def test_interfaces_that_keep_flows_together_are_noted_with_several_queues() -> 
 SUSPECTS = """\
 *raw
 [0:0] -A PREROUTING -j FIXER
-[400:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "4,128 0 0 0,37 0 1 1500,6 0 0 1,6 0 0 0" -j RETURN
-[300:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "1,6 0 0 1" -m bpf --bytecode "1,6 0 0 1" -j RETURN
-[200:1] -A FIXER -i eth0 -p udp -m bpf --bytecode "1,6 0 0 2" -j RETURN
-[100:6400] -A FIXER -i eth0 -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 7 --queue-bypass
+[1000:1] -A FIXER -i eth0 -p udp -m multiport --dports 4789 -g FIXER-VXLAN
+[300:1] -A FIXER-VXLAN -m bpf --bytecode "1,6 0 0 1" -m bpf --bytecode "1,6 0 0 1" -j RETURN
+[400:1] -A FIXER-VXLAN -m bpf --bytecode "4,128 0 0 0,37 0 1 1500,6 0 0 1,6 0 0 0" -j RETURN
+[200:1] -A FIXER-VXLAN -m bpf --bytecode "1,6 0 0 2" -j RETURN
+[100:6400] -A FIXER-VXLAN -j NFQUEUE --queue-num 7 --queue-bypass
 COMMIT
 """
 
@@ -380,8 +381,8 @@ def test_syns_that_pass_a_daemon_which_handles_timestamps_are_noted() -> None:
         notes = [note for note in collect(host, 0).notes if "SYN" in note]
         expected = "the daemon handles timestamps, the rule lets SYNs pass. Next: fixer on --scope suspects"
         assert notes == [expected] * noted
-    wanted = Selection(queue=7, ports=(4789,), suspects_up_to=1500, syns=True).rules(FAMILIES[0])
-    rules = "".join(f"[0:0] -A FIXER {spelt(words)}\n" for words in wanted)
+    wanted = Selection(queue=7, ports=(4789,), suspects_up_to=1500, syns=True).chains(FAMILIES[0])
+    rules = "".join(f"[0:0] -A {chain} {spelt(words)}\n" for chain, ours in wanted.items() for words in ours)
     raw(f"[0:0] -A PREROUTING -j FIXER\n{rules}")(host)
     status = collect(host, 0)
     assert (status.rules["ipv4"].scope, status.rules["ipv4"].syns) == ("suspects", True)
