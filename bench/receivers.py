@@ -53,7 +53,7 @@ LOOP_REPAIRS = Receiver("C loop, repairs", (*LOOP.command, "--repair"))
 LOOP_TWICE = Receiver("C loop, twice", LOOP.command, queues=2)
 FIXER_ALL = Receiver("fixer", (*FIXER, "run"), ("on",))
 FIXER_SUSPECTS = Receiver("fixer, suspects", (*FIXER, "run"), ("on", "--scope", "suspects"))
-FIXER_TWICE = Receiver("fixer, 2 queues", (*FIXER, "run"), queues=2)
+FIXER_TWICE = Receiver("fixer, 2 queues", (*FIXER, "run"), ("on",), queues=2)
 
 
 def compiled_loop(host: Host, into: Path) -> Path:
