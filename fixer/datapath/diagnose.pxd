@@ -60,6 +60,8 @@ cdef struct Finding:
     uint8_t reason           # walk.Reason of the layer that could not be judged, inner first
     uint8_t explanation      # history.Explanation
     bint unverified          # "payload-unverified": repaired, but no sum vouches for the payload
+    bint inner_pseudo        # the field is the layer's pseudo-header sum, whether or not that happens to verify
+    bint outer_pseudo
     uint16_t inner_found     # the fields as they stand in the packet (0 where there is none to read) …
     uint16_t outer_found
     uint16_t inner_right     # … and as they must be. The outer one is right once the inner one is.

@@ -66,12 +66,15 @@ cdef void judge_inner(const uint8_t *packet, const Walk *walk, const Ports *port
     segment[0] = sum_bytes(packet + inner.transport, inner.covered)
     total = add(pseudo, segment[0])
     out.inner_right = completed(subtract(total, out.inner_found), inner.protocol)
+    out.inner_pseudo = inner.protocol != PROTO_ICMP and out.inner_found == pseudo
     if total == 0xffff:
         out.inner = IN_VERIFIES         # before partial: a right checksum may happen to equal P
         out.inner_right = out.inner_found
-    elif inner.protocol != PROTO_ICMP and (out.inner_found == pseudo or (
-            inner.protocol == PROTO_TCP and out.inner_found == pseudo_sum(packet, inner, 0))):
-        out.inner = IN_PARTIAL          # length 0: as TSO leaves it, for the NIC to add each segment's own
+        return
+    if inner.protocol == PROTO_TCP and out.inner_found == pseudo_sum(packet, inner, 0):
+        out.inner_pseudo = True         # length 0: as TSO leaves it, for the NIC to add each segment's own
+    if out.inner_pseudo:
+        out.inner = IN_PARTIAL
     else:
         out.inner = IN_WRONG
 
@@ -91,6 +94,7 @@ cdef void judge_outer(const uint8_t *packet, const Walk *walk, uint16_t segment,
     if outer.reason != Reason.NONE:
         return
     pseudo = pseudo_sum(packet, outer, outer.covered)
+    out.outer_pseudo = out.outer_found == pseudo
     if inner.reason == Reason.NONE and out.inner != IN_ABSENT:
         behind = inner.transport + inner.covered
         total = sum_bytes(packet + outer.transport, inner.transport - outer.transport)
@@ -113,7 +117,7 @@ cdef void judge_outer(const uint8_t *packet, const Walk *walk, uint16_t segment,
         return
     out.outer_right = completed(subtract(total, out.outer_found), PROTO_UDP)
     if out.outer != OUT_GOOD:
-        out.outer = OUT_PARTIAL if out.outer_found == pseudo else OUT_WRONG
+        out.outer = OUT_PARTIAL if out.outer_pseudo else OUT_WRONG
 
 
 cdef inline uint16_t pseudo_sum(const uint8_t *packet, const Layer *layer, uint32_t length) noexcept nogil:
@@ -157,10 +161,10 @@ cdef void conclude(const Walk *walk, uint32_t skb_info, Finding *finding) noexce
     if inner == IN_UNCHECKABLE or outer == OUT_UNCHECKABLE:
         finding.diagnosis = UNCHECKABLE
         return
-    if skb_info & SKB_CHECKSUM_NOT_READY:
+    if skb_info & SKB_CHECKSUM_NOT_READY and not (finding.inner_pseudo and finding.outer_pseudo):
         # The kernel will finish one checksum itself: the one layer whose field is P is no fault. With both at P one of
-        # them is, and no telling which: both are finished then, which is right for either.
-        if outer == OUT_PARTIAL and inner != IN_PARTIAL:
+        # them is (whether or not it happens to verify), and no telling which: both are finished, right for either.
+        if outer == OUT_PARTIAL:
             outer = OUT_GOOD
         elif inner == IN_PARTIAL and (outer == OUT_AGREES or outer == OUT_ZERO or outer == OUT_WRONG):
             inner = IN_VERIFIES

@@ -1,7 +1,7 @@
 """Diagnosis to action, and what the kernel says about a packet."""
 
 import pytest
-from packets import tunnelled
+from packets import VTEPS, encapsulate, field, frame, in_state, pseudo_sum, segment, tunnelled, vxlan, with_field
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.pipeline import ALLOWED_ACTIONS, Pipeline, Result
@@ -72,6 +72,21 @@ def test_not_ready_excuses_the_one_layer_whose_field_is_p(states: tuple[str, str
     result, changed = examine(states, NOT_READY)
     assert result.diagnosis is diagnosis
     assert changed == (diagnosis is Diagnosis.BOTH_UNFINISHED)
+
+
+@pytest.mark.parametrize("verifying", ["GOOD", "AGREES"])
+def test_not_ready_excuses_neither_where_both_fields_are_p(verifying: str) -> None:
+    """One outer field in 65,536 is P and verifies all the same; it must not pass for the layer that is ready."""
+    whole, asked = (frame(in_state(segment(4, "tcp"), 4, "tcp", state)) for state in ("VERIFIES", "PARTIAL"))
+    made = encapsulate(vxlan(asked + bytes(2)), verifying, finished=vxlan(whole + bytes(2)))
+    pseudo = pseudo_sum(4, 17, len(made) - 20, VTEPS)
+    # Two bytes of padding, which only the outer covers, make up for what the field changes by.
+    candidate = bytearray(with_field(made, 26, pseudo))
+    candidate[-2:] = ((field(made, 26) - pseudo) % 0xFFFF).to_bytes(2, "big")
+    result = Pipeline(ports=[4789]).examine(candidate, skb_info=NOT_READY)
+    assert result.outer.name == verifying
+    assert (result.diagnosis, result.action) == (Diagnosis.INNER_UNFINISHED, Action.REPAIR)
+    assert Pipeline(ports=[4789]).examine(candidate).diagnosis is Diagnosis.SOUND
 
 
 @pytest.mark.parametrize("states", MADE.values())
