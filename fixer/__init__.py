@@ -8,7 +8,7 @@ The map of the package, in the order in which a packet and then an operator meet
 ``_csum``          ones'-complement arithmetic, the leaf all else stands on
 ``telemetry``      what is told: the datapath's event ring becomes ECS documents
 ``daemon``         ``fixer run``: config, queue, datapath, telemetry, signals
-``scan``           ``fixer scan``: a capture through the same datapath
+``scan``           ``fixer scan``: a capture through the same datapath; ``pcap`` reads one (compiled)
 ``node``           the host: iptables rules, what ``status`` reads
 ``lab``            hosts, VXLAN and broken wires in namespaces, for the demo and the tests
 ``config``         fixer.toml to typed settings

@@ -127,3 +127,18 @@ def tunnelled(
     whole = frame(segment(inner, kind, payload))
     asked = frame(in_state(segment(inner, kind, payload), inner, kind, inner_state))
     return encapsulate(vxlan(asked), outer_state, outer, finished=vxlan(whole), **more)  # type: ignore[arg-type]
+
+
+def talk(flags: str, back: bool, state: str, kind: str = "tcp", port: int = 4000) -> bytes:
+    """One packet of a conversation through the tunnel, there or back, its inner checksum VERIFIES or PARTIAL."""
+    hosts, vteps = HOSTS[4], VTEPS[4]
+    if back:
+        hosts, vteps = hosts[::-1], vteps[::-1]
+    ports = {"sport": 80, "dport": port} if back else {"sport": port, "dport": 80}
+    transport = TCP(flags=flags, **ports) if kind == "tcp" else UDP(**ports)
+    # P is the same in both directions, so `in_state` will do for either.
+    inner = in_state(bytes(ip(4, {4: hosts}) / transport / Raw(b"x")), 4, kind, state)
+    packet = bytearray(encapsulate(vxlan(frame(inner)), "ZERO"))
+    if back:
+        packet[12:20] = packet[16:20] + packet[12:16]
+    return bytes(packet)

@@ -137,11 +137,12 @@ def test_link_layers(link_type: int, frame: bytes, at: int, outgoing: bool | Non
 
 def test_big_tcp_frames_are_not_cut(file: Path) -> None:
     """scapy's own iterator ends a frame at 65,535 bytes."""
-    frame = ethernet(IP + bytes(200_000))
-    file.write_bytes(pcap([frame, ethernet(IP)]))
-    assert [len(f.data) for f in frames(file)] == [len(frame), 34]
-    file.write_bytes(section() + interface() + enhanced(frame) + enhanced(ethernet(IP)))
-    assert [len(f.data) for f in frames(file)] == [len(frame), 34]
+    for size in (200_000, 300_000):  # scapy 2.8 cuts pcap records at 262,140 bytes wherever they are read
+        frame = ethernet(IP + bytes(size))
+        file.write_bytes(pcap([frame, ethernet(IP)]))
+        assert [len(f.data) for f in frames(file)] == [len(frame), 34]
+        file.write_bytes(section() + interface() + enhanced(frame) + enhanced(ethernet(IP)))
+        assert [len(f.data) for f in frames(file)] == [len(frame), 34]
 
 
 def test_link_type_without_its_frame_check_bits(file: Path) -> None:

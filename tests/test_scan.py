@@ -13,10 +13,8 @@ import click
 import pytest
 from captures import block, cooked, cooked2, enhanced, ethernet, interface, pcap, section
 from make_swarm import FILE as SWARM
-from packets import HOSTS, VTEPS, encapsulate, frame, in_state, ip, segment, tunnelled, vxlan
+from packets import HOSTS, VTEPS, encapsulate, frame, in_state, segment, talk, tunnelled, vxlan
 from rich.console import Console
-from scapy.layers.inet import TCP, UDP
-from scapy.packet import Raw
 
 from fixer.capture import Capture
 from fixer.config import Settings, Vxlan
@@ -188,27 +186,6 @@ def test_super_packets_are_no_fault(file: Path) -> None:
     found = of_packets(file, [tunnelled("PARTIAL", "AGREES"), whole])
     assert found["sender_side"][SENDER]["packets"] == 2
     assert len(found["findings"]) == 1
-
-
-def talk(flags: str, back: bool, state: str, kind: str = "tcp") -> bytes:
-    """One packet of a conversation through the tunnel, there or back, its inner checksum in `state`."""
-    hosts, vteps = HOSTS[4], VTEPS[4]
-    if back:
-        hosts, vteps = hosts[::-1], vteps[::-1]
-    ports = {"sport": 80, "dport": 4000} if back else {"sport": 4000, "dport": 80}
-    transport = TCP(flags=flags, **ports) if kind == "tcp" else UDP(**ports)
-    inner = bytes(ip(4, {4: hosts}) / transport / Raw(b"x"))
-    unfinished = frame(in_state_between(inner, hosts, kind)) if state == "PARTIAL" else frame(inner)
-    packet = bytearray(encapsulate(vxlan(unfinished), "ZERO"))
-    if back:
-        packet[12:20] = packet[16:20] + packet[12:16]
-    return bytes(packet)
-
-
-def in_state_between(packet: bytes, hosts: tuple[str, str], kind: str) -> bytes:
-    """P is the same in both directions, so `in_state` will do for either."""
-    assert sorted(hosts) == sorted(HOSTS[4])
-    return in_state(packet, 4, kind, "PARTIAL")
 
 
 def test_unfinished_packets_that_are_answered_are_no_fault(file: Path) -> None:
