@@ -71,7 +71,8 @@ def tables(results: Results) -> Iterator[Table]:
         yield scan(results.scan)
     if results.memory:
         yield memory(results.memory)
-    yield bounds(results)
+    if any(verdicts(results)):
+        yield bounds(results)
 
 
 def streams(case: Case, runs: Runs) -> Table:
