@@ -148,14 +148,15 @@ def test_a_stop_in_a_flood_loses_nothing(road: Road, attempt: int) -> None:
         found = {}
         deadline = time.monotonic() + 0.2 + 0.05 * attempt
         while process.poll() is None:
-            found |= road.received(0.001)
+            found |= road.received(0.001, most=1000)  # a flood has no silence to wait for
             if time.monotonic() > deadline:
                 process.terminate()
                 deadline += 60
         over.set()
         sender.join()
     found |= road.received()
-    assert sorted(found) == list(range(sent))
+    lost = sorted(set(range(sent)) - found.keys())
+    assert (len(lost), lost[:3]) == (0, [])
 
 
 @pytest.mark.root
