@@ -26,6 +26,7 @@ from fixer.daemon import bound_queue
 from fixer.datapath.pipeline import Pipeline
 from fixer.errors import KernelLacks, NotPermitted, QueueBusy, SystemRefused
 from fixer.lab import net
+from fixer.nfqueue.queue import Queue
 from fixer.node.host import Host
 
 QUEUE = 9
@@ -127,6 +128,21 @@ def test_a_stop_loses_none_of_the_hundreds_that_are_held(road: Road) -> None:
     found = road.received()
     assert list(found) == list(range(10, number)), "every packet, and in order"
     assert all(found[each] for each in range(10, 910)), "what was held is repaired"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_from_a_stop_on_new_packets_pass_at_once(road: Road, fail_open: bool) -> None:
+    """Closing the queue drops what it holds: between the last answer and the close nothing may get into it."""
+    queue = Queue(Pipeline(ports=[4789]), QUEUE)
+    road.receiver.call(lambda: queue.bind(fail_open=fail_open))
+    road.send(0, 5)
+    wait_for(lambda: road.held() == 5)
+    queue.let_new_pass()
+    road.send(5, 5)
+    queue.release()
+    found = road.received()
+    assert found == {number: number < 5 for number in range(10)}
 
 
 @pytest.mark.root

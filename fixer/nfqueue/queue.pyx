@@ -223,14 +223,12 @@ cdef class Queue:
         os.eventfd_write(self.waker, 1)
 
     def release(self):
-        """What is new passes at once (QUEUE_MAXLEN 0 with FAIL_OPEN), what is held is answered, then it is closed."""
+        """What is new passes at once, what is held is answered, then the queue is closed."""
         if self.fd < 0:
             return
         try:
             if self.owner is not None:
-                # FAIL_OPEN first: the other way round, and with it off until now, what came between would be dropped.
-                self.configure_flag(NFQA_CFG_F_FAIL_OPEN)
-                self.configure(NFQA_CFG_QUEUE_MAXLEN, bytes(4))
+                self.let_new_pass()
             with nogil:
                 # The configuration took the queue's lock: after its answer nothing is added, what was is in the socket.
                 while self.step() > 0:
@@ -238,6 +236,12 @@ cdef class Queue:
         finally:
             self.let_go()
             self.pipeline.finish(time.time_ns())
+
+    def let_new_pass(self):
+        """From now on nothing is queued any more, and nothing is dropped for it: QUEUE_MAXLEN 0 with FAIL_OPEN."""
+        # FAIL_OPEN first: the other way round, and with it off until now, what came between would be dropped.
+        self.configure_flag(NFQA_CFG_F_FAIL_OPEN)
+        self.configure(NFQA_CFG_QUEUE_MAXLEN, bytes(4))
 
     def let_go(self):
         """Close the queue; what it still holds is dropped by the kernel, so `release` empties it first."""
