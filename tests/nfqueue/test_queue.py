@@ -23,6 +23,7 @@ ERROR = 2
 HDR, VERDICT_HDR, PAYLOAD, CAP_LEN, SKB_INFO = 1, 2, 10, 13, 14
 DROP, ACCEPT = 0, 1
 GSO = 2
+CFG_MASK, CFG_FLAGS, GSO_FLAG = 4, 5, 4
 
 GOOD = tunnelled("VERIFIES", "GOOD")
 BROKEN = tunnelled("PARTIAL", "AGREES")
@@ -268,6 +269,27 @@ def test_counters_can_be_read_while_it_runs(kernel: Kernel) -> None:
     watcher.join()
     assert seen == sorted(seen)
     assert kernel.queue.counters()["received"] == 499
+
+
+@pytest.mark.parametrize(("errno", "granted"), [(0, True), (95, False)])
+def test_a_flag_that_the_kernel_refuses_is_done_without(kernel: Kernel, errno: int, granted: bool) -> None:
+    """EOPNOTSUPP, from a kernel before 3.10 for GSO; a packet that comes in before the answer is served."""
+    asked: list[bytes] = []
+
+    def answer() -> None:
+        asked.append(kernel.end.recv(1 << 16))
+        (sequence,) = struct.unpack_from("=I", asked[0], 8)
+        kernel.end.send(arrival(1, GOOD))
+        kernel.end.send(message(ERROR, struct.pack("=i", -errno) + asked[0][:16], sequence))
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    assert kernel.queue.configure_flag(GSO_FLAG) is granted
+    answering.join()
+    flags, mask = struct.pack("!I", GSO_FLAG), struct.pack("!I", GSO_FLAG)
+    assert asked[0][20:] == attribute(CFG_FLAGS, flags) + attribute(CFG_MASK, mask)
+    assert [each.packet for each in verdicts(kernel.end.recv(1 << 16))] == [1]
+    assert kernel.queue.counters()["refused"] == 0
 
 
 @pytest.mark.parametrize("number", [-1, 65536])
