@@ -313,7 +313,9 @@ def status(config: Path | None, queue: int | None, as_json: bool, netns: str | N
     else:
         from rich.console import Console
 
-        status.show(found, Console())
+        from fixer.node.status_table import show
+
+        show(found, Console())
     sys.exit(found.exit_code)
 
 

@@ -23,7 +23,8 @@ from fixer.lab.service import Service
 from fixer.node.host import NET, Completed, Host, Owner
 from fixer.node.rawtable import FAMILIES, spelt
 from fixer.node.rules import Selection, turn_off, turn_on
-from fixer.node.status import Listener, Status, collect, listeners, report_path, show
+from fixer.node.status import Listener, Status, collect, listeners, report_path
+from fixer.node.status_table import show
 
 ON = """\
 *raw
