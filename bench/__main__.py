@@ -64,7 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="where to draw (bench/results/throughput.png)")
     asked = parser.parse_args()
     quick = {"rounds": 3, "seconds": 1, "frames": 100_000, "pairs": 2, "packets": 500_000}
-    full = {"rounds": 15, "seconds": 2, "frames": scan.FRAMES, "pairs": 5, "packets": memory.PACKETS}
+    full = {"rounds": 15, "seconds": 2, "frames": scan.FRAMES, "pairs": 15, "packets": memory.PACKETS}
     for name, value in (quick if asked.quick else full).items():
         if getattr(asked, name) is None:
             setattr(asked, name, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fixer._csum import checksum_sum, pseudo_header_sum
 
@@ -21,33 +21,59 @@ def ip_header(source: bytes, destination: bytes, protocol: int, length: int) -> 
 
 
 def flow(inner: int, number: int, unfinished: bool = False) -> Iterator[bytes]:
-    """Packets of one TCP flow without end, from the outer IP header on; ``inner`` bytes (40 or more) are the inner one.
+    """TCP segments of one direction without end, each a packet of its own: see ``segment_maker``."""
+    make = segment_maker(inner, number, unfinished=unfinished)
+    sequence = number
+    while True:
+        yield make(sequence, 1)
+        sequence = (sequence + inner - IP - TCP) & 0xFFFFFFFF
 
-    ``number`` gives addresses and ports; the sequence number moves. Both checksums are there and verify. With
-    ``unfinished``, the inner field holds P and the outer one was summed over the finished segment (it agrees: LCO).
+
+def conversation(inner: int, number: int, unfinished: bool = False) -> Iterator[bytes]:
+    """The same with the other direction's acknowledgement after every second segment, which is never unfinished."""
+    there, back = segment_maker(inner, number, unfinished=unfinished), segment_maker(IP + TCP, number, back=True)
+    sequence = number
+    while True:
+        for _ in range(2):
+            yield there(sequence, 1)
+            sequence = (sequence + inner - IP - TCP) & 0xFFFFFFFF
+        yield back(1, sequence)
+
+
+def segment_maker(inner: int, number: int, unfinished: bool = False, back: bool = False) -> Callable[[int, int], bytes]:
+    """What makes the packet (from its outer IP header) for a sequence and an acknowledgement number.
+
+    ``inner`` bytes, 40 or more, are the inner packet's; ``number`` gives addresses and ports, ``back`` swaps them. Both
+    checksums are there and verify. With ``unfinished``, the inner field holds P and the outer one was summed over the
+    finished segment (it agrees: LCO).
     """
     vteps = bytes([192, 0, 2, number % 8]), bytes([192, 0, 2, 9])
     hosts = bytes([10, 0, number >> 8 & 0xFF, number & 0xFF]), bytes([10, 1, 0, 1])
+    ports = 40000 + number % 10000, 50000  # none of a protocol that tshark would follow further
+    if back:
+        vteps, hosts, ports = vteps[::-1], hosts[::-1], ports[::-1]
     payload = random.Random(number).randbytes(inner - IP - TCP)  # noqa: S311 - bytes to be summed, not secrets
     segment = TCP + len(payload)
     outer_length = UDP + VXLAN + ETHERNET + inner
     tunnel = struct.pack("!II", 0x08000000, VNI << 8) + MACS + struct.pack("!H", 0x0800)
     inner_ip = ip_header(*hosts, 6, inner)
-    ports = struct.pack("!HH", 1024 + number % 60000, 80)
-    rest = struct.pack("!IBBH", 1, 0x50, 0x10, 512)
+    head_of_segment, tail_of_segment = struct.pack("!HH", *ports), struct.pack("!BBH", 0x50, 0x10, 0xFFFF)
     partial = pseudo_header_sum(*hosts, 6, segment)
     # Finished, a segment always adds up to the complement of its pseudo-header: so this outer is right for all of them.
     udp = struct.pack("!HHH", 49152 + number % 16384, 4789, outer_length)
     covered = checksum_sum(udp + b"\0\0" + tunnel + inner_ip) + (0xFFFF ^ partial)
     covered += pseudo_header_sum(*vteps, 17, outer_length)
     outer = struct.pack("!H", complement(covered) or 0xFFFF)
-    head = ip_header(*vteps, 17, IP + outer_length) + udp + outer + tunnel + inner_ip + ports
-    constant = partial + checksum_sum(ports + rest + b"\0\0\0\0" + payload)
-    sequence = number
-    while True:
-        field = partial if unfinished else complement(constant + (sequence >> 16) + (sequence & 0xFFFF))
-        yield b"".join((head, sequence.to_bytes(4), rest, field.to_bytes(2), b"\0\0", payload))
-        sequence = (sequence + len(payload)) & 0xFFFFFFFF
+    head = ip_header(*vteps, 17, IP + outer_length) + udp + outer + tunnel + inner_ip + head_of_segment
+    constant = partial + checksum_sum(head_of_segment + tail_of_segment + payload)
+
+    def make(sequence: int, acknowledged: int) -> bytes:
+        numbers = (sequence >> 16) + (sequence & 0xFFFF) + (acknowledged >> 16) + (acknowledged & 0xFFFF)
+        field = partial if unfinished else complement(constant + numbers)
+        middle = (sequence << 32 | acknowledged).to_bytes(8)
+        return b"".join((head, middle, tail_of_segment, field.to_bytes(2), b"\0\0", payload))
+
+    return make
 
 
 def complement(total: int) -> int:

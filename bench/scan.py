@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fixer.node.host import Host
 
 from .cable import must
-from .packets import ETHERNET, flow
+from .packets import ETHERNET, conversation, flow
 from .ratio import Interval, interval, ratios
 
 FRAMES = 1_000_000
@@ -78,8 +78,11 @@ def scanned(host: Host, scratch: Path, frames: int, pairs: int, tell: Callable[[
 
 
 def write_capture(path: Path, frames: int) -> int:
-    """A pcap of ``frames`` Ethernet frames of FLOWS flows, one in BROKEN unfinished; how many are."""
-    sound = [flow(size, number) for number, size in zip(range(FLOWS), cycle(SIZES), strict=False)]
+    """A pcap of ``frames`` Ethernet frames of FLOWS conversations, one in BROKEN unfinished; how many are.
+
+    Segments are acknowledged, since tshark keeps, and searches, what is not.
+    """
+    sound = [conversation(size, number) for number, size in zip(range(FLOWS), cycle(SIZES), strict=False)]
     unfinished = [flow(size, FLOWS + number, True) for number, size in zip(range(8), cycle(SIZES), strict=False)]
     # Each flow in turn, and at the end of every BROKEN packets one of a broken sender.
     turn, broken_turn = cycle(sound), cycle(unfinished)

@@ -134,6 +134,15 @@ def test_made_packets_are_sound_or_unfinished_as_asked(inner: int, number: int) 
             assert pipeline.examine(bytearray(packet)).diagnosis is diagnosis
 
 
+def test_made_conversations_go_both_ways_and_are_sound() -> None:
+    pipeline = Pipeline(ports=[PORT])
+    results = [pipeline.examine(bytearray(packet)) for packet in islice(packets.conversation(1450, 7), 30)]
+    assert {result.diagnosis for result in results} == {Diagnosis.SOUND}
+    back = [result for result in results if result.inner_source_port == 50000]
+    assert len(back) == 10
+    assert {result.length for result in back} == {packets.AROUND + 40}
+
+
 def test_the_capture_holds_what_it_is_said_to(tmp_path: Path) -> None:
     capture = tmp_path / "made.pcap"
     assert scan.write_capture(capture, 1234) == 12
