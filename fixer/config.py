@@ -47,12 +47,19 @@ Unmendable = Annotated[
     Literal["pass", "drop"],
     Meta(description='"pass" or "drop" (never "repair": nothing vouches for what such a packet carries)'),
 ]
-TimestampMode = Annotated[Literal["off", "strip"], Meta(description='"off" or "strip"')]
+TimestampMode = Annotated[Literal["off", "strip", "normalise"], Meta(description='"off", "strip" or "normalise"')]
 Sources = Annotated[
     tuple[str, ...],
     Meta(max_length=64, description='a list of at most 64 networks, as in ["192.0.2.1/32", "2001:db8::/64"]'),
 ]
 QueueNumber = Annotated[int, Meta(ge=0, le=65535, description="a whole number, 0 to 65535")]
+FlowCount = Annotated[int, Meta(ge=1024, le=4_194_304, description="a number of connections, 1024 to 4194304")]
+WhenFull = Annotated[Literal["pass", "strip"], Meta(description='"pass" or "strip"')]
+# None, the default, cannot be written in TOML.
+FlowsQueue = Annotated[
+    Annotated[int, Meta(ge=0, le=65535)] | None,
+    Meta(description="a whole number, 0 to 65535"),
+]
 QueueCount = Annotated[int, Meta(ge=1, le=64, description="a number of queues, 1 to 64")]
 Cpus = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=8191)], ...],
@@ -115,6 +122,10 @@ class Timestamps(_Table, frozen=True):
     mode: TimestampMode = "off"
     sources: Sources = ()
     syn_ack: Switch = False
+    flows: FlowCount = 65_536
+    when_full: WhenFull = "pass"
+    queue: FlowsQueue = None
+    """See :attr:`Settings.timestamps_queue`."""
 
     def __post_init__(self) -> None:
         self.networks()
@@ -170,6 +181,26 @@ class Settings(_Table, frozen=True):
     queue: Queue = field(default_factory=Queue)
     log: Log = field(default_factory=Log)
 
+    def __post_init__(self) -> None:
+        number = self.timestamps_queue
+        if self.timestamps.mode != "normalise":
+            return
+        if number in self.queue.numbers:
+            raise ValueError(
+                f"timestamps.queue: {number} is an ordinary queue; what is normalised needs one of its own"
+            )
+        if number > 65535:
+            raise ValueError(
+                "timestamps.queue: no number is left behind the ordinary queues, which end at 65535; name one"
+            )
+
+    @property
+    def timestamps_queue(self) -> int:
+        """Where both directions of what is normalised go: the configured queue, or the one behind the ordinary ones."""
+        if self.timestamps.queue is not None:
+            return self.timestamps.queue
+        return self.queue.number + self.queue.count
+
     def datapath(self) -> dict[str, Any]:
         """The keyword arguments of :class:`fixer.datapath.pipeline.Pipeline`."""
         return {
@@ -193,9 +224,11 @@ class Settings(_Table, frozen=True):
         number = self.queue.number if queue is None else queue
         try:
             queues = msgspec.structs.replace(self.queue, number=number)
+            return msgspec.structs.replace(
+                self, plain=self.plain or plain, monitor=self.monitor or monitor, queue=queues
+            )
         except ValueError as error:
             raise ConfigWrong(f"--queue {number}: {error}") from None
-        return msgspec.structs.replace(self, plain=self.plain or plain, monitor=self.monitor or monitor, queue=queues)
 
 
 def load(path: Path | None = None) -> Settings:
@@ -268,7 +301,7 @@ def _explained(error: msgspec.ValidationError, document: dict[str, Any]) -> str:
     """msgspec's message (``... - at `$.vxlan.ports[1]```) as a line for the person who wrote the file."""
     path = str(error).partition(" - at `$.")[2].rstrip("`")
     if isinstance(error.__cause__, ValueError):  # raised by a __post_init__ above, which says everything itself
-        return f"{path}.{error.__cause__}"
+        return f"{path}.{error.__cause__}" if path else str(error.__cause__)
     found: Any = document
     kind: Any = Settings
     for step in re.findall(r"\w+", path):

@@ -6,6 +6,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -223,10 +224,35 @@ def test_sources_of_timestamps() -> None:
         ('mode = "strip"', 'timestamps.sources: mode "strip" needs the sources it is for'),
         ('sources = ["192.0.2.1/24"]', "timestamps.sources: 192.0.2.1/24 has host bits set"),
         ('sources = ["here"]', "timestamps.sources: 'here' does not appear to be an IPv4 or IPv6 network"),
-        ('mode = "normalise"', 'timestamps.mode = "normalise" is not allowed; allowed: "off" or "strip"'),
+        ('mode = "normalise"', 'timestamps.sources: mode "normalise" needs the sources it is for'),
+        ('mode = "normalize"', 'timestamps.mode = "normalize" is not allowed; allowed: "off", "strip" or "normalise"'),
+        ("flows = 1000", "timestamps.flows = 1000 is not allowed; allowed: a number of connections, 1024 to 4194304"),
+        ("queue = 65536", "timestamps.queue = 65536 is not allowed; allowed: a whole number, 0 to 65535"),
+        ('when_full = "drop"', 'timestamps.when_full = "drop" is not allowed; allowed: "pass" or "strip"'),
     ):
         with pytest.raises(ConfigWrong, match=re.escape(said)):
             config.parse(f"[timestamps]\n{text}", "f.toml")
+
+
+NORMALISE = '[timestamps]\nmode = "normalise"\nsources = ["192.0.2.1/32"]\n'
+
+
+def test_what_is_normalised_has_a_queue_of_its_own() -> None:
+    assert config.parse(NORMALISE, "f.toml").timestamps_queue == 1
+    settings = config.parse(f"{NORMALISE}[queue]\nnumber = 7\ncount = 3", "f.toml")
+    assert settings.timestamps_queue == 10
+    assert settings.overridden(queue=20).timestamps_queue == 23
+    named = config.parse(f"{NORMALISE}queue = 9\n[queue]\nnumber = 7\ncount = 2", "f.toml")
+    assert named.timestamps_queue == 9
+    assert named.datapath()["strip_sources"] == []
+    with pytest.raises(ConfigWrong, match=r"^f\.toml: timestamps\.queue: 8 is an ordinary queue; normalising needs"):
+        config.parse(f"{NORMALISE}queue = 8\n[queue]\nnumber = 7\ncount = 2", "f.toml")
+    with pytest.raises(ConfigWrong, match=r"^f\.toml: timestamps\.queue: no number is left behind the ordinary queues"):
+        config.parse(f"{NORMALISE}[queue]\nnumber = 65535", "f.toml")
+    with pytest.raises(ConfigWrong, match=r"^--queue 9: timestamps\.queue: 9 is an ordinary queue"):
+        named.overridden(queue=9)
+    unused = config.parse("[queue]\nnumber = 65535\n[timestamps]\nqueue = 65535", "f.toml")
+    assert unused.overridden(queue=3) != unused, "who does not normalise needs no such queue"
 
 
 def test_several_queues() -> None:
@@ -240,16 +266,23 @@ def test_several_queues() -> None:
         settings.overridden(queue=65535)
 
 
+def every_default() -> dict[str, Any]:
+    """The defaults as they are written, and the one that follows from others as it comes out."""
+    defaults: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(Settings()))
+    defaults["timestamps"]["queue"] = Settings().timestamps_queue
+    return defaults
+
+
 def test_the_example_shows_every_key_at_its_default() -> None:
     text = EXAMPLE.read_text()
     assert parse(text, str(EXAMPLE)) == Settings()
     shown = re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE)
-    assert tomllib.loads(shown) == msgspec.json.decode(msgspec.json.encode(Settings()))
+    assert tomllib.loads(shown) == every_default()
 
 
 def test_the_manual_has_every_key_with_its_default() -> None:
     manual = MANUAL.read_text()
-    defaults = msgspec.to_builtins(Settings())
+    defaults = every_default()
     for key in config.every_key():
         value = defaults
         for step in key.split("."):
