@@ -186,13 +186,9 @@ class Settings(_Table, frozen=True):
         if self.timestamps.mode != "normalise":
             return
         if number in self.queue.numbers:
-            raise ValueError(
-                f"timestamps.queue: {number} is an ordinary queue; what is normalised needs one of its own"
-            )
+            raise ValueError(f"timestamps.queue: {number} is an ordinary queue; normalising needs one of its own")
         if number > 65535:
-            raise ValueError(
-                "timestamps.queue: no number is left behind the ordinary queues, which end at 65535; name one"
-            )
+            raise ValueError("timestamps.queue: no number is left behind the ordinary queues; name a free one")
 
     @property
     def timestamps_queue(self) -> int:
