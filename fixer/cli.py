@@ -105,12 +105,13 @@ def cli() -> None:
       fixer status   is it on, does it listen, what was lost
       fixer off      take the rule away again
       fixer scan capture.pcap   the same judgement over a capture, without root
+      fixer doctor timestamps   does this server refuse clients behind SNAT, and what helps
 
     \b
     Exit codes:
       0   done                             69  the kernel lacks a part (NFQUEUE, raw table)
       2   wrong command line               71  the system refused something
-      3   status: off, or nobody listens   72  a program is missing (iptables)
+      3   not in order (status, doctor)    72  a program is missing (iptables)
       65  a capture is damaged or cut      75  the queue is held by another process
       66  a file is missing or unreadable  77  root (CAP_NET_ADMIN) is needed
       78  the configuration is wrong       130 interrupted
@@ -349,6 +350,105 @@ def scan(files: tuple[Path, ...], config: Path | None, plain: bool, as_json: boo
     from fixer import scan as scanner
 
     sys.exit(scanner.scan(files, settings, as_json=as_json, write=write, console=Console()))
+
+
+@cli.group(short_help="Say what is wrong with a host.")
+def doctor() -> None:
+    """Say what is wrong with a host that fixer can only carry, what cures it, and which settings help until then.
+
+    \b
+    Exit codes: 0 nothing is wrong, 3 something is, or that cannot be told, 66 a file is unreadable.
+    """
+
+
+@doctor.command(short_help="Does it refuse clients behind SNAT?")
+@netns_options
+@click.option("--watch", type=click.IntRange(1, 3600), metavar="SECONDS", help="Look twice: is it happening now?")
+@click.option(
+    "--source",
+    "sources",
+    type=network,
+    multiple=True,
+    metavar="CIDR",
+    help="A source address of clients behind SNAT, for the configuration; may be repeated.",
+)
+@click.option("--release", metavar="UNAME", help="Another server: what `uname -r` says there.")
+@click.option(
+    "--netstat",
+    "netstats",
+    multiple=True,
+    metavar="FILE",
+    help="Another server: a copy of its /proc/net/netstat; twice, the earlier one first, to see what grows.",
+)
+@click.option("--tw-recycle", type=click.IntRange(0), metavar="N", help="Another server: its net.ipv4.tcp_tw_recycle.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+def timestamps(
+    netns: str | None,
+    pid: int | None,
+    watch: int | None,
+    sources: tuple[IPv4Network | IPv6Network, ...],
+    release: str | None,
+    netstats: tuple[str, ...],
+    tw_recycle: int | None,
+    as_json: bool,
+) -> None:
+    """Does the server refuse clients behind SNAT for their TCP timestamps, and which mode helps?
+
+    A kernel before 4.12 with tcp_tw_recycle does: connections from behind one address fail now and then, and
+    PAWSPassive and ListenDrops grow. Says what cures it, which mode of fixer works on that kernel, and the
+    configuration to use until then. Changes nothing, and needs no root but for --netns and --pid.
+
+    By default it looks at this host, which is right where fixer runs on the server's own node. A container shares its
+    kernel, but has counters of its own: --netns or --pid. Of any other server, say what you know.
+
+    \b
+    Examples:
+      fixer doctor timestamps --watch 10
+      fixer doctor timestamps --pid 4711 --source 192.0.2.7
+      fixer doctor timestamps --release 3.10.0-1160.el7.x86_64 --tw-recycle 1
+      ssh web cat /proc/net/netstat | fixer doctor timestamps --netstat /dev/stdin
+
+    \b
+    Exit codes: 0 the server is not affected, 3 it is, or that cannot be told, 66 a file is unreadable,
+    77 no root.
+    """
+    elsewhere = release is not None or bool(netstats) or tw_recycle is not None
+    if elsewhere and (netns is not None or pid is not None or watch is not None):
+        raise click.UsageError(
+            "--release, --netstat and --tw-recycle are of another server; the rest looks at this one"
+        )
+    if len(netstats) > 2:
+        raise click.BadParameter("two copies are enough: the earlier one and the later one", param_hint="'--netstat'")
+    from fixer.node import doctor
+
+    host = _host(None, None)
+    where = ""
+    if elsewhere:
+        counted = [doctor.counters_in(host, name) for name in netstats]
+        server = doctor.Server(release, tw_recycle, counters=counted[-1] if counted else None)
+        before = counted[0] if len(counted) == 2 else None
+    else:
+        outside = doctor.knobs(host)
+        host = _host(netns, pid)
+        where = f" --plain --netns {netns}" if netns else f" --plain --pid {pid}" if pid else ""
+        server = doctor.look(host, outside)
+        before = None
+        if watch is not None:
+            import time
+
+            click.echo(f"Watching for {watch} s ...", err=True)
+            time.sleep(watch)
+            before, server = server.counters, doctor.look(host, outside)
+    found = doctor.diagnose(server.grown_since(before), [str(source) for source in sources], where)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        from rich.console import Console
+
+        doctor.show(found, Console())
+    sys.exit(found.exit_code)
 
 
 @cli.command(short_help="Show the fault and its repair.")

@@ -25,7 +25,7 @@ from fixer.node import host as host_module
 from fixer.node.host import NET, Completed, Host
 
 FIXER = [sys.executable, "-m", "fixer"]
-VERBS = ["run", "on", "off", "status", "scan", "demo"]
+VERBS = ["run", "on", "off", "status", "scan", "doctor", "demo"]
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.FixerError)]
 
 ON = """\
