@@ -6,7 +6,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from fixer._csum cimport sum_bytes
-from fixer.datapath.pipeline cimport Pipeline
+from fixer.datapath.pipeline cimport Handed, Pipeline
 from fixer.datapath.repair cimport REPAIR
 
 cdef extern from "<time.h>" nogil:
@@ -31,11 +31,12 @@ def process(Pipeline pipeline not None, list packets not None, int turns):
     cdef uint32_t i
     cdef uint64_t begun, repaired = 0
     cdef int _turn
+    cdef Handed handed = Handed(when=now(), uptime=0, skb_info=0, outgoing=False)
     with nogil:
         begun = now()
         for _turn in range(turns):
             for i in range(count):
-                if pipeline.process(slots + <size_t>i * SLOT, length, length, 0, begun, NULL) == REPAIR:
+                if pipeline.process(slots + <size_t>i * SLOT, length, length, &handed, NULL) == REPAIR:
                     memcpy(slots + <size_t>i * SLOT, before + <size_t>i * SLOT, head)
                     repaired += 1
         begun = now() - begun

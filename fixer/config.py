@@ -207,8 +207,10 @@ class Settings(_Table, frozen=True):
             "stale": self.policy.stale,
             "trust_device": self.policy.trust_device,
             "actions": self.policy.actions(),
-            "strip_sources": self.timestamps.networks() if self.timestamps.mode == "strip" else [],
-            "strip_syn_ack": self.timestamps.syn_ack,
+            "timestamps": "strip" if self.timestamps.mode == "strip" else "off",
+            "sources": self.timestamps.networks(),
+            "syn_ack": self.timestamps.syn_ack,
+            "when_full": self.timestamps.when_full,
             "events_per_second": self.log.per_second,
         }
 

@@ -10,12 +10,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import cycle, islice
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
+from fixer import flowfile
 from fixer.config import Settings
 from fixer.datapath.pipeline import Pipeline
 from fixer.errors import ConfigWrong, KernelLacks, NotPermitted, QueueBusy, SystemRefused
@@ -24,6 +26,7 @@ from fixer.node import rules
 from fixer.node.host import NET, Host
 from fixer.node.status import report_path
 from fixer.telemetry import events
+from fixer.telemetry.flows import FlowWatch
 from fixer.telemetry.report import Report
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -35,6 +38,7 @@ LOG_SECONDS = 2.0
 class Lane(NamedTuple):
     """One queue and the packet path behind it; a thread and a CPU are its own."""
 
+    number: int
     queue: Queue
     pipeline: Pipeline
 
@@ -47,14 +51,15 @@ def run(settings: Settings, host: Host) -> int:
     """
     requests = stop_requests()
     matched = rules.rule_packets(host, settings.queue.number)
-    lanes = bound_lanes(settings, host)
-    report = Report(report_path(host, settings.queue.number), settings, lanes, matched)
+    opened = opened_flows(settings, host)
+    lanes = bound_lanes(settings, host, opened)
+    flows = opened.flows if opened else None
+    report = Report(report_path(host, settings.queue.number), settings, lanes, matched, flows)
     teller = events.Teller([lane.pipeline for lane in lanes], sys.stdout)
     failures: list[BaseException] = []
-    cpus = cpus_of(settings)
     threads = [
-        threading.Thread(target=serve, args=(lane.queue, cpu, failures), name=f"queue {number}")
-        for number, lane, cpu in zip(settings.queue.numbers, lanes, cpus, strict=True)
+        threading.Thread(target=serve, args=(lane.queue, cpu, failures), name=f"queue {lane.number}")
+        for lane, cpu in zip(lanes, cpus_of(settings, len(lanes)), strict=True)
     ]
     for thread in threads:
         thread.start()
@@ -67,9 +72,15 @@ def run(settings: Settings, host: Host) -> int:
             f"fixer status will not show what this daemon counts: {report.path} cannot be written: {trouble.strerror}",
             **events.state_change("degraded"),
         )
+    watch = FlowWatch(flows, lanes[-1].pipeline) if flows else None
+    if opened and watch:
+        for said in watch.at_start(opened.taken, opened.warnings):
+            teller.say(said.level, said.message, **said.fields)
     asked = None
     while all(thread.is_alive() for thread in threads) and asked is None:
         report.write()
+        for said in watch.findings(time.monotonic()) if watch else ():
+            teller.say(said.level, said.message, **said.fields)
         with suppress(Empty):
             asked = requests.get(timeout=REPORT_SECONDS)
     for lane in lanes:
@@ -77,6 +88,8 @@ def run(settings: Settings, host: Host) -> int:
     for thread in threads:
         thread.join()
     report.remove()
+    for said in watch.at_stop() if watch else ():
+        teller.say(said.level, said.message, **said.fields)
 
     counters = {f"fixer.counters.{name}": value for name, value in report.counters().items()}
     if failures:
@@ -105,13 +118,16 @@ def started(settings: Settings, lanes: Sequence[Lane]) -> tuple[str, dict[str, A
     """Message and fields of the line that says the queues are served from now on."""
     first, last = settings.queue.numbers[0], settings.queue.numbers[-1]
     which = f"queue {first}" if first == last else f"queues {first} to {last}"
+    if settings.timestamps.mode == "normalise":
+        which += f", and queue {settings.timestamps_queue} for what is normalised"
     return (
         f"serving {which}" + (", changing nothing" if settings.monitor else ""),
         events.state_change(
             "started",
             **{
                 "process.pid": os.getpid(),
-                "fixer.queue": list(settings.queue.numbers),
+                "fixer.queue": [lane.number for lane in lanes],
+                "fixer.timestamps": settings.timestamps.mode,
                 "fixer.monitor": settings.monitor,
                 "fixer.plain": settings.plain,
                 "fixer.ports": list(settings.vxlan.ports),
@@ -122,12 +138,16 @@ def started(settings: Settings, lanes: Sequence[Lane]) -> tuple[str, dict[str, A
     )
 
 
-def cpus_of(settings: Settings) -> Sequence[int | None]:
-    """A CPU for each queue's thread: the configured ones; else, with several queues, those we may use, in turn."""
+def cpus_of(settings: Settings, lanes: int) -> Sequence[int | None]:
+    """A CPU for each queue's thread: the configured ones; else, with several queues, those we may use, in turn.
+
+    The queue of what is normalised is beside those that packets are spread over: its thread may run anywhere.
+    """
     count = settings.queue.count
+    beside = [None] * (lanes - count)
     if settings.queue.cpus or count == 1:
-        return settings.queue.cpus or [None]
-    return list(islice(cycle(sorted(os.sched_getaffinity(0))), count))
+        return [*(settings.queue.cpus or [None]), *beside]
+    return [*islice(cycle(sorted(os.sched_getaffinity(0))), count), *beside]
 
 
 def serve(queue: Queue, cpu: int | None, failures: list[BaseException]) -> None:
@@ -140,8 +160,17 @@ def serve(queue: Queue, cpu: int | None, failures: list[BaseException]) -> None:
         failures.append(error)
 
 
-def bound_lanes(settings: Settings, host: Host) -> list[Lane]:
-    """All queues, bound and configured, or none and the reason why not."""
+def opened_flows(settings: Settings, host: Host) -> flowfile.Opened | None:
+    """The flow table, if timestamps are normalised; what a daemon before us left in it is there."""
+    if settings.timestamps.mode != "normalise":
+        return None
+    if not host.has_net_admin():
+        raise NotPermitted("binding a queue needs root (CAP_NET_ADMIN): run this as root, or with sudo")
+    return flowfile.open_flows(flowfile.path_of(host, settings.queue.number), settings.timestamps.flows)
+
+
+def bound_lanes(settings: Settings, host: Host, opened: flowfile.Opened | None) -> list[Lane]:
+    """All queues, bound and configured, or none and the reason why not. Last, if flows are opened, the one for them."""
     if not host.has_net_admin():
         raise NotPermitted("binding a queue needs root (CAP_NET_ADMIN): run this as root, or with sudo")
     if missing := set(settings.queue.cpus) - os.sched_getaffinity(0):
@@ -150,7 +179,12 @@ def bound_lanes(settings: Settings, host: Host) -> list[Lane]:
     try:
         for number in settings.queue.numbers:
             pipeline = Pipeline(**settings.datapath())
-            lanes.append(Lane(bound_queue(settings, host, number, pipeline), pipeline))
+            lanes.append(Lane(number, bound_queue(settings, host, number, pipeline, settings.queue.gso), pipeline))
+        if opened:
+            number = settings.timestamps_queue
+            pipeline = Pipeline(**settings.datapath() | {"timestamps": "normalise", "flows": opened.flows})
+            # Without GSO: a merged packet cannot be given back changed.
+            lanes.append(Lane(number, bound_queue(settings, host, number, pipeline, gso=False), pipeline))
     except BaseException:
         for lane in lanes:
             lane.queue.release()
@@ -158,7 +192,7 @@ def bound_lanes(settings: Settings, host: Host) -> list[Lane]:
     return lanes
 
 
-def bound_queue(settings: Settings, host: Host, number: int, pipeline: Pipeline) -> Queue:
+def bound_queue(settings: Settings, host: Host, number: int, pipeline: Pipeline, gso: bool) -> Queue:
     """One queue; or the reason why not, as an error that says whose fault it is."""
     queue = Queue(pipeline, number)
     try:
@@ -166,7 +200,7 @@ def bound_queue(settings: Settings, host: Host, number: int, pipeline: Pipeline)
             length=settings.queue.length,
             receive_buffer=settings.queue.receive_buffer,
             fail_open=settings.queue.fail_open,
-            gso=settings.queue.gso,
+            gso=gso,
         )
     except OSError as error:
         table = host.read(f"{NET}/netfilter/nfnetlink_queue")

@@ -105,7 +105,7 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
     # The capture itself is never changed, so monitoring means nothing here, and must not keep --write from mending. And
     # no device speaks for a packet in a file.
     census = census_of(
-        Pipeline(**(settings.datapath() | {"monitor": False, "trust_device": False, "strip_sources": []}))
+        Pipeline(**(settings.datapath() | {"monitor": False, "trust_device": False, "timestamps": "off"}))
     )
     report = Report(path, settings)
 

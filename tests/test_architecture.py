@@ -22,9 +22,10 @@ MAY_CIMPORT = {
     "datapath.history": {"_csum", "datapath.wire", "datapath.walk", "datapath.diagnose", "datapath.hash"},
     "datapath.repair": {"datapath.wire", "datapath.walk", "datapath.diagnose"},
     "datapath.ring": {"datapath.wire", "datapath.walk", "datapath.diagnose"},
-    "datapath.timestamps": {"_csum", "datapath.wire", "datapath.walk"},
+    "datapath.flows": {"datapath.wire", "datapath.hash"},
+    "datapath.timestamps": {"_csum", "datapath.wire", "datapath.walk", "datapath.flows"},
     "datapath.pipeline": {
-        f"datapath.{step}" for step in ("walk", "diagnose", "history", "repair", "timestamps", "ring")
+        f"datapath.{step}" for step in ("walk", "diagnose", "history", "repair", "flows", "timestamps", "ring")
     },
     "datapath.link": {"datapath.wire"},
     "datapath.table": {"datapath.hash"},
@@ -38,8 +39,8 @@ MAY_CIMPORT = {
 # And who in the pipeline hands it to those two, and who hands it to the pipeline.
 MAY_WRITE = {
     "datapath.repair": "mend",
-    "datapath.timestamps": "strip",
-    "datapath.pipeline": "process|strip_syn",
+    "datapath.timestamps": "apply",
+    "datapath.pipeline": "process|stamp|send",
     "datapath.census": "count",
 }
 

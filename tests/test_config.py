@@ -81,8 +81,10 @@ def test_everything_can_be_set() -> None:
             "outer_wrong": "drop",
             "corrupt": "pass",
         },
-        "strip_sources": [(bytes([192, 0, 2, 1]), 32), (bytes.fromhex("20010db8") + bytes(12), 64)],
-        "strip_syn_ack": True,
+        "timestamps": "strip",
+        "sources": [(bytes([192, 0, 2, 1]), 32), (bytes.fromhex("20010db8") + bytes(12), 64)],
+        "syn_ack": True,
+        "when_full": "pass",
         "events_per_second": 0,
     }
 
@@ -219,7 +221,7 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_sources_of_timestamps() -> None:
-    assert config.parse('[timestamps]\nsources = ["192.0.2.0/24"]', "f.toml").datapath()["strip_sources"] == []
+    assert config.parse('[timestamps]\nsources = ["192.0.2.0/24"]', "f.toml").datapath()["timestamps"] == "off"
     for text, said in (
         ('mode = "strip"', 'timestamps.sources: mode "strip" needs the sources it is for'),
         ('sources = ["192.0.2.1/24"]', "timestamps.sources: 192.0.2.1/24 has host bits set"),
@@ -244,7 +246,7 @@ def test_what_is_normalised_has_a_queue_of_its_own() -> None:
     assert settings.overridden(queue=20).timestamps_queue == 23
     named = config.parse(f"{NORMALISE}queue = 9\n[queue]\nnumber = 7\ncount = 2", "f.toml")
     assert named.timestamps_queue == 9
-    assert named.datapath()["strip_sources"] == []
+    assert named.datapath()["timestamps"] == "off"
     with pytest.raises(ConfigWrong, match=r"^f\.toml: timestamps\.queue: 8 is an ordinary queue; normalising needs"):
         config.parse(f"{NORMALISE}queue = 8\n[queue]\nnumber = 7\ncount = 2", "f.toml")
     with pytest.raises(ConfigWrong, match=r"^f\.toml: timestamps\.queue: no number is left behind the ordinary queues"):

@@ -10,7 +10,7 @@ and whoever runs it takes out (`drain`) what was counted until then.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fixer.datapath.link cimport Direction
-from fixer.datapath.pipeline cimport Pipeline
+from fixer.datapath.pipeline cimport Handed, Pipeline
 from fixer.datapath.repair cimport Action
 from fixer.datapath.ring cimport Event
 from fixer.datapath.table cimport Table

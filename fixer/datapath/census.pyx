@@ -43,7 +43,8 @@ cdef class Census:
         cdef Event event
         cdef KindKey key
         cdef Kind *kind
-        cdef Action action = self.pipeline.process(packet, captured, length, 0, when, &event)
+        cdef Handed handed = Handed(when=when, uptime=0, skb_info=0, outgoing=False)
+        cdef Action action = self.pipeline.process(packet, captured, length, &handed, &event)
         self.frames += 1
         memset(&key, 0, sizeof(KindKey))        # padding is part of a key
         key.inner = event.finding.inner

@@ -4,12 +4,11 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fixer.datapath.diagnose cimport DIAGNOSES, Finding
+from fixer.datapath.flows cimport Flows, FlowTable
 from fixer.datapath.history cimport History
 from fixer.datapath.repair cimport ACTIONS, Action, Policy
 from fixer.datapath.ring cimport Event, Ring
 from fixer.datapath.timestamps cimport OUTCOMES, Timestamps
-
-
 from fixer.datapath.walk cimport Walk
 
 
@@ -32,7 +31,16 @@ cdef struct Counters:
     uint64_t would[ACTIONS]
     uint64_t reason[REASONS]
     uint64_t explanation[EXPLANATIONS]
-    uint64_t timestamps[OUTCOMES]   # SYNs of the sources whose timestamps are stripped
+    uint64_t timestamps[OUTCOMES]   # segments of the sources whose timestamps are stripped or normalised
+    uint64_t replies[OUTCOMES]      # and replies to them, which are counted nowhere else
+
+
+cdef struct Handed:
+    # What is known of a packet beside its bytes.
+    uint64_t when            # nanoseconds since the epoch
+    uint32_t uptime          # seconds, of a clock that nobody sets
+    uint32_t skb_info        # NFQA_SKB_INFO bits, 0 for a packet from a wire
+    bint outgoing            # it leaves this host through OUTPUT
 
 
 cdef class Pipeline:
@@ -40,12 +48,15 @@ cdef class Pipeline:
     cdef Timestamps timestamps
     cdef Counters counted
     cdef History *history
+    cdef Flows flows         # None unless timestamps are normalised
+    cdef FlowTable *table    # its table, or NULL
     cdef Ring *ring
-    cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, uint32_t skb_info, uint64_t when,
+    cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, const Handed *handed,
                         Event *event) noexcept nogil
-    cdef Action strip_syn(self, uint8_t *packet, const Walk *route, const Finding *finding, uint32_t skb_info,
-                          Action action) noexcept nogil
-    cdef void settle(self, uint64_t when, bint all) noexcept nogil
+    cdef Action stamp(self, uint8_t *packet, const Walk *route, const Finding *finding, const Handed *handed,
+                      Action action) noexcept nogil
+    cdef Action send(self, uint8_t *packet, const Walk *route, const Handed *handed, Event *event) noexcept nogil
+    cdef void settle(self, uint64_t when, uint32_t uptime, bint all) noexcept nogil
 
 
 cdef class Result:

@@ -1,7 +1,8 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
+from fixer.datapath.flows import Flows
 from fixer.datapath.history import Explanation
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
@@ -52,13 +53,24 @@ class Pipeline:
         stale: str = "explained",
         trust_device: bool = False,
         actions: Mapping[str, str] | None = None,
-        strip_sources: Iterable[tuple[bytes, int]] = (),
-        strip_syn_ack: bool = False,
+        timestamps: str = "off",
+        sources: Sequence[tuple[bytes, int]] = (),
+        syn_ack: bool = False,
+        when_full: str = "pass",
+        flows: Flows | None = None,
         ring_size: int = 1024,
         events_per_second: int = 5,
         seed: int | None = None,
     ) -> None: ...
-    def examine(self, packet: bytearray, wire_length: int = 0, skb_info: int = 0, when_ns: int = 0) -> Result: ...
+    def examine(
+        self,
+        packet: bytearray,
+        wire_length: int = 0,
+        skb_info: int = 0,
+        when_ns: int = 0,
+        uptime: int = 0,
+        outgoing: bool = False,
+    ) -> Result: ...
     def drain(self, most: int = 1024) -> list[Result]: ...
     def finish(self, when_ns: int) -> None: ...
     def counters(self) -> dict[str, Any]: ...

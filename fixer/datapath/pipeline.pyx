@@ -1,20 +1,22 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 import os
+import time
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from libc.string cimport memcpy, memset
 
 from fixer.datapath.diagnose cimport (IN_PARTIAL, IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_STALE, OUT_WRONG,
-                                      SKB_CHECKSUM_NOT_READY, SOUND, UNCHECKABLE, Finding, conclude, judge)
+                                      SKB_CHECKSUM_NOT_READY, SKB_GSO, SOUND, UNCHECKABLE, Finding, conclude, judge)
 from fixer.datapath.diagnose import Diagnosis as DiagnosisName, InnerState, OuterState
+from fixer.datapath.flows cimport FlowTable, Flows, sweep
 from fixer.datapath.history cimport (UNEXPLAINED, INNER_VERIFIES, explain, history_free, history_new, know_vni,
                                      remember)
 from fixer.datapath.history import Explanation as ExplanationName
 from fixer.datapath.repair cimport DROP, PASS, REPAIR, Stale, decide, mend
 from fixer.datapath.repair import Action as ActionName, Stale as StaleName
 from fixer.datapath.ring cimport Endpoints, describe, ring_free, ring_new, ring_settle, ring_take, ring_tell
-from fixer.datapath.timestamps cimport MAX_SOURCES, Stripped, Timestamps, concerns, look, strip
-from fixer.datapath.timestamps import Stripped as StrippedName
+from fixer.datapath.timestamps cimport MAX_SOURCES, Edit, Mode, Outcome, Timestamps, apply, consider
+from fixer.datapath.timestamps import Mode as ModeName, Outcome as OutcomeName
 from fixer.datapath.walk cimport MAX_PORTS, Reason, Walk, walk
 from fixer.datapath.walk import Reason as ReasonName
 
@@ -23,13 +25,14 @@ cdef class Pipeline:
     """One packet path: its policy, what it remembers, what it counts and the ring of its events. One thread at once."""
 
     def __cinit__(self, *, ports, vnis=(), plain=False, monitor=False, stale="explained", trust_device=False,
-                  actions=None, strip_sources=(), strip_syn_ack=False, ring_size=1024, events_per_second=5, seed=None):
+                  actions=None, timestamps="off", sources=(), syn_ack=False, when_full="pass", flows=None,
+                  ring_size=1024, events_per_second=5, seed=None):
         """ports: UDP ports of VXLAN, 1…15 of them; vnis: (first, last) ranges known to be ours; stale: "explained",
         "inner-verifies" or "off"; trust_device: pass unjudged what NFQA_SKB_INFO says a device has verified; actions:
-        what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults; strip_sources: (address, prefix length)
-        of the sources whose SYNs lose their timestamps, the address as 4 or 16 bytes; strip_syn_ack: so do the
-        SYN-ACKs that answer them; events_per_second: for each diagnosis and VTEP; seed: of the history's hashes,
-        random if None."""
+        what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults; timestamps: "off", "strip" or
+        "normalise", for the sources, each (address as 4 or 16 bytes, prefix length); syn_ack: strip the SYN-ACKs that
+        answer them, too; when_full: "pass" or "strip" a SYN for which flows, the table that normalising needs, has no
+        room; events_per_second: for each diagnosis and VTEP; seed: of the history's hashes, random if None."""
         cdef uint32_t vni
         ports = list(ports)
         if not 1 <= len(ports) <= MAX_PORTS or not all(1 <= port <= 65535 for port in ports):
@@ -50,7 +53,14 @@ cdef class Pipeline:
         self.policy.stale = <uint8_t><int>StaleName[stale.upper().replace("-", "_")]
         for diagnosis, action in chosen.items():
             self.policy.action[<int>diagnosis] = <uint8_t><int>action
-        take_sources(&self.timestamps, strip_sources, strip_syn_ack)
+        take_sources(&self.timestamps, sources)
+        self.timestamps.mode = <uint8_t><int>ModeName[timestamps.upper()]
+        self.timestamps.syn_ack = syn_ack
+        self.timestamps.strip_when_full = {"pass": False, "strip": True}[when_full]
+        if (flows is None) != (self.timestamps.mode != Mode.NORMALISE):
+            raise ValueError("a flow table is what normalising needs, and nothing else does")
+        self.flows = flows
+        self.table = NULL if flows is None else &(<Flows>flows).table
         self.history = history_new(int.from_bytes(os.urandom(8)) if seed is None else seed)
         for first, last in vnis:
             for vni in range(<uint32_t>first, <uint32_t>last + 1):
@@ -61,20 +71,21 @@ cdef class Pipeline:
         history_free(self.history)
         ring_free(self.ring)
 
-    cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, uint32_t skb_info, uint64_t when,
+    cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, const Handed *handed,
                         Event *event) noexcept nogil:
         """Take one packet (see `walk`) from door to door: it was changed in place if the answer is REPAIR.
 
-        skb_info: NFQA_SKB_INFO bits, 0 for a packet from a wire. when: nanoseconds since the epoch. event: where to
-        describe the packet whatever it is, or NULL.
+        event: where to describe the packet whatever it is, or NULL.
         """
         cdef Walk route
         cdef Finding finding
         cdef Event own
         cdef Action would, action
-        cdef uint32_t now = <uint32_t>(when // 1000000000U)
+        cdef uint32_t now = <uint32_t>(handed.when // 1000000000U)
         walk(packet, captured, length, &self.policy.ports, self.policy.plain, &route)
-        judge(packet, &route, &self.policy.ports, skb_info, self.policy.trust_device, &finding)
+        if handed.outgoing:
+            return self.send(packet, &route, handed, event)
+        judge(packet, &route, &self.policy.ports, handed.skb_info, self.policy.trust_device, &finding)
         if finding.outer == OUT_WRONG:
             if finding.inner != IN_WRONG and finding.inner != IN_UNCHECKABLE and not route.inner.header_wrong \
                     and self.policy.stale != Stale.OFF:
@@ -86,55 +97,90 @@ cdef class Pipeline:
                     finding.outer = OUT_STALE
         elif route.vxlan:
             remember(self.history, packet, &route, &finding, now)
-        conclude(&route, skb_info, &finding)
+        conclude(&route, handed.skb_info, &finding)
         would = decide(&self.policy, &finding)
         action = PASS if self.policy.monitor else would
         count(&self.counted, &route, &finding, <uint8_t>action, <uint8_t>would)
         if event != NULL or (finding.diagnosis != SOUND and finding.diagnosis != UNCHECKABLE):
             if event == NULL:
                 event = &own
-            describe(event, packet, &route, &finding, when)
+            describe(event, packet, &route, &finding, handed.when)
             event.action = <uint8_t>action
             event.would = <uint8_t>would
             if finding.diagnosis != SOUND and finding.diagnosis != UNCHECKABLE:
                 ring_tell(self.ring, event)
         if action == REPAIR:
             mend(packet, &route, &finding)
-        if self.timestamps.strip and action != DROP and finding.reason != Reason.SUPER_PACKET and captured == length \
-                and concerns(&self.timestamps, packet, &route):
-            action = self.strip_syn(packet, &route, &finding, skb_info, action)
+        if self.timestamps.mode != Mode.OFF and action != DROP:
+            action = self.stamp(packet, &route, &finding, handed, action)
         return action
 
-    cdef Action strip_syn(self, uint8_t *packet, const Walk *route, const Finding *finding, uint32_t skb_info,
-                          Action action) noexcept nogil:
-        """Take the timestamps out of a SYN that is about to pass; REPAIR if it was changed."""
-        cdef uint32_t option
-        cdef Stripped outcome = look(packet, route, &option)
-        self.counted.timestamps[<int>outcome] += 1
-        if outcome != Stripped.STRIPPED or self.policy.monitor:
+    cdef Action stamp(self, uint8_t *packet, const Walk *route, const Finding *finding, const Handed *handed,
+                      Action action) noexcept nogil:
+        """Strip or normalise the timestamps of a packet that is about to pass; REPAIR if it was changed."""
+        cdef Edit edit
+        cdef Outcome outcome
+        cdef bint whole = finding.reason != Reason.SUPER_PACKET and route.captured == route.length
+        # What nobody can send back changed, and what its receiver will throw away, teaches nothing either.
+        if self.timestamps.mode == Mode.NORMALISE and (not whole or finding.inner == IN_WRONG or self.policy.monitor):
+            self.counted.timestamps[<int>Outcome.INCOMPLETE] += not whole
             return action
-        if action != REPAIR:
-            if skb_info & SKB_CHECKSUM_NOT_READY:
-                mend(packet, route, finding)    # what is given back must be complete
-            elif finding.inner == IN_PARTIAL:
-                return action                   # left unfinished by policy: P does not cover the options
-        strip(packet, route, option)
-        return REPAIR
+        if not whole:
+            return action
+        outcome = consider(&self.timestamps, self.table, packet, route, False, handed.uptime, &edit)
+        if outcome == Outcome.STRIPPED or outcome == Outcome.TRANSLATED:
+            if action != REPAIR and not self.policy.monitor:
+                if handed.skb_info & SKB_CHECKSUM_NOT_READY:
+                    mend(packet, route, finding)    # what is given back must be complete
+                elif finding.inner == IN_PARTIAL:
+                    outcome = Outcome.INCOMPLETE    # left unfinished by policy: P does not cover the options
+            if outcome != Outcome.INCOMPLETE and not self.policy.monitor:
+                apply(packet, route, &edit)
+                action = REPAIR
+        self.counted.timestamps[<int>outcome] += 1
+        return action
 
-    cdef void settle(self, uint64_t when, bint all) noexcept nogil:
-        """To be called about once a second, and with `all` at a stop: see `ring_settle`."""
+    cdef Action send(self, uint8_t *packet, const Walk *route, const Handed *handed, Event *event) noexcept nogil:
+        """A packet that leaves: the reply to a source is translated back. Its checksums are not judged.
+
+        This host has just made them: the kernel finishes them before it hands them to a queue without the GSO flag.
+        """
+        cdef Edit edit
+        cdef Action action = PASS
+        cdef Outcome outcome = Outcome.NOT_CONCERNED
+        if self.timestamps.mode == Mode.NORMALISE and not self.policy.monitor:
+            if handed.skb_info & (SKB_CHECKSUM_NOT_READY | SKB_GSO) or route.captured != route.length:
+                outcome = Outcome.INCOMPLETE
+            else:
+                outcome = consider(&self.timestamps, self.table, packet, route, True, handed.uptime, &edit)
+        if outcome == Outcome.TRANSLATED:
+            apply(packet, route, &edit)
+            action = REPAIR
+        self.counted.replies[<int>outcome] += 1
+        if event != NULL:
+            memset(event, 0, sizeof(Event))
+            event.when = handed.when
+            event.action = event.would = <uint8_t>action
+        return action
+
+    cdef void settle(self, uint64_t when, uint32_t uptime, bint all) noexcept nogil:
+        """To be called about once a second, and with `all` at a stop: see `ring_settle` and `sweep`."""
         ring_settle(self.ring, when, all)
+        if self.table != NULL:
+            sweep(self.table, uptime)
 
     def examine(self, unsigned char[::1] packet not None, uint32_t wire_length=0, uint32_t skb_info=0,
-                uint64_t when_ns=0):
+                uint64_t when_ns=0, uint32_t uptime=0, bint outgoing=False):
         """Put one packet through and return its `Result`; `packet` is mended in place if its action is REPAIR.
 
-        packet: from its first IP header; wire_length: its length on the wire where that is more than is captured.
+        packet: from its first IP header; wire_length: its length on the wire where that is more than is captured;
+        uptime: seconds; outgoing: it leaves through OUTPUT.
         """
         cdef Result result = Result.__new__(Result)
         cdef uint8_t nothing = 0
+        cdef Handed handed = Handed(when=when_ns, uptime=uptime, skb_info=skb_info, outgoing=outgoing)
         cdef uint32_t captured = <uint32_t>packet.shape[0]
-        self.process(&packet[0] if captured else &nothing, captured, max(captured, wire_length), skb_info, when_ns,
+        self.process(&packet[0] if captured else &nothing, captured, max(captured, wire_length), &handed,
                      &result.event)
         return result
 
@@ -151,7 +197,7 @@ cdef class Pipeline:
 
     def finish(self, uint64_t when_ns):
         """At a stop: put what was left out of the log into the ring."""
-        self.settle(when_ns, True)
+        self.settle(when_ns, <uint32_t><uint64_t>time.monotonic(), True)
 
     def counters(self):
         """Everything counted so far, as plain dictionaries keyed by lower-case names. Safe while a queue is running."""
@@ -168,14 +214,15 @@ cdef class Pipeline:
             "would": {name.name.lower(): c.would[<int>name] for name in ActionName},
             "reason": {name.name.lower(): c.reason[<int>name] for name in ReasonName},
             "explanation": {name.name.lower(): c.explanation[<int>name] for name in ExplanationName},
-            "timestamps": {name.name.lower(): c.timestamps[<int>name] for name in StrippedName},
+            "timestamps": {name.name.lower(): c.timestamps[<int>name] for name in OutcomeName},
+            "replies": {name.name.lower(): c.replies[<int>name] for name in OutcomeName},
             "events_told": self.ring.written,
             "events_left_out": self.ring.left_out,
             "events_lost": self.ring.lost,
         }
 
 
-cdef take_sources(Timestamps *out, sources, bint syn_ack):
+cdef take_sources(Timestamps *out, sources):
     memset(out, 0, sizeof(Timestamps))
     if len(sources) > MAX_SOURCES:
         raise ValueError(f"at most {MAX_SOURCES} sources, not {len(sources)}")
@@ -186,8 +233,6 @@ cdef take_sources(Timestamps *out, sources, bint syn_ack):
         out.sources[<int>i].bits = bits
         memcpy(out.sources[<int>i].address, <const uint8_t *><bytes>address, len(address))
     out.count = <uint8_t>len(sources)
-    out.strip = out.count > 0
-    out.syn_ack = syn_ack
 
 
 cdef inline void count(Counters *counted, const Walk *route, const Finding *finding, uint8_t action,

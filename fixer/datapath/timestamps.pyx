@@ -1,17 +1,31 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from fixer._csum cimport sum_bytes, updated
+from fixer.datapath.flows cimport PLAIN, Segment, Verdict, forward, reply
 from fixer.datapath.walk cimport Reason
 from fixer.datapath.wire cimport *
 
 
-cdef bint concerns(const Timestamps *policy, const uint8_t *packet, const Walk *walk) noexcept nogil:
+cdef Outcome consider(const Timestamps *policy, FlowTable *table, const uint8_t *packet, const Walk *walk,
+                      bint outgoing, uint32_t now, Edit *edit) noexcept nogil:
+    """What is to become of a packet; `edit` is valid for a STRIPPED or TRANSLATED one, which `apply` makes so.
+
+    outgoing: it leaves through OUTPUT, so it is a reply or nothing. now: uptime, seconds. `table` is needed to
+    normalise only.
+    """
+    if walk.inner.reason != Reason.NONE or walk.inner.protocol != PROTO_TCP:
+        return Outcome.NOT_CONCERNED
+    if policy.mode == Mode.NORMALISE:
+        return normalise(policy, table, packet, walk, outgoing, now, edit)
+    if policy.mode == Mode.STRIP and not outgoing and is_stripped(policy, packet, walk):
+        return look(packet, walk, edit)
+    return Outcome.NOT_CONCERNED
+
+
+cdef bint is_stripped(const Timestamps *policy, const uint8_t *packet, const Walk *walk) noexcept nogil:
     """Whether this is the SYN of a configured source, or a SYN-ACK to one where those are asked for."""
-    cdef uint8_t flags
-    if not policy.strip or walk.inner.reason != Reason.NONE or walk.inner.protocol != PROTO_TCP:
-        return False
-    flags = packet[walk.inner.transport + TCP_FLAGS] & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)
+    cdef uint8_t flags = packet[walk.inner.transport + TCP_FLAGS] & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)
     if flags == TCP_SYN:
         return matches(policy, packet + walk.inner.source, walk.inner.version)
     if flags == (TCP_SYN | TCP_ACK) and policy.syn_ack:
@@ -32,47 +46,98 @@ cdef bint matches(const Timestamps *policy, const uint8_t *address, uint8_t vers
     return False
 
 
-cdef Stripped look(const uint8_t *packet, const Walk *walk, uint32_t *option) noexcept nogil:
-    """Walk the options to their end (RFC 9293 §3.1); `option` becomes the timestamps' offset if it is STRIPPED.
-
-    `walk` must have `concerns`.
-    """
+cdef Outcome look(const uint8_t *packet, const Walk *walk, Edit *edit) noexcept nogil:
+    """Walk the options to their end (RFC 9293 §3.1): STRIPPED if there are timestamps that may be edited."""
     cdef uint32_t at = walk.inner.transport + TCP_HEADER
     cdef uint32_t end = walk.inner.transport + (packet[walk.inner.transport + TCP_OFFSET] >> 4) * 4
     cdef uint8_t kind, length
     cdef bint authenticated = False
-    option[0] = 0
+    edit.option = edit.at = 0
     if end < at or end > walk.inner.transport + walk.inner.covered:
-        return Stripped.MALFORMED
+        return Outcome.MALFORMED
     while at < end and packet[at] != TCP_OPTION_END:
         kind = packet[at]
         if kind == TCP_OPTION_NOP:
             at += 1
             continue
         if at + 2 > end:
-            return Stripped.MALFORMED
+            return Outcome.MALFORMED
         length = packet[at + 1]
         if length < 2 or at + length > end:
-            return Stripped.MALFORMED
+            return Outcome.MALFORMED
         if kind == TCP_OPTION_AO:
             authenticated = True
         elif kind == TCP_OPTION_TIMESTAMPS:
-            if length != TCP_TIMESTAMPS_LENGTH or option[0]:
-                return Stripped.MALFORMED
-            option[0] = at
+            if length != TCP_TIMESTAMPS_LENGTH or edit.option:
+                return Outcome.MALFORMED
+            edit.option = at
         at += length
-    if not option[0]:
-        return Stripped.WITHOUT
-    return Stripped.AUTHENTICATED if authenticated else Stripped.STRIPPED
+    if not edit.option:
+        return Outcome.WITHOUT
+    return Outcome.AUTHENTICATED if authenticated else Outcome.STRIPPED
 
 
-cdef void strip(uint8_t *packet, const Walk *walk, uint32_t option) noexcept nogil:
-    """NOPs for the timestamps at `option`; both layers' checksums follow, whether they were right or wrong."""
+cdef Outcome normalise(const Timestamps *policy, FlowTable *table, const uint8_t *packet, const Walk *walk,
+                       bint outgoing, uint32_t now, Edit *edit) noexcept nogil:
+    """Ask the flow table what is to be done with a segment of a source, or with a reply to one."""
+    cdef Segment segment
+    cdef const uint8_t *tcp = packet + walk.inner.transport
+    cdef const uint8_t *client = packet + (walk.inner.destination if outgoing else walk.inner.source)
+    cdef const uint8_t *server = packet + (walk.inner.source if outgoing else walk.inner.destination)
+    cdef uint32_t delta, echoed
+    cdef Outcome found
+    cdef Verdict verdict
+    if not matches(policy, client, walk.inner.version):
+        return Outcome.NOT_CONCERNED
+    found = look(packet, walk, edit)
+    if found == Outcome.MALFORMED or found == Outcome.AUTHENTICATED:
+        return found
+    memset(&segment, 0, sizeof(Segment))
+    memcpy(segment.key.client, client, walk.inner.address_length)
+    memcpy(segment.key.server, server, walk.inner.address_length)
+    segment.key.where = <uint32_t>walk.inner.version << 24 | (walk.vni if walk.vxlan else PLAIN)
+    memcpy(segment.key.client_port, tcp + (TCP_DESTINATION if outgoing else TCP_SOURCE), 2)
+    memcpy(segment.key.server_port, tcp + (TCP_SOURCE if outgoing else TCP_DESTINATION), 2)
+    segment.flags = tcp[TCP_FLAGS]
+    segment.sequence = be32(tcp + TCP_SEQUENCE)
+    segment.acknowledged = be32(tcp + TCP_ACKNOWLEDGED)
+    segment.stamped = found == Outcome.STRIPPED
+    segment.value = be32(packet + edit.option + TCP_TSVAL) if segment.stamped else 0
+    verdict = (reply if outgoing else forward)(table, &segment, now, &delta)
+    if not segment.stamped:
+        return Outcome.WITHOUT
+    if verdict == Verdict.FULL:
+        return Outcome.STRIPPED if policy.strip_when_full else Outcome.FULL
+    if verdict == Verdict.DRAINING:
+        return Outcome.DRAINED
+    if verdict == Verdict.NO_WAY_BACK:
+        return Outcome.NO_WAY_BACK
+    if verdict == Verdict.UNTRACKED:
+        return Outcome.UNTRACKED
+    if delta == 0:
+        return Outcome.UNCHANGED
+    if not outgoing:
+        edit.at = edit.option + TCP_TSVAL
+        edit.value = segment.value + delta
+        return Outcome.TRANSLATED
+    echoed = be32(packet + edit.option + TCP_TSECR)
+    if echoed == 0:
+        return Outcome.UNCHANGED
+    edit.at = edit.option + TCP_TSECR
+    edit.value = echoed - delta
+    return Outcome.TRANSLATED
+
+
+cdef void apply(uint8_t *packet, const Walk *walk, const Edit *edit) noexcept nogil:
+    """NOPs for the timestamps, or another number in them; both layers' checksums follow, whether right or wrong."""
     cdef uint32_t start = walk.inner.transport + TCP_HEADER
     cdef uint32_t length = (packet[walk.inner.transport + TCP_OFFSET] >> 4) * 4 - TCP_HEADER
     cdef uint16_t before = sum_bytes(packet + start, length), after
     cdef uint16_t inner = be16(packet + walk.inner.field), outer
-    memset(packet + option, TCP_OPTION_NOP, TCP_TIMESTAMPS_LENGTH)
+    if edit.at:
+        put_be32(packet + edit.at, edit.value)
+    else:
+        memset(packet + edit.option, TCP_OPTION_NOP, TCP_TIMESTAMPS_LENGTH)
     after = sum_bytes(packet + start, length)
     put_be16(packet + walk.inner.field, updated(inner, before, after))
     if not walk.tunnel:

@@ -55,6 +55,10 @@ cdef enum:
     UDP_LENGTH = 4
     UDP_CHECKSUM = 6
     TCP_HEADER = 20
+    TCP_SOURCE = 0
+    TCP_DESTINATION = 2
+    TCP_SEQUENCE = 4
+    TCP_ACKNOWLEDGED = 8
     TCP_OFFSET = 12           # header length in 32-bit words, in the upper four bits
     TCP_FLAGS = 13
     TCP_FIN = 0x01
@@ -66,6 +70,8 @@ cdef enum:
     TCP_OPTION_NOP = 1
     TCP_OPTION_TIMESTAMPS = 8   # RFC 7323 §3.2: kind, length, TSval, TSecr
     TCP_TIMESTAMPS_LENGTH = 10
+    TCP_TSVAL = 2
+    TCP_TSECR = 6
     TCP_OPTION_AO = 29          # RFC 5925 §2.2
     ICMP_HEADER = 4
     ICMP_CHECKSUM = 2
@@ -124,3 +130,10 @@ cdef inline uint32_t le32(const uint8_t *p) noexcept nogil:
 cdef inline void put_be16(uint8_t *p, uint16_t value) noexcept nogil:
     p[0] = <uint8_t>(value >> 8)
     p[1] = <uint8_t>value
+
+
+cdef inline void put_be32(uint8_t *p, uint32_t value) noexcept nogil:
+    p[0] = <uint8_t>(value >> 24)
+    p[1] = <uint8_t>(value >> 16)
+    p[2] = <uint8_t>(value >> 8)
+    p[3] = <uint8_t>value

@@ -30,6 +30,7 @@ cdef enum:
     QUEUE_VERDICT_BATCH = 0x0303
 
     NFQA_PACKET_HDR = 1      # id (32 bits), hardware protocol (16), hook (8)
+    NFQA_PACKET_HOOK = 6     # offset of the hook in it
     NFQA_VERDICT_HDR = 2     # verdict (32), id (32)
     NFQA_PAYLOAD = 10
     NFQA_CAP_LEN = 13        # the packet's length where it is more than was copied
@@ -43,6 +44,7 @@ cdef enum:
     NFQA_CFG_F_FAIL_OPEN = 1
     NFQA_CFG_F_GSO = 4       # hand over merged packets whole, and unfinished ones unfinished (since linux 3.10)
 
+    NF_INET_LOCAL_OUT = 3    # the hook of OUTPUT, linux/netfilter.h
     NF_DROP = 0
     NF_ACCEPT = 1
 

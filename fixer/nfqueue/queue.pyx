@@ -15,7 +15,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from fixer.datapath.pipeline cimport Pipeline
+from fixer.datapath.pipeline cimport Handed, Pipeline
 from fixer.datapath.repair cimport DROP, REPAIR, Action
 from fixer.nfqueue.netlink cimport *
 
@@ -46,7 +46,7 @@ cdef extern from "<unistd.h>" nogil:
     int close(int)
 
 cdef extern from "<time.h>" nogil:
-    enum: CLOCK_REALTIME
+    enum: CLOCK_REALTIME, CLOCK_MONOTONIC
     struct timespec:
         long tv_sec
         long tv_nsec
@@ -255,19 +255,14 @@ cdef class Queue:
         return dict(self.counted)
 
     cdef void serve(self) noexcept nogil:
-        cdef uint64_t settled = self.now(), when
+        cdef uint64_t settled = now(CLOCK_MONOTONIC), uptime
         while not self.stopping:
             if self.step() <= 0:
                 self.wait(SETTLE_MS)
-            when = self.now()
-            if when - settled >= SETTLE_MS * 1000000U:
-                self.pipeline.settle(when, False)
-                settled = when
-
-    cdef uint64_t now(self) noexcept nogil:
-        cdef timespec clock
-        clock_gettime(CLOCK_REALTIME, &clock)
-        return <uint64_t>clock.tv_sec * 1000000000U + <uint64_t>clock.tv_nsec
+            uptime = now(CLOCK_MONOTONIC)
+            if uptime - settled >= SETTLE_MS * 1000000U:
+                self.pipeline.settle(now(CLOCK_REALTIME), <uint32_t>(uptime // 1000000000U), False)
+                settled = uptime
 
     cdef void wait(self, int milliseconds) noexcept nogil:
         """Until there is something to read, `stop` was called, or the time is over."""
@@ -280,22 +275,26 @@ cdef class Queue:
 
     cdef int step(self) noexcept nogil:
         """Read what is there, at most a batch, and answer it. Returns the number of messages, 0 if there was none."""
-        cdef uint64_t when
+        cdef Handed handed
         cdef int i, count = recvmmsg(self.fd, self.arrivals, BATCH, MSG_DONTWAIT, NULL)
         if count < 0:
             if errno == ENOBUFS:
                 self.counted.overruns += 1
                 return 1                        # the socket is readable again at once
             return 0
-        when = self.now()
+        handed.when = now(CLOCK_REALTIME)
+        handed.uptime = <uint32_t>(now(CLOCK_MONOTONIC) // 1000000000U)
         for i in range(count):
             self.take(self.slots + <size_t>i * SLOT, self.arrivals[i].msg_len,
-                      (self.arrivals[i].msg_hdr.msg_flags & MSG_TRUNC) != 0, when)
+                      (self.arrivals[i].msg_hdr.msg_flags & MSG_TRUNC) != 0, &handed)
         self.flush()
         return count
 
-    cdef void take(self, uint8_t *message, uint32_t length, bint cut, uint64_t when) noexcept nogil:
-        """One netlink message: a packet is put through the pipeline and its verdict gathered."""
+    cdef void take(self, uint8_t *message, uint32_t length, bint cut, Handed *handed) noexcept nogil:
+        """One netlink message: a packet is put through the pipeline and its verdict gathered.
+
+        `handed` has the time; what else is known of the packet is filled in.
+        """
         cdef uint32_t claimed, sequence
         cdef uint16_t type_
         cdef int32_t error
@@ -307,7 +306,7 @@ cdef class Queue:
         if claimed < length:
             length = claimed
         if type_ == QUEUE_PACKET and length >= NETLINK_HEADER + FAMILY_HEADER:
-            self.take_packet(message, length, cut, when)
+            self.take_packet(message, length, cut, handed)
         elif type_ == NLMSG_ERROR:
             memcpy(&error, message + NETLINK_HEADER, 4)
             memcpy(&sequence, message + 8, 4)
@@ -319,14 +318,16 @@ cdef class Queue:
         else:
             self.counted.unreadable += 1
 
-    cdef void take_packet(self, uint8_t *message, uint32_t length, bint cut, uint64_t when) noexcept nogil:
+    cdef void take_packet(self, uint8_t *message, uint32_t length, bint cut, Handed *handed) noexcept nogil:
         cdef uint32_t at = NETLINK_HEADER + FAMILY_HEADER
-        cdef uint32_t size, captured = 0, whole = 0, skb_info = 0, packet = 0
+        cdef uint32_t size, captured = 0, whole = 0, packet = 0
         cdef uint16_t attribute, type_
         cdef uint8_t *value
         cdef uint8_t *payload = NULL
         cdef bint known = False
         cdef Action action
+        handed.skb_info = 0
+        handed.outgoing = False
         while at + ATTRIBUTE <= length:
             memcpy(&attribute, message + at, 2)
             memcpy(&type_, message + at + 2, 2)
@@ -338,13 +339,14 @@ cdef class Queue:
             if type_ == NFQA_PACKET_HDR and size >= 4:
                 packet = number(value)
                 known = True
+                handed.outgoing = size > NFQA_PACKET_HOOK and value[NFQA_PACKET_HOOK] == NF_INET_LOCAL_OUT
             elif type_ == NFQA_PAYLOAD:
                 payload = value
                 captured = size
             elif type_ == NFQA_CAP_LEN and size >= 4:
                 whole = number(value)
             elif type_ == NFQA_SKB_INFO and size >= 4:
-                skb_info = number(value)
+                handed.skb_info = number(value)
             at += aligned(attribute)
         if not known:
             self.counted.unreadable += 1
@@ -357,7 +359,7 @@ cdef class Queue:
         if cut or payload == NULL:
             self.accept(packet)
             return
-        action = self.pipeline.process(payload, captured, whole, skb_info, when, NULL)
+        action = self.pipeline.process(payload, captured, whole, handed, NULL)
         if action == REPAIR and captured == whole:      # a cut copy given back as the packet would destroy it
             self.counted.changed += 1
             self.give(packet, NF_ACCEPT, payload, captured)
@@ -434,6 +436,13 @@ cdef class Queue:
             if errno != EINTR and errno != ENOBUFS and errno != ENOMEM and errno != EAGAIN:
                 return False
         return False
+
+
+cdef inline uint64_t now(int which) noexcept nogil:
+    """Nanoseconds on one of the system's clocks."""
+    cdef timespec clock
+    clock_gettime(which, &clock)
+    return <uint64_t>clock.tv_sec * 1000000000U + <uint64_t>clock.tv_nsec
 
 
 cdef bint LITTLE = socket.htons(1) != 1

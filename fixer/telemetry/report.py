@@ -16,6 +16,7 @@ import msgspec
 
 from fixer import __version__
 from fixer.config import Settings
+from fixer.datapath.flows import Flows
 from fixer.datapath.pipeline import Pipeline
 from fixer.nfqueue.queue import Queue
 
@@ -27,12 +28,17 @@ class Report:
         self,
         path: str,
         settings: Settings,
-        lanes: Sequence[tuple[Queue, Pipeline]],
+        lanes: Sequence[tuple[int, Queue, Pipeline]],
         rule_packets: dict[str, int | None],
+        flows: Flows | None = None,
     ) -> None:
-        """``rule_packets``: what our rules had matched before the queues were bound, see ``rules.rule_packets``."""
+        """``rule_packets``: what our rules had matched before the queues were bound, see ``rules.rule_packets``.
+
+        ``lanes``: each queue's number, the queue and the packet path behind it.
+        """
         self.path = Path(path)
         self.lanes = lanes
+        self.flows = flows
         self.constant: dict[str, Any] = {
             "pid": os.getpid(),
             "version": __version__,
@@ -44,16 +50,18 @@ class Report:
             "rule_packets_at_start": rule_packets,
             "queues": settings.queue.count,
             "asked": {"fail_open": settings.queue.fail_open, "gso": settings.queue.gso},
-            "flags": lanes[0][0].flags,
+            "flags": lanes[0][1].flags,
         }
 
     def write(self) -> OSError | None:
         """Replace the file, whole or not at all. Returns what was in the way, if anything."""
         report = self.constant | {
             "updated": _now(),
-            "counters": total([pipeline.counters() for _, pipeline in self.lanes]),
-            "queue_counters": total([queue.counters() for queue, _ in self.lanes]),
+            "counters": total([pipeline.counters() for _, _, pipeline in self.lanes]),
+            "queue_counters": total([queue.counters() for _, queue, _ in self.lanes]),
         }
+        if self.flows:
+            report["flows"] = self.flows.counters()
         fresh = self.path.with_suffix(".new")
         try:
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -72,7 +80,8 @@ class Report:
 
     def counters(self) -> dict[str, Any]:
         """Everything the daemon counts, all queues together."""
-        return total([pipeline.counters() | queue.counters() for queue, pipeline in self.lanes])
+        counted = total([pipeline.counters() | queue.counters() for _, queue, pipeline in self.lanes])
+        return counted | {"flows": self.flows.counters()} if self.flows else counted
 
 
 def total(counted: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def sources(*networks: str) -> list[tuple[bytes, int]]:
 
 def stripping(*networks: str, **settings: object) -> Pipeline:
     networks = networks or ("10.0.1.0/24", "2001:db8::/64")
-    return Pipeline(ports=[4789], plain=True, strip_sources=sources(*networks), **settings)
+    return Pipeline(ports=[4789], plain=True, timestamps="strip", sources=sources(*networks), **settings)
 
 
 def syn(options: bytes, flags: int = SYN, version: int = 4, payload: bytes = b"") -> bytes:
@@ -159,7 +159,7 @@ def test_the_syn_ack_to_a_source_where_it_is_asked_for() -> None:
         (["10.0.1.192/32"], False, "not_concerned"),
         (["10.0.1.176/32"], True, "not_concerned"),
     ):
-        pipeline = stripping(*networks, strip_syn_ack=asked)
+        pipeline = stripping(*networks, syn_ack=asked)
         through(packet, pipeline)
         assert outcome(pipeline) == expected
 
@@ -281,4 +281,4 @@ def test_off_by_default() -> None:
 def test_sources_that_are_none() -> None:
     for wrong in ([(b"123", 8)], [(b"1234", 33)], [(b"1234", 8)] * 65):
         with pytest.raises(ValueError, match="source"):
-            Pipeline(ports=[4789], strip_sources=wrong)
+            Pipeline(ports=[4789], sources=wrong)

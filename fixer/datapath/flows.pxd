@@ -1,0 +1,165 @@
+# cython: language_level=3
+"""The connections whose timestamps are normalised, and one clock for each source: a table in memory that outlives us.
+
+The table lies in memory that is handed in, which the daemon maps from a file, so that nothing is lost with the process.
+Its size is fixed, every operation takes a bounded number of steps, and nothing in it is believed unchecked: whatever
+identifies a connection or shifts its timestamps is covered by a check, and one store of one byte makes each change
+valid, so that a kill between any two leaves the state before or the state after. What only speeds things up (the index,
+the free entries) is private memory, made anew by whoever opens the table.
+
+A connection is entered at its SYN. It is *normalised* if its delta is not 0: that is added to the TSval of what the
+client sends and taken off the TSecr of what it is sent. A second SYN of the same five-tuple with another initial
+sequence number is another attempt: it gets a delta of its own, which becomes the connection's once the server has
+answered that SYN, so that a stray or forged one does no harm to a connection that lives.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cpdef enum State:
+    """Where a connection stands, as far as both directions have shown."""
+    FREE = 0
+    SYN_SENT                # by the client, unanswered
+    SYN_RECEIVED            # answered by the server, not yet by the client
+    ESTABLISHED
+    HALF_CLOSED             # one side has sent its FIN
+    TIME_WAIT               # both have
+    CLOSED                  # a RST was sent
+
+
+cpdef enum Verdict:
+    """What the table says of a segment; its delta is 0 unless it is TRACKED."""
+    UNTRACKED = 0           # of a connection that was there before, or that was left alone
+    TRACKED
+    OPENED                  # a SYN that was entered, whatever its delta
+    FULL                    # a SYN there is no room for
+    DRAINING                # a SYN that is left alone because the table is being drained
+    NO_WAY_BACK             # a SYN that was entered with delta 0, because no replies to its source are seen
+
+
+cdef enum:
+    # Bytes; the layout of the file, which `fixer.flowfile` reads too.
+    HEADER = 4096
+    KEY = 40
+    FLOW = 80
+    CLOCK = 40
+    VERSION = 1
+
+    PLAIN = 0x80000000U     # in `Key.where`: no VXLAN
+
+    BUCKET = 8              # index entries, one cache line of 64 bytes
+    CLOCK_WAYS = 4
+    SWEEPS = 64             # settles until every entry has been looked at
+
+    # Seconds without a segment after which an entry is free. conntrack's, or more.
+    SYN_SECONDS = 130       # Linux gives up a connect after 127 (tcp_syn_retries 6)
+    ESTABLISHED_SECONDS = 432000
+    HALF_CLOSED_SECONDS = 3600
+    CLOSING_SECONDS = 120
+    DISBELIEF_SECONDS = 2   # after which a segment of the server says that it did not believe a RST of the client
+    CLOCK_SECONDS = 300     # a server remembers for 60
+    REPLY_SECONDS = 120     # how old the last reply may be for a source to have a way back
+
+
+cdef struct Key:
+    # Every byte counts; what is not used is 0.
+    uint8_t client[16]      # network order; IPv4 in the first four bytes
+    uint8_t server[16]
+    uint32_t where          # IP version << 24, and the VNI or PLAIN
+    uint8_t client_port[2]  # network order
+    uint8_t server_port[2]
+
+
+cdef struct Attempt:
+    uint32_t sequence       # the SYN's
+    uint32_t delta          # 0 … 2^31 − 1
+    uint32_t check          # of the key and the two above
+
+
+cdef struct Flow:
+    Key key
+    Attempt attempt[2]
+    uint32_t seen           # uptime, seconds
+    uint8_t state           # State
+    uint8_t life            # bit 0: which attempt is the connection's; bit 1: the other one waits for its answer
+    uint8_t fins            # bit 0: the client's was sent, bit 1: the server's
+    uint8_t was             # State before a RST of the client
+    uint8_t unused[8]
+
+
+cdef struct Clock:
+    # What a server may remember of one source.
+    uint8_t address[16]
+    uint32_t where          # as in Key
+    uint32_t check          # of the two above
+    uint32_t value          # the highest TSval the source has sent, as the server saw it
+    uint32_t seen           # uptime, seconds
+    uint32_t replied        # uptime of the last reply + 1, or 0
+    uint32_t used           # 0 or 1
+
+
+cdef struct Header:
+    uint8_t magic[8]
+    uint32_t version
+    uint32_t flows
+    uint32_t clocks
+    uint32_t check          # of all of the above and the seed
+    uint64_t seed
+    # changed while the table is in use
+    uint32_t draining       # written by `fixer off --drain`
+    uint32_t normalised     # live connections with a delta other than 0
+    uint32_t used           # entries
+
+
+cdef struct Place:
+    uint32_t tag            # of the key's hash; never 0 where `entry` is valid
+    uint32_t entry
+
+
+cdef struct FlowCounters:
+    uint64_t evicted        # half-open connections that gave way to newer ones
+    uint64_t expired
+    uint64_t damaged        # entries whose check failed
+    uint64_t one_way        # connections that were established though we never saw the server's SYN-ACK
+
+
+cdef struct FlowTable:
+    Header *header
+    Clock *clocks
+    Flow *flows
+    uint32_t capacity
+    uint32_t clock_sets
+    uint64_t seed
+    Place *index
+    uint32_t index_mask     # buckets − 1
+    uint32_t *free          # a stack of entries
+    uint32_t free_count
+    uint32_t *half_open     # a ring of entries in the order of their SYNs: when it is full the oldest gives way
+    uint32_t *placed        # of each entry, its place in the index
+    uint32_t *born          # of each entry, its number in that order
+    uint32_t births
+    uint32_t half_open_most
+    uint32_t hand           # of the sweep
+    FlowCounters counted
+    Clock one_way           # the last source of `counted.one_way`, for the log
+    uint32_t one_way_turn   # odd while it is being written
+
+
+cdef struct Segment:
+    # What the table needs to know of a TCP segment. Numbers are host numbers.
+    Key key
+    uint8_t flags
+    bint stamped            # it has timestamps: `value` is valid
+    uint32_t sequence
+    uint32_t acknowledged
+    uint32_t value          # TSval, as the client sent it
+
+
+cdef Verdict forward(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil
+cdef Verdict reply(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil
+cdef void sweep(FlowTable *table, uint32_t now) noexcept nogil
+
+
+cdef class Flows:
+    cdef FlowTable table
+    cdef object memory      # keeps what is mapped mapped

@@ -1,0 +1,571 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+import os
+from socket import AF_INET, AF_INET6, inet_ntop
+
+from libc.stdint cimport int32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from fixer.datapath.hash cimport hash_bytes, mix
+from fixer.datapath.wire cimport TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN
+
+cdef extern from *:
+    """
+    /* What is written before it is in memory before what is written behind it: we may be killed in between. */
+    #define publish() __asm__ __volatile__("" ::: "memory")
+    """
+    void publish() noexcept nogil
+
+cdef const char *MAGIC = b"FIXFLOWS"
+
+
+cdef Verdict forward(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil:
+    """A segment of a client: what is to be added to its TSval."""
+    cdef uint64_t hashed = hash_of(table, &segment.key)
+    cdef Flow *flow = find(table, &segment.key, hashed, now)
+    cdef Attempt *attempt
+    cdef Clock *clock
+    delta[0] = 0
+    if segment.flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN:
+        return open_(table, segment, hashed, flow, now, delta)
+    if flow == NULL:
+        if segment.stamped and not segment.flags & TCP_RST:
+            move_clock(table, segment, segment.value, now)
+        return Verdict.UNTRACKED
+    if flow.state != State.CLOSED:
+        flow.seen = now
+    if flow.life & 2 and segment.sequence == flow.attempt[~flow.life & 1].sequence + 1:
+        one_way(table, flow, ~flow.life & 1)
+    elif flow.state == State.SYN_SENT and 0 < segment.sequence - flow.attempt[flow.life & 1].sequence < 0x10000U:
+        one_way(table, flow, flow.life)
+    attempt = &flow.attempt[flow.life & 1]
+    if segment.stamped and not segment.flags & TCP_RST:
+        clock = move_clock(table, segment, segment.value + attempt.delta, now)
+        if clock != NULL and flow.state == State.SYN_RECEIVED:
+            clock.replied = now + 1
+    if segment.flags & TCP_RST:
+        if flow.state != State.CLOSED:
+            flow.was = flow.state
+            change(table, flow, State.CLOSED, flow.life)
+    elif flow.state == State.SYN_RECEIVED:
+        change(table, flow, State.ESTABLISHED, flow.life)
+    if segment.flags & TCP_FIN:
+        closing(table, flow, 1)
+    delta[0] = attempt.delta
+    return Verdict.TRACKED
+
+
+cdef Verdict reply(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil:
+    """A segment to a client: what is to be taken off its TSecr."""
+    cdef Flow *flow = find(table, &segment.key, hash_of(table, &segment.key), now)
+    cdef Clock *clock = find_clock(table, &segment.key)
+    cdef Attempt *attempt
+    delta[0] = 0
+    if clock != NULL:
+        clock.replied = now + 1
+    if flow == NULL:
+        return Verdict.UNTRACKED
+    if flow.state != State.CLOSED:
+        flow.seen = now
+    if flow.life & 2:
+        attempt = &flow.attempt[~flow.life & 1]
+        if segment.flags & TCP_ACK and 0 < segment.acknowledged - attempt.sequence < 0x10000U:
+            if segment.flags & TCP_SYN:
+                flow.fins = 0
+                flow.seen = now
+                change(table, flow, State.SYN_RECEIVED, ~flow.life & 1)
+            elif segment.flags & TCP_RST:
+                flow.life &= 1      # refused
+                return Verdict.TRACKED
+    attempt = &flow.attempt[flow.life & 1]
+    if segment.flags & TCP_RST:
+        flow.was = State.CLOSED     # the server itself has given it up
+        change(table, flow, State.CLOSED, flow.life)
+    elif segment.flags & TCP_SYN:
+        if flow.state == State.SYN_SENT:
+            change(table, flow, State.SYN_RECEIVED, flow.life)
+    elif flow.state == State.CLOSED and flow.was != State.CLOSED and now - flow.seen >= DISBELIEF_SECONDS:
+        flow.seen = now
+        change(table, flow, flow.was, flow.life)    # the server did not believe the client's RST (RFC 5961 §3.2)
+    if segment.flags & TCP_FIN:
+        closing(table, flow, 2)
+    delta[0] = attempt.delta
+    return Verdict.TRACKED
+
+
+cdef void sweep(FlowTable *table, uint32_t now) noexcept nogil:
+    """To be called about once a second: a SWEEPS-th of the entries is looked at, and those whose time is over go."""
+    cdef uint32_t i
+    for i in range(table.capacity // SWEEPS + 1):
+        step(table, now)
+
+
+cdef Verdict open_(FlowTable *table, const Segment *segment, uint64_t hashed, Flow *flow, uint32_t now,
+                   uint32_t *delta) noexcept nogil:
+    """A SYN: one that was seen before keeps its delta, another one is an attempt of its own."""
+    cdef Verdict verdict = Verdict.OPENED
+    cdef uint32_t chosen
+    cdef uint8_t i
+    if not segment.stamped:
+        return Verdict.UNTRACKED
+    if flow != NULL:
+        for i in range(1 + (flow.life >> 1)):
+            if flow.attempt[(flow.life ^ i) & 1].sequence == segment.sequence:
+                delta[0] = flow.attempt[(flow.life ^ i) & 1].delta
+                flow.seen = now
+                return Verdict.TRACKED
+    if table.header.draining:
+        if flow == NULL:
+            return Verdict.DRAINING
+        verdict = Verdict.DRAINING
+        chosen = 0
+    else:
+        verdict = choose(table, segment, now, &chosen)
+        if verdict == Verdict.FULL:
+            return verdict
+    if flow == NULL:
+        flow = take(table, hashed, now)
+        if flow == NULL:
+            return Verdict.FULL
+        flow.key = segment.key
+        flow.life = flow.fins = flow.was = 0
+        set_attempt(&flow.attempt[0], segment, hashed, chosen)
+    elif flow.state in (State.SYN_SENT, State.TIME_WAIT, State.CLOSED):     # nothing lives that this could harm
+        flow.state = State.FREE
+        publish()
+        set_attempt(&flow.attempt[0], segment, hashed, chosen)
+        flow.life = flow.fins = flow.was = 0
+    else:
+        flow.life &= 1
+        publish()
+        set_attempt(&flow.attempt[~flow.life & 1], segment, hashed, chosen)
+        publish()
+        flow.life |= 2
+        flow.seen = now
+        delta[0] = chosen
+        return verdict
+    flow.seen = now
+    publish()
+    flow.state = State.SYN_SENT
+    delta[0] = chosen
+    return verdict
+
+
+cdef inline void set_attempt(Attempt *attempt, const Segment *segment, uint64_t hashed, uint32_t delta) noexcept nogil:
+    attempt.sequence = segment.sequence
+    attempt.delta = delta
+    attempt.check = check_of(hashed, attempt)
+
+
+cdef Verdict choose(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil:
+    """What brings this SYN up to its source's clock: 0 for one that is ahead, and for a source without a way back.
+
+    A SYN does not move the clock by itself: the server remembers of connections that were established. So a flood of
+    SYNs with any TSvals cannot turn the clock round.
+    """
+    cdef Clock *clock = find_clock(table, &segment.key)
+    cdef uint32_t behind
+    delta[0] = 0
+    if clock == NULL:
+        return Verdict.OPENED if room_for_clock(table, &segment.key, now) != NULL else Verdict.FULL
+    behind = clock.value - segment.value
+    if behind == 0 or behind >= 0x80000000U:
+        return Verdict.OPENED
+    if clock.replied == 0 or now - (clock.replied - 1) > REPLY_SECONDS:
+        # Without a segment for so long the server has forgotten it, and nothing is missing.
+        return Verdict.NO_WAY_BACK if now - clock.seen <= REPLY_SECONDS else Verdict.OPENED
+    delta[0] = behind
+    return Verdict.OPENED
+
+
+cdef inline bint is_live(const Flow *flow) noexcept nogil:
+    return (State.SYN_RECEIVED <= flow.state <= State.HALF_CLOSED) and flow.attempt[flow.life & 1].delta != 0
+
+
+cdef inline void change(FlowTable *table, Flow *flow, uint8_t state, uint8_t life) noexcept nogil:
+    """To another state; with another life the connection begins anew."""
+    if is_live(flow) and table.header.normalised:
+        table.header.normalised -= 1
+    flow.life = life
+    flow.state = state
+    table.header.normalised += is_live(flow)
+
+
+cdef inline void closing(FlowTable *table, Flow *flow, uint8_t side) noexcept nogil:
+    flow.fins |= side
+    if flow.state != State.CLOSED:
+        change(table, flow, State.TIME_WAIT if flow.fins == 3 else State.HALF_CLOSED, flow.life)
+
+
+# Entries
+
+cdef inline uint64_t hash_of(const FlowTable *table, const Key *key) noexcept nogil:
+    return hash_bytes(table.seed, <const uint8_t *>key, KEY)
+
+
+cdef inline uint32_t check_of(uint64_t hashed, const Attempt *attempt) noexcept nogil:
+    return <uint32_t>mix(hashed ^ (<uint64_t>attempt.sequence << 32 | attempt.delta))
+
+
+cdef inline bint is_whole(const Flow *flow, uint64_t hashed) noexcept nogil:
+    """Whether everything that is valid in an entry passes its check."""
+    cdef const Attempt *own = &flow.attempt[flow.life & 1]
+    cdef const Attempt *other = &flow.attempt[~flow.life & 1]
+    return (State.SYN_SENT <= flow.state <= State.CLOSED and flow.life < 4 and flow.fins < 4
+            and flow.was <= State.CLOSED and own.check == check_of(hashed, own) and own.delta < 0x80000000U
+            and (not flow.life & 2 or (other.check == check_of(hashed, other) and other.delta < 0x80000000U)))
+
+
+cdef inline uint32_t lifetime(uint8_t state) noexcept nogil:
+    if state == State.ESTABLISHED:
+        return ESTABLISHED_SECONDS
+    if state == State.HALF_CLOSED:
+        return HALF_CLOSED_SECONDS
+    return SYN_SECONDS if state <= State.SYN_RECEIVED else CLOSING_SECONDS
+
+
+cdef inline bint is_over(const Flow *flow, uint32_t now) noexcept nogil:
+    return <int32_t>(now - flow.seen) > <int32_t>lifetime(flow.state)
+
+
+cdef inline Place *bucket(const FlowTable *table, uint64_t hashed, int which) noexcept nogil:
+    """One of the two buckets where a key may have its place."""
+    return table.index + <size_t>(<uint32_t>(hashed if which == 0 else hashed >> 20) & table.index_mask) * BUCKET
+
+
+cdef inline uint32_t tag_of(uint64_t hashed) noexcept nogil:
+    return <uint32_t>(hashed >> 32) | 1
+
+
+cdef Place *place_of(FlowTable *table, const Key *key, uint64_t hashed) noexcept nogil:
+    cdef uint32_t tag = tag_of(hashed)
+    cdef Place *places
+    cdef int which, i
+    for which in range(2):
+        places = bucket(table, hashed, which)
+        for i in range(BUCKET):
+            if places[i].tag == tag and memcmp(&table.flows[places[i].entry].key, key, KEY) == 0:
+                return &places[i]
+    return NULL
+
+
+cdef Flow *find(FlowTable *table, const Key *key, uint64_t hashed, uint32_t now) noexcept nogil:
+    """The connection's entry, or NULL. One that is over, or damaged, is removed."""
+    cdef Place *place = place_of(table, key, hashed)
+    cdef Flow *flow
+    if place == NULL:
+        return NULL
+    flow = &table.flows[place.entry]
+    if not is_whole(flow, hashed):
+        table.counted.damaged += 1
+    elif is_over(flow, now):
+        table.counted.expired += 1
+    else:
+        return flow
+    drop(table, place)
+    return NULL
+
+
+cdef Flow *take(FlowTable *table, uint64_t hashed, uint32_t now) noexcept nogil:
+    """A free entry and its place in the index, for the caller to fill; NULL if there is none."""
+    cdef uint32_t entry, oldest, slot
+    cdef Place *place = NULL
+    cdef Place *places
+    cdef int which, i
+    slot = table.births % table.half_open_most
+    oldest = table.half_open[slot]
+    if table.births >= table.half_open_most and table.born[oldest] == table.births - table.half_open_most \
+            and State.SYN_SENT <= table.flows[oldest].state <= State.SYN_RECEIVED:
+        table.counted.evicted += 1
+        forget(table, oldest)
+    if table.free_count == 0:
+        for i in range(SWEEPS):
+            step(table, now)
+        if table.free_count == 0:
+            return NULL
+    for which in range(2):
+        places = bucket(table, hashed, which)
+        for i in range(BUCKET):
+            if places[i].tag == 0:
+                place = &places[i]
+                break
+        if place != NULL:
+            break
+    if place == NULL:
+        return NULL
+    table.free_count -= 1
+    entry = table.free[table.free_count]
+    place.tag = tag_of(hashed)
+    place.entry = entry
+    table.placed[entry] = <uint32_t>(place - table.index)
+    table.half_open[slot] = entry
+    table.born[entry] = table.births
+    table.births += 1
+    if table.births == 0:               # after 2^32 connections: the ring counts as empty for one turn
+        table.births = table.half_open_most
+    table.header.used += 1
+    return &table.flows[entry]
+
+
+cdef void drop(FlowTable *table, Place *place) noexcept nogil:
+    cdef Flow *flow = &table.flows[place.entry]
+    if State.SYN_SENT <= flow.state <= State.CLOSED:
+        change(table, flow, State.FREE, flow.life & 1)
+    flow.state = State.FREE
+    place.tag = 0
+    table.free[table.free_count] = place.entry
+    table.free_count += 1
+    table.header.used -= 1
+
+
+cdef void forget(FlowTable *table, uint32_t entry) noexcept nogil:
+    """Free an entry that is in use."""
+    cdef Place *place = &table.index[table.placed[entry]]
+    if place.tag != 0 and place.entry == entry:
+        drop(table, place)
+
+
+cdef inline void step(FlowTable *table, uint32_t now) noexcept nogil:
+    """The sweep's next entry."""
+    cdef Flow *flow = &table.flows[table.hand]
+    if flow.state != State.FREE and is_over(flow, now):
+        table.counted.expired += 1
+        forget(table, table.hand)
+    table.hand += 1
+    if table.hand == table.capacity:
+        table.hand = 0
+
+
+# Clocks
+
+cdef inline uint64_t clock_hash(const FlowTable *table, const uint8_t *address, uint32_t where) noexcept nogil:
+    return mix(hash_bytes(table.seed, address, 16) ^ where)
+
+
+cdef inline Clock *clock_set(FlowTable *table, uint64_t hashed) noexcept nogil:
+    return table.clocks + <size_t>(<uint32_t>hashed % table.clock_sets) * CLOCK_WAYS
+
+
+cdef Clock *find_clock(FlowTable *table, const Key *key) noexcept nogil:
+    """The clock of a key's source, or NULL."""
+    cdef uint64_t hashed = clock_hash(table, key.client, key.where)
+    cdef Clock *ways = clock_set(table, hashed)
+    cdef int i
+    for i in range(CLOCK_WAYS):
+        if ways[i].used == 1 and ways[i].where == key.where and memcmp(ways[i].address, key.client, 16) == 0 \
+                and ways[i].check == <uint32_t>(hashed >> 32):
+            return &ways[i]
+    return NULL
+
+
+cdef Clock *room_for_clock(FlowTable *table, const Key *key, uint32_t now) noexcept nogil:
+    """A free clock for a key's source, or one that every server has forgotten; NULL if there is none."""
+    cdef uint64_t hashed = clock_hash(table, key.client, key.where)
+    cdef Clock *ways = clock_set(table, hashed)
+    cdef Clock *oldest = NULL
+    cdef int i
+    for i in range(CLOCK_WAYS):
+        if ways[i].used != 1 or ways[i].check != <uint32_t>(clock_hash(table, ways[i].address, ways[i].where) >> 32):
+            return &ways[i]
+        if <int32_t>(now - ways[i].seen) > CLOCK_SECONDS and (oldest == NULL or ways[i].seen < oldest.seen):
+            oldest = &ways[i]
+    return oldest
+
+
+cdef Clock *move_clock(FlowTable *table, const Segment *segment, uint32_t value, uint32_t now) noexcept nogil:
+    """The server saw `value`: the source's clock is that, unless it was ahead already. NULL if there is no room."""
+    cdef Clock *clock = find_clock(table, &segment.key)
+    if clock == NULL:
+        clock = room_for_clock(table, &segment.key, now)
+        if clock == NULL:
+            return NULL
+        clock.used = 0
+        publish()
+        memcpy(clock.address, segment.key.client, 16)
+        clock.where = segment.key.where
+        clock.check = <uint32_t>(clock_hash(table, clock.address, clock.where) >> 32)
+        clock.replied = 0
+        clock.value = value if segment.stamped else 0
+        publish()
+        clock.used = 1
+    elif segment.stamped and <int32_t>(value - clock.value) > 0:
+        clock.value = value
+    clock.seen = now
+    return clock
+
+
+cdef void one_way(FlowTable *table, Flow *flow, uint8_t life) noexcept nogil:
+    """The client goes on with, or refuses, what we have not seen to be answered: replies do not pass us.
+
+    (A client that is told a wrong TSecr refuses the SYN-ACK with a RST, whose sequence number is SEG.ACK: RFC 9293
+    §3.10.7.3.)
+    """
+    cdef Clock *clock = find_clock(table, &flow.key)
+    table.counted.one_way += 1
+    if clock != NULL:
+        clock.replied = 0
+    table.one_way_turn += 1
+    publish()
+    memcpy(table.one_way.address, flow.key.client, 16)
+    table.one_way.where = flow.key.where
+    publish()
+    table.one_way_turn += 1
+    flow.fins = 0
+    change(table, flow, State.ESTABLISHED, life)
+
+
+cdef uint32_t header_check(const Header *header) noexcept nogil:
+    return <uint32_t>mix(hash_bytes(header.seed, <const uint8_t *>header, 20))
+
+
+cdef class Flows:
+    """A flow table in the memory that is handed in. One thread at once; `counters` from any."""
+
+    def __cinit__(self, unsigned char[::1] memory not None, int flows, *, seed=None):
+        """memory: `size(flows)` bytes, which are formatted; seed: of the hashes, random if None."""
+        cdef FlowTable *table = &self.table
+        cdef uint32_t i, buckets = 1
+        memset(table, 0, sizeof(FlowTable))
+        if memory.shape[0] < self.size(flows):
+            raise ValueError(f"{flows} flows need {self.size(flows)} bytes, not {memory.shape[0]}")
+        self.memory = memory
+        table.capacity = flows
+        table.seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+        table.header = <Header *>&memory[0]
+        table.clocks = <Clock *>(&memory[0] + HEADER)
+        table.clock_sets = clocks_for(flows) // CLOCK_WAYS
+        table.flows = <Flow *>(&memory[0] + HEADER + <size_t>clocks_for(flows) * CLOCK)
+        memset(&memory[0], 0, self.size(flows))
+        table.header.version = VERSION
+        table.header.flows = flows
+        table.header.clocks = clocks_for(flows)
+        table.header.seed = table.seed
+        memcpy(table.header.magic, MAGIC, 8)
+        table.header.check = header_check(table.header)
+        while buckets * BUCKET < 2 * table.capacity:
+            buckets *= 2
+        table.index_mask = buckets - 1
+        table.half_open_most = table.capacity // 4
+        table.index = <Place *>calloc(<size_t>buckets * BUCKET, sizeof(Place))
+        table.free = <uint32_t *>calloc(table.capacity, sizeof(uint32_t))
+        table.born = <uint32_t *>calloc(table.capacity, sizeof(uint32_t))
+        table.placed = <uint32_t *>calloc(table.capacity, sizeof(uint32_t))
+        table.half_open = <uint32_t *>calloc(table.half_open_most, sizeof(uint32_t))
+        if table.index == NULL or table.free == NULL or table.born == NULL or table.placed == NULL \
+                or table.half_open == NULL:
+            raise MemoryError("no memory for the flow table's index")
+        for i in range(table.capacity):
+            table.free[i] = table.capacity - 1 - i
+        table.free_count = table.capacity
+
+    def __dealloc__(self):
+        free(self.table.index)
+        free(self.table.free)
+        free(self.table.born)
+        free(self.table.placed)
+        free(self.table.half_open)
+
+    @staticmethod
+    def size(int flows):
+        """Bytes of memory that a table of so many flows takes; ValueError if it cannot have so many."""
+        if not 1024 <= flows <= 1 << 22:
+            raise ValueError(f"1024 to {1 << 22} flows, not {flows}")
+        return HEADER + <size_t>clocks_for(flows) * CLOCK + <size_t>flows * FLOW
+
+    def adopt(self, const unsigned char[::1] memory not None, uint32_t uptime):
+        """Take over what another table, of this layout but any size and seed, holds: its connections and clocks.
+
+        Returns (taken, damaged, left): left are those there was no room for. ValueError says why it is no such table.
+        """
+        cdef FlowTable *table = &self.table
+        cdef const Header *header
+        cdef const Flow *old
+        cdef const Clock *clock
+        cdef Flow *flow
+        cdef Clock *room
+        cdef uint64_t hashed
+        cdef uint32_t i, clocks, flows, damaged = 0, left = 0, taken = 0
+        cdef int turn
+        cdef Key key
+        if memory.shape[0] < HEADER or memcmp(&memory[0], MAGIC, 8) != 0:
+            raise ValueError("it is no flow table")
+        header = <const Header *>&memory[0]
+        flows, clocks = header.flows, header.clocks
+        if header.version != VERSION:
+            raise ValueError(f"it is a flow table of version {header.version}, not {VERSION}")
+        if header.check != header_check(header) or not 1024 <= flows <= 1 << 22 or clocks != clocks_for(flows) \
+                or <size_t>memory.shape[0] < self.size(flows):
+            raise ValueError("the flow table's header is damaged")
+        table.header.draining = header.draining == 1
+        for i in range(clocks):
+            clock = <const Clock *>(&memory[0] + HEADER) + i
+            if clock.used == 0:
+                continue
+            hashed = mix(hash_bytes(header.seed, clock.address, 16) ^ clock.where)
+            if clock.used != 1 or clock.check != <uint32_t>(hashed >> 32) or clock.seen > uptime:
+                damaged += 1
+                continue
+            memset(&key, 0, sizeof(Key))
+            memcpy(key.client, clock.address, 16)
+            key.where = clock.where
+            room = room_for_clock(table, &key, uptime)
+            if room == NULL:
+                left += 1
+                continue
+            room[0] = clock[0]
+            room.check = <uint32_t>(clock_hash(table, room.address, room.where) >> 32)
+        for turn in range(2):           # who is established comes first, if it should not be room for all
+            for i in range(flows):
+                old = <const Flow *>(&memory[0] + HEADER + <size_t>clocks * CLOCK) + i
+                if old.state == State.FREE or (old.state == State.ESTABLISHED) == turn:
+                    continue
+                hashed = hash_bytes(header.seed, <const uint8_t *>&old.key, KEY)
+                if not is_whole(old, hashed) or old.seen > uptime:
+                    damaged += 1
+                    continue
+                if is_over(old, uptime):
+                    continue
+                hashed = hash_of(table, &old.key)
+                if find(table, &old.key, hashed, uptime) != NULL:
+                    damaged += 1
+                    continue
+                flow = take(table, hashed, uptime)
+                if flow == NULL:
+                    left += 1
+                    continue
+                flow[0] = old[0]
+                flow.attempt[0].check = check_of(hashed, &flow.attempt[0])
+                flow.attempt[1].check = check_of(hashed, &flow.attempt[1])
+                table.header.normalised += is_live(flow)
+                taken += 1
+        return taken, damaged, left
+
+    def counters(self):
+        """What the table holds and has counted, by name."""
+        return {
+            "capacity": self.table.capacity,
+            "used": self.table.header.used,
+            "normalised": self.table.header.normalised,
+            "draining": bool(self.table.header.draining),
+            **dict(self.table.counted),
+        }
+
+    def one_way_source(self):
+        """The last source with a connection whose SYN-ACK we did not see, as text; '' if there is none."""
+        cdef Clock found
+        cdef uint32_t turn, _attempt
+        for _attempt in range(100):
+            turn = self.table.one_way_turn
+            found = self.table.one_way
+            if turn % 2 == 0 and turn == self.table.one_way_turn:
+                break
+        if found.where == 0:
+            return ""
+        if found.where >> 24 & 0x7f == 4:
+            return inet_ntop(AF_INET, found.address[:4])
+        return inet_ntop(AF_INET6, found.address[:16])
+
+
+cdef inline uint32_t clocks_for(uint32_t flows) noexcept nogil:
+    """How many sources there may be, at most, for so many flows; a multiple of CLOCK_WAYS."""
+    return (flows // 16) & ~3U
