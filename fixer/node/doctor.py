@@ -67,7 +67,7 @@ REFUSES = Variant(
 )
 UNKNOWN = Variant(
     kernels="RHEL and CentOS 7 between those two; any other kernel with backports",
-    without_timestamp="one or the other: unknown",
+    without_timestamp="passes or is refused: unknown",
     strip="works at once, or no better than with 3.17 to 4.11",
     normalise=_NORMALISE,
     mode="normalise",
@@ -291,7 +291,7 @@ def _notes(server: Server, variant: Variant, verdict: Verdict) -> list[str]:
             notes.append("Before 4.11 it holds for all namespaces of the host, and only the host itself shows it.")
     if verdict != "unaffected":
         notes.append(
-            f"A SYN without timestamp, while it remembers one (60 s): {variant.without_timestamp}"
+            f"While it remembers a source's timestamp (60 s), a SYN without one {variant.without_timestamp}"
             + (", as far as mainline goes; backports are not known." if variant is PASSES else ".")
         )
     return notes + _drops(server.growth or server.counters, verdict)
