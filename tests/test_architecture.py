@@ -24,6 +24,7 @@ MAY_CIMPORT = {
     "datapath.ring": {"datapath.wire", "datapath.walk", "datapath.diagnose"},
     "datapath.flows": {"datapath.wire", "datapath.hash"},
     "datapath.timestamps": {"_csum", "datapath.wire", "datapath.walk", "datapath.flows"},
+    "datapath.snat": {"datapath.hash"},
     "datapath.pipeline": {
         f"datapath.{step}" for step in ("walk", "diagnose", "history", "repair", "flows", "timestamps", "ring")
     },
