@@ -34,6 +34,9 @@ namespace shows it."""
 
 EXAMPLE_SOURCE = "192.0.2.7/32"
 
+_CURE = ("sysctl -w net.ipv4.tcp_tw_recycle=0", "grep -rs tcp_tw_recycle /etc/sysctl.conf /etc/sysctl.d")
+"""What stops it now, and what finds the file that would turn it on again."""
+
 Verdict = Literal["affected", "unaffected", "unknown"]
 Mode = Literal["strip", "normalise"]
 
@@ -100,10 +103,10 @@ class Kernel(NamedTuple):
 
     @property
     def variant(self) -> Variant:
-        """The kind of kernel. Where the sources of RHEL 7's between 229 and 957 change is not known."""
+        """The kind of kernel. docs/timestamps.md says which sources were read, and what is not known."""
         if self.version >= REMOVED:
             return NONE
-        # Only RHEL 7 and its kin stayed at 3.10.0; 229 is without a26552afe894, 957 and 1160 are with it.
+        # Only RHEL 7 and its kin count builds of 3.10.0; 229 is without a26552afe894, 957 and 1160 are with it.
         if self.version == (3, 10) and self.patch == 0 and self.build is not None and self.build > 229:
             return REFUSES if self.build >= 957 else UNKNOWN
         return REFUSES if self.version >= (3, 17) else PASSES
@@ -232,9 +235,7 @@ def diagnose(server: Server, sources: Sequence[str] = (), where: str = "") -> Di
         because=because,
         server=server,
         notes=_notes(server, variant, verdict),
-        cure=["sysctl -w net.ipv4.tcp_tw_recycle=0", "grep -rs tcp_tw_recycle /etc/sysctl.conf /etc/sysctl.d"]
-        if affected
-        else [],
+        cure=list(_CURE) if affected else [],
         strip=variant.strip,
         normalise=variant.normalise,
         mode=variant.mode if affected else None,
