@@ -1,6 +1,6 @@
 """Classic BPF, slow and exact: what ``-m bpf`` does with a packet, after linux/filter.h and McCanne & Jacobson (1993).
 
-Only the instructions that :mod:`fixer.node.prefilter` may use; any other one is an error, as is everything for which
+Only the instructions that :mod:`fixer.node.bytecode` has; any other one is an error, as is everything for which
 the kernel refuses a program.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 WORD = 0xFFFF_FFFF
 SIZES = {0x20: 4, 0x28: 2, 0x30: 1}
+SIZES_BEHIND = {0x40: 4, 0x48: 2, 0x50: 1}
 CALCULATE = {
     0x04: lambda a, k: a + k,
     0x14: lambda a, k: a - k,
@@ -17,6 +18,7 @@ CALCULATE = {
 COMPARE = {
     0x15: lambda a, k: a == k,
     0x25: lambda a, k: a > k,
+    0x35: lambda a, k: a >= k,
     0x45: lambda a, k: a & k != 0,
 }
 
@@ -50,10 +52,13 @@ def run(bytecode: str, packet: bytes) -> int:
     while True:
         code, jt, jf, k = program[at]
         at += 1
-        if code in SIZES:
-            if k + SIZES[code] > len(packet):
+        if code in SIZES or code in SIZES_BEHIND:
+            start, size = (k, SIZES[code]) if code in SIZES else (x + k, SIZES_BEHIND[code])
+            if start + size > len(packet):
                 return 0
-            a = int.from_bytes(packet[k : k + SIZES[code]], "big")
+            a = int.from_bytes(packet[start : start + size], "big")
+        elif code == 0x01:
+            x = k
         elif code == 0x80:
             a = len(packet)
         elif code == 0x02:

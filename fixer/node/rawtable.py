@@ -19,14 +19,26 @@ CHAIN = "FIXER"
 CHAIN_VXLAN, CHAIN_PLAIN = "FIXER-VXLAN", "FIXER-PLAIN"
 """Where ours leads to if only suspects are queued, ours too: first what needs no look, then the queue."""
 
-_OUR_CHAINS = (CHAIN, CHAIN_VXLAN, CHAIN_PLAIN)
+CHAIN_FLOWS, CHAIN_OUTPUT = "FIXER-FLOWS", "FIXER-OUTPUT"
+"""Where timestamps are normalised: the rule of the queue for it, and which packets that leave go there as well."""
+
+_ORDINARY_CHAINS = (CHAIN, CHAIN_VXLAN, CHAIN_PLAIN)
+_OUR_CHAINS = (*_ORDINARY_CHAINS, CHAIN_FLOWS, CHAIN_OUTPUT)
 
 Words = tuple[str, ...]
 Chains = dict[str, list[Words]]
 """The rules of each chain, each as the words that follow ``-A CHAIN``, the quotes removed."""
 
-HOOK = "PREROUTING"
+Hook = Literal["PREROUTING", "OUTPUT"]
+
+HOOK: Hook = "PREROUTING"
 """The chain we jump from: in the raw table it is met before conntrack, which would call a broken packet INVALID."""
+
+OUTPUT: Hook = "OUTPUT"
+"""Where the replies leave, encapsulated by this host: the second chain we jump from, if timestamps are normalised."""
+
+ENTRIES: dict[Hook, str] = {HOOK: CHAIN, OUTPUT: CHAIN_OUTPUT}
+"""Which of our chains each jump of ours leads to."""
 
 Scope = Literal["all", "suspects"]
 
@@ -91,7 +103,7 @@ class Match(Enum):
 
 
 class End(NamedTuple):
-    """A rule before our jump that ends the walk: ``entry`` stands in PREROUTING and is, or leads to, ``rule``."""
+    """A rule before our jump that ends the walk: ``entry`` stands in the hook's chain and is, or leads to, ``rule``."""
 
     entry: Rule
     rule: Rule
@@ -116,10 +128,15 @@ class RawTable:
         """The rules of our chains."""
         return tuple(rule for name in _OUR_CHAINS for rule in self.chains.get(name, ()))
 
-    def option(self, name: str) -> tuple[str, ...]:
-        """The values an option has in our rules (``--dports``: each port), each once, in order."""
+    def ordinary(self) -> list[Rule]:
+        """Those about packets whose timestamps nobody normalises."""
+        rules = (rule for name in _ORDINARY_CHAINS for rule in self.chains.get(name, ()))
+        return [rule for rule in rules if rule.target != CHAIN_FLOWS]
+
+    def option(self, name: str, rules: Iterable[Rule] | None = None) -> tuple[str, ...]:
+        """The values an option has in our ordinary rules, or in ``rules`` (``--dports``: each port), each once."""
         found: dict[str, None] = {}
-        for rule in self.ours():
+        for rule in self.ordinary() if rules is None else rules:
             for word, value in pairwise(rule.words):
                 if word == name:
                     found.update(dict.fromkeys(value.split(",")))
@@ -127,15 +144,24 @@ class RawTable:
 
     @property
     def queues(self) -> range:
-        """The queues our rules send to; empty if no rule of ours queues."""
+        """The ordinary queues our rules send to; empty if no rule of ours queues."""
         for value in (*self.option("--queue-num"), *self.option("--queue-balance")):
             first, _, last = value.partition(":")
             return range(int(first), int(last or first) + 1)
         return range(0)
 
+    @property
+    def flows_queue(self) -> int | None:
+        """The queue where timestamps are normalised; None if no rule of ours sends to one."""
+        return next((int(number) for number in self.option("--queue-num", self.chains.get(CHAIN_FLOWS, ()))), None)
+
+    def normalising(self, hook: Hook) -> list[Rule]:
+        """The rules of ours that lead what this hook sees to the queue where timestamps are normalised."""
+        return [rule for rule in self.chains.get(ENTRIES[hook], ()) if rule.target == CHAIN_FLOWS]
+
     def queueing(self) -> list[Rule]:
-        """The rules of ours that send to the queue; all of them, unless only suspects are taken."""
-        return [rule for rule in self.ours() if rule.target == "NFQUEUE"]
+        """The rules of ours that send to the ordinary queue; all of them, unless only suspects are taken."""
+        return [rule for rule in self.ordinary() if rule.target == "NFQUEUE"]
 
     def exempting(self) -> list[Rule]:
         """The rules of ours that let pass what needs no look."""
@@ -143,7 +169,7 @@ class RawTable:
 
     @property
     def packets(self) -> int:
-        """Packets our rules have sent to the queue (or let pass, while nobody listened)."""
+        """Packets our rules have sent to the ordinary queue (or let pass, while nobody listened)."""
         return sum(rule.packets for rule in self.queueing())
 
     @property
@@ -160,23 +186,25 @@ class RawTable:
         """Whether packets are led to our chain and from there to a queue."""
         return self.position() is not None and bool(self.queues)
 
-    def traffic(self) -> Traffic:
-        """What our rules take."""
+    def traffic(self, hook: Hook = HOOK) -> Traffic:
+        """What our rules take of what this hook sees."""
+        rules = self.ordinary() if hook == HOOK else self.normalising(hook)
         return Traffic(
-            frozenset(_PROTOCOLS.get(name, name) for name in self.option("-p")),
-            frozenset(map(int, self._ports())) or None,
+            frozenset(_PROTOCOLS.get(name, name) for name in self.option("-p", rules)),
+            frozenset(map(int, self._ports(rules))) or None,
             # "! -i lo" is in every rule for plain packets and limits nothing.
-            next((name for name in self.option("-i") if name != "lo"), None),
+            next((name for name in self.option("-i" if hook == HOOK else "-o", rules) if name != "lo"), None),
         )
 
-    def _ports(self) -> tuple[str, ...]:
-        """The ports we limit ourselves to, which we do not as soon as one of our rules takes any port."""
-        limited = all("--dports" in rule.words for rule in self.chains.get(CHAIN, ()))
-        return self.option("--dports") if limited else ()
+    def _ports(self, rules: Iterable[Rule]) -> tuple[str, ...]:
+        """The ports these rules are limited to, which they are not as soon as one of them takes any port."""
+        entering = [rule for rule in rules if rule.chain in ENTRIES.values()]
+        limited = all("--dports" in rule.words for rule in entering)
+        return self.option("--dports", entering) if limited else ()
 
     def __str__(self) -> str:
         """What our rules take and where it goes, for people."""
-        ports = self._ports()
+        ports = self._ports(self.ordinary())
         kinds = [_SHOWN.get(name, name.upper()) for name in self.option("-p")]
         parts = ["suspects among"] if self.scope == "suspects" else []
         parts.append(", ".join(kinds) + (f" to port {', '.join(ports)}" if ports else ""))
@@ -186,31 +214,38 @@ class RawTable:
             parts.append(f"from {', '.join(sources)}")
         return f"{' '.join(parts)} to {shown_queues(self.queues)}"
 
-    def hook(self) -> tuple[Rule, ...]:
-        """The rules of PREROUTING."""
-        return self.chains.get(HOOK, ())
+    def hook(self, name: Hook = HOOK) -> tuple[Rule, ...]:
+        """The rules of the chain we jump from."""
+        return self.chains.get(name, ())
 
     def jumps(self) -> list[Rule]:
         """Every rule of others' chains that leads into one of ours, wherever it stands."""
         others = (rules for name, rules in self.chains.items() if name not in _OUR_CHAINS)
         return [rule for rules in others for rule in rules if rule.target in _OUR_CHAINS]
 
-    def position(self) -> int | None:
-        """Where the first unconditional jump to us stands in PREROUTING, counted from 1; None without one."""
-        return next((at for at, rule in enumerate(self.hook(), 1) if rule.words == ("-j", CHAIN)), None)
+    def position(self, hook: Hook = HOOK) -> int | None:
+        """Where the first unconditional jump to us stands in the hook's chain, counted from 1; None without one."""
+        words = ("-j", ENTRIES[hook])
+        return next((at for at, rule in enumerate(self.hook(hook), 1) if rule.words == words), None)
 
-    @property
-    def in_place(self) -> bool:
-        """Whether there is one jump to us and it stands last in PREROUTING.
+    def is_last(self, hook: Hook = HOOK) -> bool:
+        """Whether our jump is the last rule of the hook's chain.
 
         Last, because a packet that a queue accepts goes on at the next *table*: it never meets the rules behind us.
         """
-        return self.position() == len(self.hook()) and len(self.jumps()) == 1
+        return self.position(hook) == len(self.hook(hook))
 
-    def ends_before_us(self, traffic: Traffic) -> Iterator[End]:
-        """The rules of PREROUTING before our jump that end the walk for some of our packets, first the first met."""
-        position = self.position() or len(self.hook()) + 1
-        for entry in self.hook()[: position - 1]:
+    @property
+    def in_place(self) -> bool:
+        """Whether one jump leads to each of our chains that a hook enters, last there, and none from elsewhere."""
+        entered = [hook for hook, chain in ENTRIES.items() if hook == HOOK or chain in self.chains]
+        return all(map(self.is_last, entered)) and len(self.jumps()) == len(entered)
+
+    def ends_before_us(self, traffic: Traffic, hook: Hook = HOOK) -> Iterator[End]:
+        """The rules before our jump that end the walk for some of our packets, first the first met."""
+        rules = self.hook(hook)
+        position = self.position(hook) or len(rules) + 1
+        for entry in rules[: position - 1]:
             matched, end = self._end(entry, traffic, frozenset())
             if end is not None:
                 yield End(entry, end, matched)
@@ -280,7 +315,7 @@ def match(rule: Rule, traffic: Traffic) -> Match:
                 one = Match.SOME
             else:
                 one = _overlap(traffic.ports, {port for port in traffic.ports if _holds(wanted, port)}, negated)
-        elif word == "-i":
+        elif word in ("-i", "-o"):  # a hook's rules have one of them, and ours the same
             one = _interface(next(words, ""), traffic.interface, negated)
         else:
             one = Match.SOME

@@ -1,7 +1,8 @@
 """``fixer on`` and ``fixer off``: our chain in the raw table, and the one jump to it, last in PREROUTING.
 
-Every change is one transaction of ``iptables-restore --noflush``: the chain is filled, the old jump (wherever it stood)
-goes and the new one comes, all or nothing. Rules, counters and order of everybody else stay as they are.
+Where timestamps are normalised there is a second jump, last in OUTPUT, for the way back. Every change is one
+transaction of ``iptables-restore --noflush``: the chains are filled, the old jumps (wherever they stood) go and the new
+ones come, all or nothing. Rules, counters and order of everybody else stay as they are.
 """
 
 from __future__ import annotations
@@ -9,28 +10,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, NamedTuple
 
 from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing, SystemRefused
-from fixer.node import prefilter
+from fixer.node import prefilter, sources
 from fixer.node.host import NET, Completed, Host
 from fixer.node.prefilter import Exemption
 from fixer.node.rawtable import (
     CHAIN,
+    CHAIN_FLOWS,
+    CHAIN_OUTPUT,
     CHAIN_PLAIN,
     CHAIN_VXLAN,
+    ENTRIES,
     FAMILIES,
     HOOK,
     IPV6,
+    OUTPUT,
     Chains,
     Family,
+    Hook,
     Match,
     RawTable,
     Words,
     parse,
     spelt,
 )
+from fixer.node.sources import Network
 
 Variant = Literal["nft", "legacy"]
 
@@ -54,6 +60,8 @@ class Selection:
     ``interface`` and ``sources`` narrow it. A family that has no source of its own, while the other has, gets no rule.
     With ``suspects_up_to``, what :mod:`fixer.node.prefilter` exempts passes, and all that is longer than so many bytes;
     with ``syns`` none of it that may be a SYN.
+    With a ``flows_queue``, the TCP of ``flows_sources`` goes there, inside VXLAN and with ``plain`` outside too, and so
+    do the replies to it, which leave through OUTPUT; ``interface`` and ``sources`` narrow both directions.
     """
 
     queue: int
@@ -61,9 +69,11 @@ class Selection:
     ports: Sequence[int] = ()
     plain: bool = False
     interface: str | None = None
-    sources: Sequence[IPv4Network | IPv6Network] = ()
+    sources: Sequence[Network] = ()
     suspects_up_to: int | None = None
     syns: bool = False
+    flows_queue: int | None = None
+    flows_sources: Sequence[Network] = ()
 
     @property
     def queues(self) -> range:
@@ -74,32 +84,81 @@ class Selection:
 
         Empty where there is nothing to take.
         """
-        ours = [source for source in self.sources if source.version == family.version]
-        if self.sources and not ours:
+        if self.sources and not self._sources(family):
             return {}
-        sources: list[Words] = [("-s", str(source)) if source.prefixlen else () for source in ours]
-        # What a host sends itself is never finished, and never needs to be.
-        arrives = ("-i", self.interface) if self.interface else ("!", "-i", "lo") if self.plain else ()
-        where = [(*source, *arrives) for source in sources or [()]]
-        vxlan = ("-p", "udp", "-m", "multiport", "--dports", ",".join(map(str, self.ports)))
+        where = self._where(family, "-s", "-i")
         plain = [("-p", "tcp"), ("-p", "udp"), ("-p", "ipv6-icmp" if family is IPV6 else "icmp")]
-        # --queue-bypass: packets pass while nobody listens. fixer may be gone, the network must not.
-        queue: Words = ("-j", "NFQUEUE", "--queue-num", str(self.queue), "--queue-bypass")
+        queue = _queue("--queue-num", str(self.queue))
         if self.count > 1:
-            balanced = f"{self.queues[0]}:{self.queues[-1]}"
-            queue = ("-j", "NFQUEUE", "--queue-balance", balanced, "--queue-bypass", "--queue-cpu-fanout")
+            queue = (*_queue("--queue-balance", f"{self.queues[0]}:{self.queues[-1]}"), "--queue-cpu-fanout")
+        found: Chains = {CHAIN: []}
+        if self.flows_queue is not None:
+            found[CHAIN] = self._normalised(family, HOOK)
+            found[CHAIN_OUTPUT] = self._normalised(family, OUTPUT)
+            found[CHAIN_FLOWS] = [_queue("--queue-num", str(self.flows_queue))]
         longest = self.suspects_up_to
         if longest is None:
-            kinds = plain if self.plain else [vxlan]
-            return {CHAIN: [(*here, *kind, *queue) for here in where for kind in kinds]}
+            kinds = plain if self.plain else [self._vxlan]
+            found[CHAIN] += [(*here, *kind, *queue) for here in where for kind in kinds]
+            return found
         # What goes to a VXLAN port must not be exempted as plain UDP: what is inside has to be looked at.
-        led = [(vxlan, CHAIN_VXLAN), *((kind, CHAIN_PLAIN) for kind in plain if self.plain)]
+        led = [(self._vxlan, CHAIN_VXLAN), *((kind, CHAIN_PLAIN) for kind in plain if self.plain)]
         # A chain of their own, for the others shall meet one rule and not six; -g, so that who returns is done with us.
-        found: Chains = {CHAIN: [(*here, *kind, "-g", chain) for here in where for kind, chain in led]}
+        found[CHAIN] += [(*here, *kind, "-g", chain) for here in where for kind, chain in led]
         found[CHAIN_VXLAN] = [*map(_exempting, prefilter.tunnelled(family.version, longest, self.syns)), queue]
         if self.plain:
             found[CHAIN_PLAIN] = [*map(_exempting, prefilter.plain(family.version, longest, self.syns)), queue]
         return found
+
+    def _normalised(self, family: Family, hook: Hook) -> list[Words]:
+        """The rules that lead TCP of the sources (in OUTPUT: to them) to the queue of its own."""
+        address, device = ("-s", "-i") if hook == HOOK else ("-d", "-o")
+        programs = sources.tunnelled(family.version, self.flows_sources, back=hook == OUTPUT)
+        matches: list[Words] = [(*self._vxlan, "-m", "bpf", "--bytecode", program) for program in programs]
+        found = [(*here, *match) for here in self._where(family, address, device) for match in matches]
+        if self.plain:
+            both = _common(self._sources(family), self.flows_sources, family)
+            found += [(*_limit(address, each), *self._through(device), "-p", "tcp") for each in both]
+        return [(*words, "-g", CHAIN_FLOWS) for words in found]
+
+    @property
+    def _vxlan(self) -> Words:
+        return ("-p", "udp", "-m", "multiport", "--dports", ",".join(map(str, self.ports)))
+
+    def _where(self, family: Family, address: str, device: str) -> list[Words]:
+        """What narrows each rule, once for each network: by the address and the device that these options name."""
+        limits = [_limit(address, each) for each in self._sources(family)] or [()]
+        return [(*limit, *self._through(device)) for limit in limits]
+
+    def _through(self, device: str) -> Words:
+        if self.interface:
+            return (device, self.interface)
+        # What a host sends itself is never finished, and never needs to be.
+        return ("!", device, "lo") if self.plain else ()
+
+    def _sources(self, family: Family) -> list[Network]:
+        return [source for source in self.sources if source.version == family.version]
+
+
+def _limit(option: str, network: Network) -> Words:
+    """As iptables-save spells it: nothing for all addresses."""
+    return (option, str(network)) if network.prefixlen else ()
+
+
+def _common(ours: Sequence[Network], theirs: Sequence[Network], family: Family) -> list[Network]:
+    """The addresses of a family that are in both; in ``theirs`` alone if ``ours`` names none."""
+    wanted = [each for each in theirs if each.version == family.version]
+    if not ours:
+        return sources.collapsed(wanted)
+    # Of two networks that overlap, one holds the other.
+    return sources.collapsed(
+        [max(one, other, key=lambda each: each.prefixlen) for one in ours for other in wanted if one.overlaps(other)]
+    )
+
+
+def _queue(option: str, number: str) -> Words:
+    """--queue-bypass: packets pass while nobody listens. fixer may be gone, the network must not."""
+    return ("-j", "NFQUEUE", option, number, "--queue-bypass")
 
 
 def _exempting(exemption: Exemption) -> Words:
@@ -173,8 +232,14 @@ def _turn_on_family(
         yield f"{family.name}: off: no {family.name} source is given" + (" (was on)" if old.is_on else "")
         return
     yield f"{family.name}: {'on' if changed else 'already on'}: {table}; {placed(table)}"
+    if table.flows_queue is not None:
+        yield (
+            f"{family.name}: normalising: TCP of the configured sources, and the replies to it, "
+            f"to queue {table.flows_queue}; {placed(table, OUTPUT)}"
+        )
     if old.is_on and not old.in_place:
-        yield f"{family.name}: our jump was not the only one or not the last in raw/{HOOK}: put right"
+        entered = " and ".join(f"raw/{hook}" for hook, chain in ENTRIES.items() if chain in old.chains)
+        yield f"{family.name}: our jump was not the only one or not the last in {entered}: put right"
     for end in ends(host, chosen, table):
         yield f"{family.name}: {end}"
 
@@ -197,9 +262,10 @@ def turn_off(host: Host) -> list[str]:
                 if table.has_ours:
                     was_on = True
                     _settle(host, tool, {})
+                    queued = sum(rule.packets for rule in table.ours() if rule.target == "NFQUEUE")
                     lines.append(
                         f"{family.name}: off: removed chain {CHAIN} ({_count(table.ours(), 'rule')}, "
-                        f"{table.packets:,} packets) and {_count(table.jumps(), 'jump')} to it ({tool.command})"
+                        f"{queued:,} packets) and {_count(table.jumps(), 'jump')} to it ({tool.command})"
                     )
         except FixerError as error:
             errors.append(error)
@@ -257,10 +323,10 @@ def read(host: Host, tool: Tool) -> RawTable:
     raise refusal
 
 
-def placed(table: RawTable) -> str:
+def placed(table: RawTable, hook: Hook = HOOK) -> str:
     """Where our jump stands, for people."""
-    position, count = table.position(), len(table.hook())
-    return f"rule {position} of {count} in raw/{HOOK}" + (", last" if position == count else ", not last")
+    position, count = table.position(hook), len(table.hook(hook))
+    return f"rule {position} of {count} in raw/{hook}" + (", last" if position == count else ", not last")
 
 
 def ends(host: Host, tool: Tool, table: RawTable) -> Iterator[str]:
@@ -269,7 +335,8 @@ def ends(host: Host, tool: Tool, table: RawTable) -> Iterator[str]:
     for other in _tools(host, tool.family, None):
         if other.variant != tool.variant:
             way_out = f", or use the other table, which it does not reach: fixer on --variant {other.variant}"
-    for end in table.ends_before_us(table.traffic()):
+    entered = [hook for hook, chain in ENTRIES.items() if chain in table.chains]
+    for end in (end for hook in entered for end in table.ends_before_us(table.traffic(hook), hook)):
         extent = "all our packets" if end.match is Match.ALL else "the packets it matches"
         via = f' leads to "{end.rule}", which' if end.entry != end.rule else ""
         yield f'"{end.entry}" stands before our jump and{via} ends the walk for {extent}: move it behind{way_out}'
@@ -328,7 +395,7 @@ def _script(table: RawTable, wanted: Chains) -> str:
     lines = ["*raw", *(f":{name} - [0:0]" for name in own)]
     lines += [f"-A {name} {spelt(words)}" for name, rules in wanted.items() for words in rules]
     lines += [f"-D {jump.chain} {spelt(jump.words)}" for jump in table.jumps()]
-    lines += [f"-A {HOOK} -j {CHAIN}"] if wanted else []
+    lines += [f"-A {hook} -j {chain}" for hook, chain in ENTRIES.items() if chain in wanted]
     lines += [f"-X {name}" for name in own if name not in wanted]
     return "\n".join([*lines, "COMMIT", ""])
 
@@ -348,7 +415,7 @@ def _refusal(tool: Tool, done: Completed) -> FixerError:
         lacking = "cannot spread packets over queues (--queue-cpu-fanout, Linux 3.10): set queue.count = 1"
         return KernelLacks(f"the kernel or its {tool.family.command} {lacking}: {words}")
     if _NOT_IN_KERNEL.search(words):
-        lacking = "the raw table, multiport, NFQUEUE or, for --scope suspects, bpf"
+        lacking = "the raw table, multiport, NFQUEUE or, for --scope suspects and to normalise timestamps, bpf"
         return KernelLacks(f"the kernel lacks {lacking} for {tool.family.name}: {words}")
     if "xtables lock" in words:
         return SystemRefused(f"another program holds the xtables lock; try again when it is done: {words}")

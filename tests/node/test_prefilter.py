@@ -26,7 +26,7 @@ from fixer.capture import Capture
 from fixer.datapath.diagnose import Diagnosis
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
-from fixer.node import prefilter, rules
+from fixer.node import bytecode, prefilter, rules
 from fixer.node.host import Host
 from fixer.node.prefilter import Version
 from fixer.node.rawtable import FAMILIES, IPV4, IPV6, Chains
@@ -231,7 +231,7 @@ def test_a_syn_whose_timestamps_are_stripped_is_queued(state: str) -> None:
             inner = syn(version, state, flags)
             for packet in (inner, *(tunnelled(inner, "ZERO", underlay, 7) for underlay in (4, 6))):
                 changed = bytearray(packet)
-                pipeline = Pipeline(ports=PORTS, plain=True, strip_sources=everybody, strip_syn_ack=True)
+                pipeline = Pipeline(ports=PORTS, plain=True, timestamps="strip", sources=everybody, syn_ack=True)
                 pipeline.examine(changed)
                 if pipeline.counters()["timestamps"]["stripped"]:
                     stripped += 1
@@ -354,7 +354,7 @@ def test_programs_fit_the_kernel_and_old_iptables() -> None:
 
 def test_a_program_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="66 instructions, xt_bpf takes 64"):
-        prefilter.assemble([prefilter.Instruction(0x07)] * 64)
+        bytecode.assemble([bytecode.Instruction(0x07)] * 64)
 
 
 def test_the_longest_length_is_read_back() -> None:
