@@ -45,7 +45,6 @@ class Opened(NamedTuple):
     flows: Flows
     taken: int  # connections that were found in the file
     warnings: tuple[str, ...]
-    lock: int  # a descriptor: the file is ours for as long as it is open
 
 
 def path_of(host: Host, queue: int) -> Path:
@@ -85,6 +84,7 @@ def set_draining(path: Path, draining: bool) -> None:
 def open_flows(path: Path, capacity: int) -> Opened:
     """A table of ``capacity`` flows in a new file under ``path``, with all that can be taken over from the one there.
 
+    The file is locked for as long as the table lives: its mapping keeps a descriptor.
     What is not a flow table, or damaged, is set aside. Nothing is lost if we are killed on the way: the old file is
     there until the new one, complete, takes its name. Raises :class:`QueueBusy` or :class:`SystemRefused`.
     """
@@ -96,8 +96,8 @@ def open_flows(path: Path, capacity: int) -> Opened:
             return _make(path, capacity)
     except OSError as error:
         raise SystemRefused(
-            f"the flow table {path} ({Flows.size(capacity) >> 20} MiB for timestamps.flows = {capacity}) cannot be made: "
-            f"{error.strerror}"
+            f"the flow table {path} ({Flows.size(capacity) >> 20} MiB for timestamps.flows = {capacity}) cannot be "
+            f"made: {error.strerror}"
         ) from error
 
 
@@ -108,19 +108,20 @@ def _make(path: Path, capacity: int) -> Opened:
     size = Flows.size(capacity)
     fresh = path.with_suffix(".flows.new")
     fresh.unlink(missing_ok=True)
-    lock = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        _lock(lock, path)
+        _lock(descriptor, path)
         # No hole: a full file system must be an error now, not a SIGBUS in the packet path.
-        os.posix_fallocate(lock, 0, size)
-        flows = Flows(mmap.mmap(lock, size), capacity)
+        os.posix_fallocate(descriptor, 0, size)
+        flows = Flows(mmap.mmap(descriptor, size), capacity)
         taken, warnings = _adopt(flows, path)
         fresh.replace(path)
     except BaseException:
-        os.close(lock)
         fresh.unlink(missing_ok=True)
         raise
-    return Opened(flows, taken, warnings, lock)
+    finally:
+        os.close(descriptor)
+    return Opened(flows, taken, warnings)
 
 
 @contextmanager

@@ -270,8 +270,9 @@ cdef Flow *take(FlowTable *table, uint64_t hashed, uint32_t now) noexcept nogil:
     """A free entry and its place in the index, for the caller to fill; NULL if there is none."""
     cdef uint32_t entry, oldest, slot
     cdef Place *place = NULL
+    cdef Place *found = NULL
     cdef Place *places
-    cdef int which, i
+    cdef int which, i, room, most = 0
     slot = table.births % table.half_open_most
     oldest = table.half_open[slot]
     if table.births >= table.half_open_most and table.born[oldest] == table.births - table.half_open_most \
@@ -285,12 +286,14 @@ cdef Flow *take(FlowTable *table, uint64_t hashed, uint32_t now) noexcept nogil:
             return NULL
     for which in range(2):
         places = bucket(table, hashed, which)
+        room = 0
         for i in range(BUCKET):
             if places[i].tag == 0:
-                place = &places[i]
-                break
-        if place != NULL:
-            break
+                room += 1
+                found = &places[i]
+        if room > most:                 # of two, the emptier: then half of the index is enough for all entries
+            most = room
+            place = found
     if place == NULL:
         return NULL
     table.free_count -= 1

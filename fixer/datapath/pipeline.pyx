@@ -195,6 +195,10 @@ cdef class Pipeline:
             events.append(result)
         return events
 
+    def settled(self, uint64_t when_ns, uint32_t uptime):
+        """`settle`, as a queue does about once a second."""
+        self.settle(when_ns, uptime, False)
+
     def finish(self, uint64_t when_ns):
         """At a stop: put what was left out of the log into the ring."""
         self.settle(when_ns, <uint32_t><uint64_t>time.monotonic(), True)

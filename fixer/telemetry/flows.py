@@ -102,9 +102,9 @@ class FlowWatch:
         return saying(
             "warning",
             "way-back-missing",
-            f"replies to {source or 'a source'} do not pass this node's OUTPUT and the flows queue: its connections keep "
-            "their own timestamps, and a server with tcp_tw_recycle goes on refusing some. See fixer status; run fixer "
-            "on again; if replies leave through another node, normalising cannot work here",
+            f"replies to {source or 'a source'} do not pass this node's OUTPUT and the flows queue: its connections "
+            "keep their own timestamps, and a server with tcp_tw_recycle goes on refusing some. See fixer status; run "
+            "fixer on again; if replies leave through another node, normalising cannot work here",
             connections=max(grown["one_way"], grown["no_way_back"]),
             **{"source.ip": source} if source else {},
         )
@@ -129,8 +129,8 @@ class FlowWatch:
         return saying(
             "warning",
             "syn-flood",
-            f"{grown['evicted']} half-open connections gave way to newer ones: a flood of SYNs? Established ones are not "
-            "touched",
+            f"{grown['evicted']} half-open connections gave way to newer ones: a flood of SYNs? Established ones are "
+            "not touched",
             connections=grown["evicted"],
         )
 
@@ -140,7 +140,8 @@ class FlowWatch:
         return saying(
             "warning",
             "flows-damaged",
-            f"{grown['damaged']} entries of the flow table failed their check and are left out: who writes to its file?",
+            f"{grown['damaged']} entries of the flow table failed their check and are left out: who writes to its "
+            "file?",
             connections=grown["damaged"],
         )
 
@@ -151,7 +152,8 @@ class FlowWatch:
             yield saying(
                 "info",
                 "draining",
-                f"draining: new connections are left alone, {flows['normalised']} normalised ones are served to their end",
+                f"draining: new connections are left alone, {flows['normalised']} normalised ones are served to the "
+                "end",
                 normalised=flows["normalised"],
             )
         self._was_draining = draining

@@ -1,0 +1,567 @@
+"""Normalised timestamps: what a server and its clients see of them, rule by rule and in random play."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+import oracle
+import pytest
+from conversation import (
+    ACK,
+    CLIENT,
+    FIN,
+    PUSH,
+    RST,
+    SERVER,
+    SERVER_B,
+    SYN,
+    SYN_ACK,
+    WRAP,
+    Connection,
+    Node,
+    segment,
+    stamps_of,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packets import encapsulate, frame, in_state, vxlan
+from scapy.layers.inet import IP
+from scapy.packet import Raw
+
+DAY = 86_400
+
+
+def unfinished(packet: bytes) -> bytes:
+    """A TCP packet over IPv4 whose checksum field holds its pseudo-header's sum."""
+    layer = oracle.read_ip(packet, 0, len(packet))
+    oracle.read_transport(packet, layer)
+    pseudo = packet[12:20] + struct.pack("!HH", 6, len(packet) - 20)
+    total = sum(struct.unpack("!6H", pseudo))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return oracle.with_field(packet, layer.field_at, total)
+
+
+def test_a_client_behind_its_source_s_clock_gets_a_delta() -> None:
+    node = Node()
+    ahead, behind = Connection(node, 1, 5_000_000), Connection(node, 2, 1_000)
+    assert ahead.open() == 0
+    assert behind.open() == 5_000_000 - 1_000
+    assert behind.send(ACK | PUSH) == ahead.send(ACK)
+    assert behind.answer(ACK) == behind.sent[-1]
+    assert ahead.answer(ACK) == ahead.sent[-1]
+    assert node.flows.counters()["normalised"] == 1
+    assert node.counted() == {"unchanged": 3, "translated": 3}
+    assert node.counted("replies") == {"unchanged": 2, "translated": 2}
+
+
+def test_a_client_ahead_moves_the_clock_and_has_no_delta() -> None:
+    node = Node()
+    assert Connection(node, 1, 1_000).open() == 0
+    assert Connection(node, 2, 0x7FFF_FFFF).open() == 0
+    assert Connection(node, 3, 1_000).open() == 0x7FFF_FFFF - 1_000
+
+
+@pytest.mark.parametrize("clock", [0xFFFF_FFFF - 1_000_500, 0xFFFF_FFFF - 1_000_000, 0x8000_0000])
+def test_the_clock_wraps(clock: int) -> None:
+    """Just before 2^32, and signed arithmetic all the way."""
+    node = Node()
+    first = Connection(node, 1, clock)
+    assert first.open() == 0
+    node.uptime += 1
+    last = first.send(ACK)
+    assert last is not None
+    second = Connection(node, 2, clock - 70_000)
+    assert second.open() == 70_000
+    assert (second.seen_by_server[0] - last) % WRAP < 0x8000_0000
+    for _ in range(3):
+        node.uptime += 1
+        second.send(ACK)
+        assert second.answer(ACK) == second.sent[-1]
+    steps = [(b - a) % WRAP for a, b in zip(second.seen_by_server, second.seen_by_server[1:], strict=False)]
+    assert max(steps) <= 1000
+
+
+@pytest.mark.parametrize("distance", [0x7FFF_FFFE, 0x7FFF_FFFF, 0x8000_0000, 0x8000_0001, 0xFFFF_FFFF])
+def test_a_delta_is_less_than_two_to_the_31(distance: int) -> None:
+    node = Node()
+    Connection(node, 1, distance).open()
+    assert Connection(node, 2, 0).open() == (distance if distance < 0x8000_0000 else 0)
+
+
+def test_a_retransmitted_syn_keeps_its_delta() -> None:
+    node = Node()
+    ahead = Connection(node, 1, 5_000_000)
+    ahead.open()
+    behind = Connection(node, 2, 0)
+    delta = (behind.syn() - behind.sent[-1]) % WRAP
+    for seconds in (1, 2, 4, 8, 16, 32, 60):
+        node.uptime += seconds
+        ahead.send(ACK)
+        ahead.answer(ACK)
+        assert (behind.syn() - behind.sent[-1]) % WRAP == delta
+    assert behind.answer() == behind.sent[-1]
+    assert behind.syn() - behind.sent[-1] == delta, "the SYN-ACK was lost"
+    assert node.flows.counters()["used"] == 2
+
+
+def test_a_reused_port_gets_a_delta_of_its_own() -> None:
+    node = Node()
+    first = Connection(node, 1, 0)
+    first.open()
+    first.close()
+    ahead = Connection(node, 2, 8_000)
+    ahead.open()
+    again = Connection(node, 1, 2_000, isn=77_000)
+    assert again.open() == 6_000
+    assert again.answer(ACK) == again.sent[-1]
+
+
+def test_a_stray_syn_does_no_harm_to_a_connection_that_lives() -> None:
+    """Another initial sequence number: the server answers with a challenge ACK (RFC 5961 §4), or not at all."""
+    node = Node()
+    Connection(node, 9, 90_000).open()
+    living = Connection(node, 1, 0)
+    assert living.open() == 90_000
+    stray = Connection(node, 1, 40_000, isn=123_456)
+    assert stray.syn() == stray.sent[-1] + 50_000
+    assert living.send(ACK) == living.sent[-1] + 90_000
+    assert living.answer(ACK) == living.sent[-1]
+    assert living.send(ACK) == living.sent[-1] + 90_000
+    assert node.flows.counters()["normalised"] == 2 - 1
+
+
+def test_a_second_attempt_is_the_connection_once_the_server_has_answered_it() -> None:
+    """The client was restarted and took the same port, while the server still has the old connection."""
+    node = Node()
+    Connection(node, 9, 90_000).open()
+    old = Connection(node, 1, 0)
+    assert old.open() == 90_000
+    new = Connection(node, 1, 60_000, isn=123_456)
+    assert new.open() == 30_000
+    assert new.send(ACK) == new.sent[-1] + 30_000
+    assert new.answer(ACK) == new.sent[-1]
+    assert node.flows.counters()["normalised"] == 1
+    refused = Connection(node, 1, 10_000, isn=999_999)
+    refused.syn()
+    refused.answer(RST | ACK)
+    assert new.send(ACK) == new.sent[-1] + 30_000
+
+
+def test_what_was_there_before_is_left_alone_and_moves_the_clock() -> None:
+    node = Node()
+    before = Connection(node, 1, 70_000)
+    assert before.send(ACK) == before.sent[-1]
+    assert before.answer(ACK) == before.sent[-1]
+    assert Connection(node, 2, 0).open() == 70_000
+    assert node.counted()["untracked"] == 1
+
+
+def test_a_syn_alone_moves_no_clock() -> None:
+    """A flood of them, with any TSvals, would turn the clock round and round."""
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    for port in range(2, 200):
+        Connection(node, port, port * 0x0400_0000).syn()
+    assert Connection(node, 1000, 0).open() == 5_000
+
+
+def test_sources_and_networks_have_clocks_of_their_own() -> None:
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    assert Connection(node, 1, 0, client="192.0.2.8").open() == 0
+    assert Connection(node, 1, 0, server=SERVER_B).open() == 5_000, "the same source to another server"
+    assert Connection(node, 1, 0, client="198.51.100.1").send(SYN, 0) is not None
+    assert node.counted()["not_concerned"] == 1
+
+
+def test_ip6_and_tunnels() -> None:
+    node = Node()
+    ends = ("2001:db8::7", "2001:db8:1::80")
+
+    def carry(packet: bytes, vni: int, outgoing: bool = False) -> bytes:
+        whole = encapsulate(vxlan(frame(packet), vni=vni), "GOOD", 6)
+        out = node.through(whole, outgoing)
+        at = out.index(packet[:40])
+        return out[at : at + len(packet)]
+
+    def handshake(port: int, clock: int, vni: int) -> int:
+        syn = carry(segment(*ends, (port, 80), SYN, (clock, 0), 7), vni)
+        value = stamps_of(syn, 6)[0]
+        reply = carry(segment(*ends[::-1], (80, port), SYN_ACK, (4242, value), 9, 8), vni, outgoing=True)
+        assert stamps_of(reply, 6) == (4242, clock)
+        carry(segment(*ends, (port, 80), ACK, (clock, 4242), 8, 10), vni)
+        return value - clock
+
+    assert handshake(1, 5_000, 7) == 0
+    assert handshake(2, 1_000, 7) == 4_000
+    assert handshake(3, 1_000, 8) == 0, "the same address in another VNI is somebody else"
+
+
+@pytest.mark.parametrize("inner", ["VERIFIES", "PARTIAL"])
+@pytest.mark.parametrize("outer", ["GOOD", "AGREES", "ZERO", "PARTIAL"])
+def test_unfinished_and_translated_comes_out_right_in_both(inner: str, outer: str) -> None:
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    # The same source inside a tunnel is another one: give it a clock there, and a way back.
+    for port, clock in ((1, 5_000), (2, 1_000)):
+        whole = segment(CLIENT, SERVER, (port, 80), SYN, (clock, 0), 7)
+        asked = whole if inner == "VERIFIES" else unfinished(whole)
+        packet = encapsulate(vxlan(frame(asked)), outer, finished=vxlan(frame(whole)))
+        data = bytearray(packet)
+        node.pipeline.examine(data, uptime=node.uptime)
+        after = oracle.judge(bytes(data), plain=True)
+        assert (after.inner, after.diagnosis) == ("VERIFIES", "SOUND")
+        at = bytes(data).index(b"\x08\x0a\x00\x00") + 2
+        assert struct.unpack_from("!I", data, at)[0] == 5_000
+        back = segment(SERVER, CLIENT, (80, port), SYN_ACK, (4242, 5_000), 9, 8)
+        node.through(encapsulate(vxlan(frame(back)), outer if outer == "ZERO" else "GOOD"), outgoing=True)
+        ack = segment(CLIENT, SERVER, (port, 80), ACK, (clock, 4242), 8, 10)
+        node.through(encapsulate(vxlan(frame(ack)), "GOOD"))
+
+
+def test_a_wrong_checksum_stays_wrong_and_teaches_nothing() -> None:
+    node = Node(actions={"corrupt": "pass"})
+    Connection(node, 1, 5_000).open()
+    packet = in_state(segment(CLIENT, SERVER, (1, 80), ACK, (0x0FFF_0000, 0), 5001), 4, "tcp", "WRONG")
+    data = bytearray(packet)
+    node.pipeline.examine(data, uptime=node.uptime)
+    assert data == packet
+    assert Connection(node, 2, 0).open() == 5_000
+    reply = in_state(segment(SERVER, CLIENT, (80, 2), ACK, (1, 6_000), 5001), 4, "tcp", "WRONG")
+    data = bytearray(reply)
+    node.pipeline.examine(data, uptime=node.uptime, outgoing=True)
+    assert stamps_of(bytes(data)) == (1, 1_000)
+    before, after = oracle.judge(reply, plain=True), oracle.judge(bytes(data), plain=True)
+    assert after.diagnosis == before.diagnosis == "CORRUPT"
+    assert (after.inner_right - after.inner_found) % 0xFFFF == (before.inner_right - before.inner_found) % 0xFFFF
+
+
+def test_what_cannot_be_given_back_changed_passes() -> None:
+    gso, not_ready = 2, 1
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    behind = Connection(node, 2, 0)
+    behind.open()
+    packet = segment(CLIENT, SERVER, (2, 80), ACK, (1, 1), 5001)
+    assert node.through(packet, skb_info=gso) == packet
+    back = segment(SERVER, CLIENT, (80, 2), ACK, (1, 6_000), 5001)
+    assert node.through(back, outgoing=True, skb_info=gso) == back
+    assert node.through(back, outgoing=True, skb_info=not_ready) == back
+    assert node.counted()["incomplete"] == 1
+    assert node.counted("replies")["incomplete"] == 2
+
+
+def test_echo_zero_is_not_translated() -> None:
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    behind = Connection(node, 2, 0)
+    behind.open()
+    assert behind.answer(ACK, echo=0) == 0
+    assert behind.answer(ACK, echo=5_000) == 0
+
+
+def test_selective_acknowledgements_stay() -> None:
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    behind = Connection(node, 2, 0)
+    behind.open()
+    sack = bytes([1, 1, 5, 10]) + struct.pack("!II", 111, 222)
+    packet = segment(CLIENT, SERVER, (2, 80), ACK, (behind.now, 77), 5001)
+    header = bytearray(packet[20:]) + sack
+    header[12] = (len(header) // 4) << 4
+    bare = bytes(IP(src=CLIENT, dst=SERVER, proto=6) / Raw(bytes(header)))
+    layer = oracle.read_ip(bare, 0, len(bare))
+    oracle.read_transport(bare, layer)
+    whole = oracle.with_field(bare, layer.field_at, layer.right(bare))
+    out = node.through(whole)
+    assert out.endswith(sack)
+    assert stamps_of(out) == (behind.now + 5_000, 77)
+
+
+def test_without_timestamps_there_is_nothing_to_normalise() -> None:
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    bare = Connection(node, 2, 0)
+    bare.send(SYN, 0, stamped=False)
+    bare.send(ACK, stamped=False)
+    assert node.flows.counters()["used"] == 1
+    assert node.counted()["without"] == 2
+
+
+def test_an_authenticated_connection_is_left_alone() -> None:
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    ao = bytes([29, 16]) + bytes(14)
+    packet = segment(CLIENT, SERVER, (2, 80), SYN, (0, 0), 5000)
+    header = bytearray(packet[20:]) + ao
+    header[12] = (len(header) // 4) << 4
+    bare = bytes(IP(src=CLIENT, dst=SERVER, proto=6) / Raw(bytes(header)))
+    layer = oracle.read_ip(bare, 0, len(bare))
+    oracle.read_transport(bare, layer)
+    whole = oracle.with_field(bare, layer.field_at, layer.right(bare))
+    assert node.through(whole) == whole
+    assert node.counted()["authenticated"] == 1
+    assert node.flows.counters()["used"] == 1
+
+
+def test_a_monitor_normalises_nothing() -> None:
+    node = Node(monitor=True)
+    Connection(node, 1, 5_000).open()
+    assert Connection(node, 2, 0).open() == 0
+    assert node.flows.counters()["used"] == 0
+
+
+# The way back
+
+
+def test_without_replies_there_is_no_delta() -> None:
+    """One that passes untouched, and whose replies take another way: each of them would be refused by its client."""
+    node = Node()
+    before = Connection(node, 1, 70_000)
+    before.send(ACK)
+    lone = Connection(node, 2, 0)
+    assert lone.syn() == lone.sent[-1]
+    assert node.counted()["no_way_back"] == 1
+    assert lone.send(ACK) == lone.sent[-1]
+    assert node.flows.counters()["one_way"] == 1
+    assert node.flows.one_way_source() == CLIENT
+
+
+@pytest.mark.parametrize("flags", [ACK, RST, RST | ACK])
+def test_replies_that_stop_are_found_out_by_the_first_handshake(flags: int) -> None:
+    """The client goes on, or refuses, what we have not seen to be answered."""
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    assert Connection(node, 2, 0).open() == 5_000
+    lost = Connection(node, 3, 0)
+    assert lost.syn() == lost.sent[-1] + 5_000
+    lost.send(flags, acknowledged=0 if flags == RST else 1)
+    assert node.flows.counters()["one_way"] == 1
+    following = Connection(node, 4, 0)
+    assert following.syn() == following.sent[-1]
+    following.answer()
+    assert Connection(node, 5, 0).open() == 5_000, "and they are back"
+
+
+def test_a_second_attempt_without_a_way_back_takes_no_old_delta() -> None:
+    node = Node()
+    Connection(node, 9, 90_000).open()
+    old = Connection(node, 1, 0)
+    assert old.open() == 90_000
+    lost = Connection(node, 8, 0, isn=1)
+    lost.syn()
+    lost.send(ACK)
+    again = Connection(node, 1, 0, isn=600_000)
+    assert again.syn() == again.sent[-1]
+    assert again.send(ACK) == again.sent[-1]
+
+
+def test_a_source_that_was_silent_for_long_misses_nothing() -> None:
+    """No server remembers it any more."""
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    node.uptime += 121
+    late = Connection(node, 2, 0)
+    assert late.syn() == late.sent[-1]
+    assert "no_way_back" not in node.counted()
+
+
+# Times
+
+
+def used(node: Node) -> int:
+    found = node.flows.counters()["used"]
+    assert isinstance(found, int)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("reached", "seconds"),
+    [
+        ("syn", 130),
+        ("syn-ack", 130),
+        ("established", 5 * DAY),
+        ("half-closed", 3600),
+        ("closed", 120),
+        ("reset by the client", 120),
+        ("reset by the server", 120),
+    ],
+)
+def test_time_outs(reached: str, seconds: int) -> None:
+    """To the second: a segment after as many belongs to the connection, a second later to none."""
+    for late in (0, 1):
+        node = Node()
+        Connection(node, 9, 90_000).open()
+        one = Connection(node, 1, 0)
+        if reached == "syn":
+            one.syn()
+        elif reached == "syn-ack":
+            one.syn()
+            one.answer()
+        else:
+            one.open()
+        if reached == "half-closed":
+            one.send(FIN | ACK)
+        elif reached == "closed":
+            one.close()
+        elif reached == "reset by the client":
+            one.send(RST, 1)
+        elif reached == "reset by the server":
+            one.answer(RST)
+        node.uptime += seconds + late
+        assert (one.send(ACK, 2) == one.sent[-1]) == bool(late)
+
+
+def test_a_rst_that_the_server_does_not_believe() -> None:
+    node = Node()
+    Connection(node, 9, 90_000).open()
+    one = Connection(node, 1, 0)
+    one.open()
+    one.send(RST, 40_000)
+    assert node.flows.counters()["normalised"] == 0
+    one.answer(ACK)  # may have been on its way
+    assert node.flows.counters()["normalised"] == 0
+    node.uptime += 3
+    one.answer(ACK)
+    assert node.flows.counters()["normalised"] == 1
+    node.uptime += DAY
+    assert one.send(ACK) == one.sent[-1] + 90_000
+
+
+def test_what_is_over_goes_by_itself() -> None:
+    node = Node()
+    for port in range(1, 101):
+        connection = Connection(node, port, port * 100)
+        connection.open()
+        connection.close()
+    assert used(node) == 100
+    node.uptime += 120
+    node.sweep()
+    assert used(node) == 100
+    node.uptime += 1
+    node.sweep()
+    assert used(node) == 0
+    assert node.flows.counters()["expired"] == 100
+
+
+# Room
+
+
+def test_when_it_is_full() -> None:
+    for when_full, expected in (("pass", "full"), ("strip", "stripped")):
+        node = Node(when_full=when_full)
+        many = [Connection(node, port, 0) for port in range(1, 1025)]
+        for each in many:
+            each.open()
+        assert used(node) == 1024
+        late = Connection(node, 2000, 0)
+        packet = segment(CLIENT, SERVER, (2000, 80), SYN, (late.now, 0), 5000)
+        out = node.through(packet)
+        assert node.counted()[expected] == 1
+        assert (b"\x08\x0a" in out[40:]) == (when_full == "pass")
+        many[5].close()
+        node.uptime += 121
+        node.sweep()
+        assert late.syn() >= late.sent[-1]
+        assert node.counted()[expected] == 1, "there is room again"
+
+
+def test_a_flood_of_syns_evicts_nothing_that_is_established() -> None:
+    node = Node()
+    Connection(node, 60_000, 900_000).open()
+    living = [Connection(node, port, port * 10) for port in range(1, 501)]
+    deltas = [each.open() for each in living]
+    assert min(deltas) > 0
+    flood = bytearray(segment(CLIENT, SERVER, (1, 81), SYN, (1, 0), 1))
+    at = 20
+    for number in range(100_000):
+        struct.pack_into("!H", flood, at, number % 65_536)
+        struct.pack_into("!I", flood, at + 4, number)
+        packet = bytearray(flood)
+        layer = oracle.read_ip(bytes(packet), 0, len(packet))
+        struct.pack_into("!H", packet, at + 16, 0)
+        if number % 1000 == 0:
+            oracle.read_transport(bytes(packet), layer)
+            packet = bytearray(oracle.with_field(bytes(packet), layer.field_at, layer.right(bytes(packet))))
+        node.pipeline.examine(packet, uptime=node.uptime)
+    for each, delta in zip(living, deltas, strict=True):
+        assert each.send(ACK) == (each.sent[-1] + delta) % WRAP
+        assert each.answer(ACK) == each.sent[-1]
+    assert used(node) <= 501 + 256
+
+
+# Random play
+
+
+@dataclass
+class Server:
+    """A server with tcp_tw_recycle: what it remembers of a source, and what PAWS says of each connection."""
+
+    since: bool  # a26552afe894
+    remembered: tuple[int, int] | None = None  # value, uptime
+    connections: dict[int, int] = field(default_factory=dict)  # port: ts_recent
+
+    def takes(self, value: int, now: int) -> bool:
+        if self.remembered is None or now - self.remembered[1] >= 60:
+            return True
+        behind = (self.remembered[0] - value) % WRAP
+        return not 1 < behind < 0x8000_0000
+
+    def paws(self, port: int, value: int) -> bool:
+        recent = self.connections[port]
+        if (value - recent) % WRAP >= 0x8000_0000:
+            return False
+        self.connections[port] = value
+        return True
+
+    def remember(self, port: int, now: int) -> None:
+        value = self.connections.pop(port)
+        if (
+            self.remembered is None
+            or (self.remembered[0] - value) % WRAP in range(0x8000_0000, WRAP)
+            or self.remembered[0] == value
+            or now - self.remembered[1] > 60
+        ):
+            self.remembered = (value, now)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(0, WRAP - 1), min_size=2, max_size=6),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 11), st.integers(0, 3)), min_size=5, max_size=80),
+)
+def test_no_server_refuses_and_no_client_is_told_a_lie(clocks: list[int], steps: list[tuple[int, int, int]]) -> None:
+    """Clients with any clocks open, use and close connections in any order and at any pace."""
+    # Half of the clocks' range apart at most: beyond it no arithmetic knows who is ahead.
+    node, server = Node(), Server(since=False)
+    clients = [(clocks[0] + clock % 0x7000_0000) % WRAP for clock in clocks]
+    living: dict[int, Connection] = {}
+    isn = 0
+    for who, port, wait in steps:
+        node.uptime += wait * 3
+        isn += 100_000
+        which = who % len(clients)
+        port += 1 + 100 * which
+        if port not in living:
+            connection = Connection(node, port, clients[which], isn)
+            value = connection.syn()
+            assert server.takes(value, node.uptime)
+            server.connections[port] = value
+            assert connection.answer() == connection.sent[-1]
+            living[port] = connection
+            value = connection.send(ACK) or 0
+            assert server.paws(port, value)
+        elif wait:
+            connection = living[port]
+            value = connection.send(ACK | PUSH) or 0
+            assert server.paws(port, value)
+            assert connection.answer(ACK) == connection.sent[-1]
+        else:
+            connection = living.pop(port)
+            connection.answer(FIN | ACK)
+            value = connection.send(FIN | ACK) or 0
+            assert server.paws(port, value)
+            server.remember(port, node.uptime)
+            assert connection.answer(ACK) == connection.sent[-1]
