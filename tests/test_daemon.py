@@ -400,5 +400,5 @@ def test_a_refusal_is_told_by_what_the_kernel_shows(
     if table is not None:
         host.files["/proc/thread-self/net/netfilter/nfnetlink_queue"] = table
     with pytest.raises(error) as raised:
-        bound_queue(Settings(), host, QUEUE, Pipeline(ports=[4789]))
+        bound_queue(Settings(), host, QUEUE, Pipeline(ports=[4789]), gso=True)
     assert "\n" not in str(raised.value)

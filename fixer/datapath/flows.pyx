@@ -95,8 +95,8 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint32_t now, uint3
 
 cdef void sweep(FlowTable *table, uint32_t now) noexcept nogil:
     """To be called about once a second: a SWEEPS-th of the entries is looked at, and those whose time is over go."""
-    cdef uint32_t i
-    for i in range(table.capacity // SWEEPS + 1):
+    cdef uint32_t _entry
+    for _entry in range(table.capacity // SWEEPS + 1):
         step(table, now)
 
 
@@ -272,7 +272,7 @@ cdef Flow *take(FlowTable *table, uint64_t hashed, uint32_t now) noexcept nogil:
     cdef Place *place = NULL
     cdef Place *found = NULL
     cdef Place *places
-    cdef int which, i, room, most = 0
+    cdef int which, i, _entry, room, most = 0
     slot = table.births % table.half_open_most
     oldest = table.half_open[slot]
     if table.births >= table.half_open_most and table.born[oldest] == table.births - table.half_open_most \
@@ -280,7 +280,7 @@ cdef Flow *take(FlowTable *table, uint64_t hashed, uint32_t now) noexcept nogil:
         table.counted.evicted += 1
         forget(table, oldest)
     if table.free_count == 0:
-        for i in range(SWEEPS):
+        for _entry in range(SWEEPS):
             step(table, now)
         if table.free_count == 0:
             return NULL

@@ -1,8 +1,8 @@
 # cython: language_level=3
 """TCP timestamps of configured sources: taken out of their SYNs, or shifted so that each source has one clock.
 
-*Strip*: RFC 7323 §3.2 has the option in use only if both SYNs carried it. So only SYNs are edited, and a connection that
-exists is never touched. The option becomes NOPs where it stands; no byte moves. *Normalise*: a connection's delta
+*Strip*: RFC 7323 §3.2 has the option in use only if both SYNs carried it. So only SYNs are edited, and a connection
+that exists is never touched. The option becomes NOPs where it stands; no byte moves. *Normalise*: a connection's delta
 (`flows`) is added to TSval on the way to the server and taken off TSecr on the way back. Either way checksums are
 updated incrementally (RFC 1624): what was wrong stays wrong by the same amount.
 """
