@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 from fixer.datapath.diagnose cimport (IN_PARTIAL, IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_STALE, OUT_WRONG,
                                       SKB_CHECKSUM_NOT_READY, SKB_GSO, SOUND, UNCHECKABLE, Finding, conclude, judge)
 from fixer.datapath.diagnose import Diagnosis as DiagnosisName, InnerState, OuterState
-from fixer.datapath.flows cimport FlowTable, Flows, sweep
+from fixer.datapath.flows cimport Flows, sweep
 from fixer.datapath.history cimport (UNEXPLAINED, INNER_VERIFIES, explain, history_free, history_new, know_vni,
                                      remember)
 from fixer.datapath.history import Explanation as ExplanationName
