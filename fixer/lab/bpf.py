@@ -1,7 +1,8 @@
 """Small eBPF programs on an interface of the laboratory, loaded with bpf(2) itself: no compiler, no library.
 
 A few lines of assembler, and what tests and benchmark need of it: tagging frames inside a tunnel on a kernel without
-8021q, a device that claims to have verified what nobody verified, a sender that leaves TCP unfinished at full speed.
+8021q, a device that claims to have verified what nobody verified, a sender that leaves TCP unfinished at full speed, a
+host whose clock for TCP timestamps is another one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import platform
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,11 +24,12 @@ BPF_PROG_LOAD, BPF_LINK_CREATE = 5, 28
 BPF_PROG_TYPE_SCHED_CLS = 3
 BPF_TCX_INGRESS, BPF_TCX_EGRESS = 46, 47
 TCX_PASS, TCX_DROP = 0, 2
-SKB_STORE_BYTES, SKB_VLAN_PUSH, SKB_VLAN_POP, SKB_LOAD_BYTES, CSUM_LEVEL = 9, 18, 19, 26, 135  # helper functions
+# Helper functions.
+SKB_STORE_BYTES, L4_CSUM_REPLACE, SKB_VLAN_PUSH, SKB_VLAN_POP, SKB_LOAD_BYTES, CSUM_LEVEL = 9, 11, 18, 19, 26, 135
 FRAME_POINTER = 10  # the register that points behind the program's own 512 bytes
 BPF_CSUM_LEVEL_INC = 1
-SK_BUFF_VLAN_TCI = 24  # offset in struct __sk_buff
-ETH_P_IP, ETH_P_8021Q = 0x0800, 0x8100
+SK_BUFF_PROTOCOL, SK_BUFF_VLAN_TCI = 16, 24  # offsets in struct __sk_buff
+ETH_P_IP, ETH_P_8021Q, ETH_P_IPV6 = 0x0800, 0x8100, 0x86DD
 SYSCALL = {"x86_64": 321, "aarch64": 280}
 
 Program = bytes
@@ -60,12 +63,26 @@ def store16(base: int, offset: int, register: int) -> bytes:
     return _instruction(0x6B, to=base, of=register, offset=offset)
 
 
+def store32(base: int, offset: int, register: int) -> bytes:
+    return _instruction(0x63, to=base, of=register, offset=offset)
+
+
 def add(register: int, other: int) -> bytes:
     return _instruction(0x0F, to=register, of=other)
 
 
 def add_value(register: int, value: int) -> bytes:
     return _instruction(0x07, to=register, value=value)
+
+
+def add_value32(register: int, value: int) -> bytes:
+    """Add modulo 2³²; ``value`` is signed."""
+    return _instruction(0x04, to=register, value=value)
+
+
+def swap32(register: int) -> bytes:
+    """From network order to the machine's, or back."""
+    return _instruction(0xDC, to=register, value=32)
 
 
 def shift_right(register: int, bits: int) -> bytes:
@@ -78,6 +95,10 @@ def keep(register: int, bits: int) -> bytes:
 
 def skip_unless_equal(register: int, value: int, skipped: int) -> bytes:
     return _instruction(0x55, to=register, value=value, offset=skipped)
+
+
+def skip_if_equal(register: int, value: int, skipped: int) -> bytes:
+    return _instruction(0x15, to=register, value=value, offset=skipped)
 
 
 def call(helper: int) -> bytes:
@@ -138,6 +159,60 @@ def leave_unfinished(port: int) -> Program:
         work = load(scratch, FRAME_POINTER, on_stack(at)) + skip_unless_equal(scratch, wanted, len(work) // 8) + work
     fetch = copy(6, 1) + set_to(2, outer_port) + copy(3, FRAME_POINTER) + add_value(3, -size) + set_to(4, size)
     return fetch + call(SKB_LOAD_BYTES) + skip_unless_equal(0, 0, len(work) // 8) + work + leave(TCX_PASS)
+
+
+def shift_clock(milliseconds: int, point: int) -> Program:
+    """A host whose clock of TCP timestamps is ``milliseconds`` ahead (modulo 2³²), at one ``point`` of its only device.
+
+    What leaves (BPF_TCX_EGRESS) has it added to TSval; what comes in (BPF_TCX_INGRESS) has it taken off TSecr, unless
+    that is 0. For TCP over IPv4 and IPv6 as Linux writes it: no IP options or extension headers, and the timestamps
+    either behind two NOPs (every segment but SYNs) or behind MSS and SACK-permitted (both SYNs).
+    """
+    leaves = point == BPF_TCX_EGRESS
+    signed = (milliseconds if leaves else -milliseconds) & 0xFFFFFFFF
+    signed -= (signed >> 31) << 32
+    after_nops, after_mss = (int.from_bytes(option, sys.byteorder) for option in (b"\1\1\x08\x0a", b"\4\2\x08\x0a"))
+    old, new, scratch, field = 8, 9, 2, 7  # registers; 6 is the packet
+    size = 72  # what is looked at, at most: an IPv6 header, and TCP's up to the end of TSecr behind two NOPs
+
+    def of_version(ethertype: int, header: int, looks: tuple[tuple[int, int], ...]) -> bytes:
+        tcp = 14 + header
+
+        def on_stack(at: int) -> int:
+            return at - 14 - size
+
+        shift = copy(1, 6) + copy(2, field) + copy(3, FRAME_POINTER) + add_value(3, -size) + set_to(4, 4)
+        shift += call(SKB_LOAD_BYTES) + load32(old, FRAME_POINTER, -size)
+        write = copy(new, old) + swap32(new) + add_value32(new, signed) + swap32(new)
+        write += store32(FRAME_POINTER, -size + 4, new)
+        # The helper knows an unfinished checksum, which the change must leave as it is.
+        write += copy(1, 6) + set_to(2, tcp + 16) + copy(3, old) + copy(4, new) + set_to(5, 4) + call(L4_CSUM_REPLACE)
+        write += copy(1, 6) + copy(2, field) + copy(3, FRAME_POINTER) + add_value(3, -size + 4) + set_to(4, 4)
+        write += set_to(5, 0) + call(SKB_STORE_BYTES)
+        shift += write if leaves else skip_if_equal(old, 0, len(write) // 8) + write
+        value = tcp + 24 if leaves else tcp + 28  # in a segment that is no SYN
+        in_syn = set_to(field, value + 4) + load32(scratch, FRAME_POINTER, on_stack(tcp + 24))
+        in_syn += skip_unless_equal(scratch, after_mss, len(shift) // 8)
+        work = set_to(field, value) + load32(scratch, FRAME_POINTER, on_stack(tcp + 20))
+        work += skip_if_equal(scratch, after_nops, len(in_syn) // 8) + in_syn + shift
+        for at, wanted in looks:
+            work = (
+                load8(scratch, FRAME_POINTER, on_stack(14 + at))
+                + skip_unless_equal(scratch, wanted, len(work) // 8)
+                + work
+            )
+        work = skip_unless_equal(0, 0, len(work) // 8) + work  # shorter than a segment with timestamps
+        fetch = copy(1, 6) + set_to(2, 14) + copy(3, FRAME_POINTER) + add_value(3, -size) + set_to(4, header + 32)
+        work = fetch + call(SKB_LOAD_BYTES) + work
+        return (
+            load32(scratch, 6, SK_BUFF_PROTOCOL)
+            + skip_unless_equal(scratch, socket.htons(ethertype), len(work) // 8)
+            + work
+        )
+
+    four = of_version(ETH_P_IP, 20, ((9, socket.IPPROTO_TCP), (0, 0x45)))
+    six = of_version(ETH_P_IPV6, 40, ((6, socket.IPPROTO_TCP),))
+    return copy(6, 1) + four + six + leave(TCX_PASS)
 
 
 def missing(host: Host) -> str | None:

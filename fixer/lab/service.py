@@ -1,4 +1,7 @@
-"""``fixer`` on one host of the laboratory, as its operator runs it: ``run``, ``on``, a look at the log, ``off``."""
+"""``fixer`` on one host of the laboratory, as its operator runs it: ``run``, ``on``, a look at the log, ``off``.
+
+And as fate would have it: killed, and started again.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from fixer import config
 from fixer.errors import SystemRefused
 from fixer.lab.net import Namespace, own_name, stop
 from fixer.node.host import NET, Completed
@@ -22,17 +26,24 @@ LISTENERS = f"{NET}/netfilter/nfnetlink_queue"
 class Service:
     """The daemon and its rules in ``here`` while the context lasts.
 
-    ``settings`` is the text of its configuration file; ``run`` and ``on`` are added to ``fixer run`` and ``fixer on``
-    (``on`` None: the rules are somebody else's).
+    ``settings`` is the text of its configuration file; ``run``, ``on`` and ``off`` are added to ``fixer run``,
+    ``fixer on`` and ``fixer off`` (``on`` None: the rules are somebody else's).
     """
 
     def __init__(
-        self, here: Namespace, *, settings: str = "", on: tuple[str, ...] | None = (), run: tuple[str, ...] = ()
+        self,
+        here: Namespace,
+        *,
+        settings: str = "",
+        on: tuple[str, ...] | None = (),
+        run: tuple[str, ...] = (),
+        off: tuple[str, ...] = (),
     ) -> None:
         self.here = here
         self._settings = settings
         self._on = on
         self._run = run
+        self._off = off
         self._process: subprocess.Popen[str] | None = None
         self.counters: dict[str, Any] = {}  # what it counted, once it has ended
 
@@ -43,15 +54,14 @@ class Service:
         self.config = Path(self._directory.name, "fixer.toml")
         self.config.write_text(self._settings, encoding="utf-8")
         try:
-            with self.log.open("w", encoding="utf-8") as log:
-                self._process = self.here.start(*self._command("run", *self._run), stdout=log)
+            self._process = self._start()
             if self._on is not None:
                 self._must("on", *self._on)  # while the daemon starts: until somebody listens, packets bypass the queue
             self._wait_until_it_listens(self._process)
         except BaseException:
             self._end()
             if self._on is not None:
-                self.ask("off")
+                self.ask("off", *self._off)
             raise
         return self
 
@@ -60,11 +70,22 @@ class Service:
     ) -> None:
         try:
             if self._on is not None:
-                self._must("off")
+                self._must("off", *self._off)
         finally:
             status = self._end()
         if error is None and status != 0:
             raise SystemRefused(f"fixer run ended with status {status}")
+
+    def kill(self) -> None:
+        """SIGKILL: it ends without a word and without tidying up. The rules stay, and packets bypass the queue."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def start_again(self) -> None:
+        """After ``kill``: start it, and wait until it listens; SystemRefused if it ends instead."""
+        self._process = self._start()
+        self._wait_until_it_listens(self._process)
 
     def events(self) -> list[dict[str, Any]]:
         """The log so far: one ECS document for each line; a line still being written is left for the next look."""
@@ -84,14 +105,27 @@ class Service:
         if done.status != 0:
             raise SystemRefused(f"fixer {verb} ended with status {done.status}: {done.err.strip()}")
 
+    def _start(self) -> subprocess.Popen[str]:
+        with self.log.open("a", encoding="utf-8") as log:
+            return self.here.start(*self._command("run", *self._run), stdout=log)
+
     def _wait_until_it_listens(self, process: subprocess.Popen[str]) -> None:
+        settings = config.load(self.config)
+        queues = {str(number) for number in settings.queue.numbers}
+        if settings.timestamps.mode == "normalise":
+            queues.add(str(settings.timestamps_queue))
         give_up = time.monotonic() + START_SECONDS
-        while not (self.here.call(self.here.host.read, LISTENERS) or "").strip():
+        while not queues <= self._listened_to():
             if process.poll() is not None:
                 raise SystemRefused(f"fixer run ended with status {process.returncode}: see the message above")
             if time.monotonic() > give_up:
                 raise SystemRefused(f"fixer run did not listen within {START_SECONDS:g} s")
             time.sleep(0.02)
+
+    def _listened_to(self) -> set[str]:
+        """The numbers of this namespace's queues that somebody serves."""
+        lines = (self.here.call(self.here.host.read, LISTENERS) or "").splitlines()
+        return {line.split()[0] for line in lines}
 
     def _end(self) -> int:
         status = stop(self._process) if self._process is not None else 0
