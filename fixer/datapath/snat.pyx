@@ -368,13 +368,13 @@ cdef list snat_sights(const Snat *snat, uint64_t now):
     cdef const Slot *slot
     cdef Pair pair
     cdef uint64_t generation
-    cdef int i, attempt
+    cdef int i, _attempt
     cdef bint whole
     seen = []
     for i in range(SETS * WAYS):
         slot = &snat.slots[i]
         whole = False
-        for attempt in range(ATTEMPTS):
+        for _attempt in range(ATTEMPTS):
             generation = begin_reading(&slot.generation)
             pair = slot.pair
             whole = not generation & 1 and end_reading(&slot.generation) == generation
@@ -426,8 +426,10 @@ cdef class Memory:
         """See `snat_note`; addresses of 4 or 16 bytes, vni: None outside a tunnel."""
         if source.shape[0] not in (4, 16) or source.shape[0] != destination.shape[0]:
             raise ValueError("two addresses of 4 or of 16 bytes are needed")
-        snat_note(self.snat, &source[0], &destination[0], 4 if source.shape[0] == 4 else 6,
-                  PLAIN if vni is None else vni, port, sequence, tsval, when_ns)
+        cdef uint8_t version = 4 if source.shape[0] == 4 else 6
+        cdef uint32_t where = PLAIN if vni is None else vni
+        with nogil:
+            snat_note(self.snat, &source[0], &destination[0], version, where, port, sequence, tsval, when_ns)
 
     def sights(self, uint64_t now_ns):
         return snat_sights(self.snat, now_ns)

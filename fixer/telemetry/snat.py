@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from fixer.datapath.snat import Clock, Sight
 from fixer.telemetry.events import timestamp
+from fixer.telemetry.flows import Saying
 
 LOOK_NS = 10_000_000_000
 """How often the lines are looked at."""
@@ -27,9 +28,6 @@ ENOUGH = 16
 """SYNs below which being on no line says nothing: their clients may just not have come again yet."""
 DEVIATIONS = 5
 """By how many standard deviations SYNs on lines must outnumber those that chance puts there."""
-
-Line = tuple[str, str, dict[str, Any]]
-"""Level, message and fields of a log line."""
 
 
 class Sees(Protocol):
@@ -89,7 +87,7 @@ def most_at(clocks: Sequence[Clock], longer_ns: int) -> int:
 
 
 class SnatWatch:
-    """Tells each suspect when it is found, when more is known of it, and every ten minutes; see :meth:`lines`."""
+    """Tells each suspect when it is found, when more is known of it, and every ten minutes; see :meth:`findings`."""
 
     def __init__(self, pipelines: Sequence[Sees]) -> None:
         self._pipelines = pipelines
@@ -97,15 +95,15 @@ class SnatWatch:
         self._told: dict[tuple[str, int | None], tuple[int, tuple[bool, int]]] = {}
         """By source: when, and what (several, clocks). At most what was told within ``AGAIN_NS``."""
 
-    def lines(self, now_ns: int) -> Iterator[Line]:
-        """The log lines that are due; none more often than every ``LOOK_NS``.
+    def findings(self, now_ns: int) -> Iterator[Saying]:
+        """What is due; looks no more often than every ``LOOK_NS``, so it may be called as often as one likes.
 
         ``now_ns``: on the clock the packets are stamped with (nanoseconds since the epoch).
         """
-        if 0 <= self._next_ns - now_ns <= LOOK_NS:  # further away, and the clock was set back
+        if 0 < self._next_ns - now_ns <= LOOK_NS:  # further away, and the clock was set back
             return
         self._next_ns = now_ns + LOOK_NS
-        self._told = {key: told for key, told in self._told.items() if abs(now_ns - told[0]) < AGAIN_NS}
+        self._told = {source: told for source, told in self._told.items() if abs(now_ns - told[0]) < AGAIN_NS}
         news = [
             suspect
             for suspect in self.suspects(now_ns)
@@ -113,7 +111,7 @@ class SnatWatch:
         ]
         for suspect in news[:MOST]:
             self._told[suspect.source] = now_ns, (suspect.several, suspect.clocks)
-            yield level(suspect), sentence(suspect), document(suspect, now_ns)
+            yield Saying(level(suspect), sentence(suspect), document(suspect, now_ns))
         if news[MOST:]:
             yield left_out(len(news) - MOST, now_ns)
 
@@ -139,7 +137,8 @@ def level(suspect: Suspect) -> str:
 def document(suspect: Suspect, now_ns: int) -> dict[str, Any]:
     """The fields, without ``message`` (see :func:`sentence`)."""
     sight = suspect.sight
-    fields: dict[str, Any] = _frame(now_ns) | {
+    fields: dict[str, Any] = _event(now_ns) | {
+        "event.kind": "alert" if suspect.several else "event",
         "event.action": "snat-suspect",
         "fixer.snat.suspect": "several-clocks" if suspect.several else "random-offsets",
         "fixer.snat.clocks": suspect.clocks,
@@ -179,17 +178,16 @@ def sentence(suspect: Suspect) -> str:
     )
 
 
-def left_out(count: int, now_ns: int) -> Line:
+def left_out(count: int, now_ns: int) -> Saying:
     """The line about the suspects there was no room for."""
-    fields = _frame(now_ns) | {"event.action": "left-out", "fixer.snat.left_out": count}
-    return "info", f"{count} more sources with several clocks or random offsets, not told", fields
+    fields = _event(now_ns) | {"event.kind": "event", "event.action": "left-out", "fixer.snat.left_out": count}
+    return Saying("info", f"{count} more sources with several clocks or random offsets, not told", fields)
 
 
-def _frame(now_ns: int) -> dict[str, Any]:
+def _event(now_ns: int) -> dict[str, Any]:
     return {
         "@timestamp": timestamp(now_ns),
         "event.dataset": "fixer.snat",
-        "event.kind": "event",
         "event.category": ["network"],
         "event.type": ["info"],
     }

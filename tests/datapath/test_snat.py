@@ -1,0 +1,343 @@
+"""Clocks behind one address: what is one, what is none, and what all of it costs at most."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fixer.datapath.snat import Memory, Sight
+
+SECOND = 1_000_000_000
+EPOCH = 1_700_000_000
+SOURCE, SERVER = ip_address("192.0.2.7").packed, ip_address("10.0.0.5").packed
+USUAL = (100, 250, 300, 1000, 1_000_000)
+
+
+class Client(NamedTuple):
+    """A host's clock: ticks a second, TSval at second 0 (None: another one for each connection), and its error."""
+
+    hz: float
+    offset: int | None
+    ppm: float = 0
+
+    def tsval(self, seconds: float, draw: random.Random) -> int:
+        offset = draw.getrandbits(32) if self.offset is None else self.offset
+        return int(offset + self.hz * (1 + self.ppm / 1e6) * seconds) % 2**32
+
+
+class Syn(NamedTuple):
+    seconds: float
+    tsval: int
+    port: int
+    sequence: int
+
+
+def syns(clients: Iterable[Client], rate: float, seconds: float, seed: int = 1, jitter: float = 0.005) -> Iterator[Syn]:
+    """SYNs of all clients together at `rate` a second; who is next is drawn, and so is how long each is on its way."""
+    draw = random.Random(seed)
+    clients = list(clients)
+    now, sent = 0.0, []
+    while now < seconds:
+        now += draw.expovariate(rate)
+        tsval = draw.choice(clients).tsval(now, draw)
+        sent.append(Syn(now + draw.random() * jitter, tsval, draw.randrange(1024, 65536), draw.getrandbits(32)))
+    return iter(sorted(sent))
+
+
+def nanoseconds(seconds: float) -> int:
+    return EPOCH * SECOND + int(seconds * SECOND)
+
+
+def note(memory: Memory, syn: Syn, source: bytes = SOURCE, destination: bytes = SERVER, vni: int | None = None) -> None:
+    memory.note(source, destination, vni, syn.port, syn.sequence, syn.tsval, nanoseconds(syn.seconds))
+
+
+def seen(sent: Iterable[Syn]) -> Sight:
+    """The one sight after these SYNs of one source."""
+    memory = Memory(seed=1)
+    for syn in sent:
+        note(memory, syn)
+    (sight,) = memory.sights(nanoseconds(syn.seconds))
+    return sight
+
+
+def ticks(sight: Sight) -> list[int]:
+    return sorted(round(clock.hz) for clock in sight.clocks)
+
+
+THREE = [Client(1000, 7_000_000, 100), Client(1000, 3_000_000_000, -100), Client(1000, 4_294_960_000, 30)]
+
+
+@pytest.mark.parametrize("rate", [0.1, 1, 10, 100])
+def test_three_clients_behind_one_address_are_three_clocks(rate: float) -> None:
+    sight = seen(syns(THREE, rate, 60 + 60 / rate))
+    assert ticks(sight) == [1000, 1000, 1000]
+    assert sight.fits == sight.syns - 3
+    assert sum(clock.syns for clock in sight.clocks) == sight.syns
+    assert sight.chance < 0.05
+    assert sight.refused > sight.syns / 5
+    assert not sight.full
+
+
+@pytest.mark.parametrize("rate", [0.1, 1, 10, 100])
+@pytest.mark.parametrize("hz", [*USUAL, 128, 990, 1024, 10_000, 333_333])
+def test_one_client_is_one_clock_whatever_its_tick(hz: int, rate: float) -> None:
+    sight = seen(syns([Client(hz, 4_294_967_000, 100)], rate, 60 + 60 / rate, jitter=0.001))
+    (found,) = ticks(sight)
+    assert found == pytest.approx(hz, rel=0.05)
+    assert sight.fits >= sight.syns - 16
+    assert sight.refused <= sight.syns / 20, "two that overtake each other"
+
+
+def test_clocks_of_any_ticks_are_told_apart() -> None:
+    sight = seen(syns([Client(hz, 900_000_000 * number) for number, hz in enumerate((100, 250, 1000, 1e6))], 1, 120))
+    assert ticks(sight) == [100, 250, 1000, 1_000_000]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hosts=st.lists(
+        st.tuples(st.sampled_from([100, 200, 250, 300, 500, 1000]), st.integers(0, 2**27), st.floats(-100, 100)),
+        min_size=1,
+        max_size=8,
+    ),
+    first=st.integers(0, 2**32 - 1),
+    rate=st.sampled_from([0.2, 2, 20]),
+    seed=st.integers(0, 1000),
+)
+def test_as_many_clocks_as_clients(hosts: list[tuple[int, int, float]], first: int, rate: float, seed: int) -> None:
+    """Wherever their clocks are, as long as they are hours apart."""
+    clients = [Client(hz, first + number * 2**28 + more, ppm) for number, (hz, more, ppm) in enumerate(hosts)]
+    sight = seen(syns(clients, rate, 20 * len(clients) / rate + 5, seed))
+    assert ticks(sight) == sorted(round(client.hz) for client in clients)
+
+
+def test_a_wrap_ends_no_line() -> None:
+    """The TSvals of both go through 2^32 in the minute that is seen, at 1 kHz and at 1 MHz."""
+    for hz, before in ((1000, 30_000), (1_000_000, 30_000_000)):
+        sight = seen(syns([Client(hz, 2**32 - before)], 1, 60))
+        assert [clock.syns for clock in sight.clocks] == [sight.syns]
+        assert sight.refused == 0
+
+
+@pytest.mark.parametrize("rate", [0.1, 1, 10, 100])
+def test_offsets_drawn_for_each_connection_are_no_clocks(rate: float) -> None:
+    sight = seen(syns([Client(1000, None)], rate, max(60, 300 / rate)))
+    assert not sight.clocks
+    assert sight.fits <= sight.chance + 5 * sight.chance**0.5 + 1
+    assert 0.2 < sight.refused / sight.syns < 0.8
+
+
+def test_chance_is_counted_as_it_is() -> None:
+    """A million random TSvals in ten minutes: as many on lines as were expected, to five standard deviations."""
+    draw, memory = random.Random(5), Memory(seed=1)
+    begun = time.monotonic()
+    for number in range(1_000_000):
+        memory.note(SOURCE, SERVER, None, number & 0xFFFF, number, draw.getrandbits(32), nanoseconds(number * 599e-6))
+    assert time.monotonic() - begun < 30
+    (sight,) = memory.sights(nanoseconds(599))
+    assert sight.syns == 1_000_000
+    assert sight.chance > 100
+    assert abs(sight.fits - sight.chance) < 5 * sight.chance**0.5
+
+
+def test_a_retransmitted_syn_is_no_second_one() -> None:
+    """Each connection is tried at 0, 1, 3, 7, 15, 31 and 63 s with the time of each try, as Linux does it."""
+    draw = random.Random(2)
+    clients = [Client(1000, draw.getrandbits(32)) for _ in range(8)]
+    tries = [
+        Syn(after, client.tsval(after, draw), 40_000 + number, number)
+        for number, client in enumerate(clients)
+        for after in (0, 1, 3, 7, 15, 31, 63)
+    ]
+    sight = seen(sorted(tries))
+    assert sight.syns == 8
+    assert sight.fits == 0
+    assert not sight.clocks
+    another = [Syn(80 + number, client.tsval(80 + number, draw), 50_000, 99) for number, client in enumerate(clients)]
+    assert len(seen([*sorted(tries), *another[:3]]).clocks) == 1, "the same port and sequence number again"
+    another = [syn._replace(port=syn.port + number) for number, syn in enumerate(another)]
+    assert len(seen([*sorted(tries), *another]).clocks) == 8
+
+
+def test_two_syns_too_close_to_each_other_are_no_clock_yet() -> None:
+    client, draw = Client(1000, 5_000), random.Random(1)
+    near = [Syn(at, client.tsval(at, draw), number, number) for number, at in enumerate((0, 0.01, 0.02, 0.8, 1.0))]
+    assert [len(seen(near[:number]).clocks) for number in (2, 3, 4, 5)] == [0, 0, 0, 1]
+
+
+def test_a_syn_that_was_held_up_is_no_clock_beside_its_own() -> None:
+    for late in (0.05, 0.2):
+        sight = seen(syns([Client(1000, 1_234_567)], 1, 600, jitter=late))
+        assert len(sight.clocks) == 1
+
+
+def test_more_clients_than_there_is_room_for() -> None:
+    draw = random.Random(4)
+    sight = seen(syns([Client(1000, draw.getrandbits(32)) for _ in range(60)], 10, 300))
+    assert len(sight.clocks) >= 12
+    assert sight.full == (len(sight.clocks) >= 15)
+
+
+def refused_by_tw_recycle(sent: Iterable[Syn]) -> int:
+    """What the kernel does (tcp_peer_is_proven, tcp_remember_stamp), plainly, for connections that close at once."""
+    refused, remembered, stamped = 0, 0, None
+    for syn in sent:
+        ahead = (remembered - syn.tsval + 2**31) % 2**32 - 2**31
+        fresh = stamped is not None and syn.seconds - stamped < 60
+        if fresh and ahead > 1:
+            refused += 1
+        elif not fresh or ahead <= 0:
+            remembered, stamped = syn.tsval, syn.seconds
+    return refused
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from([0.0, 0.5, 1, 29, 59.9, 60.1, 61]), st.integers(-3, 3) | st.integers(0, 2**32 - 1)),
+        min_size=2,
+        max_size=9,
+    )
+)
+def test_the_refused_are_those_a_server_would_refuse(steps: list[tuple[float, int]]) -> None:
+    now, value, sent = 0.0, 1, []
+    for number, (passed, moved) in enumerate(steps):
+        now, value = now + passed, (value + moved) % 2**32
+        sent.append(Syn(now, value, number, number))
+    assert seen(sent).refused == refused_by_tw_recycle(sent)
+
+
+def test_each_destination_is_a_server_of_its_own() -> None:
+    """Linux may draw the offset for each pair of addresses: one host, one clock towards each of three servers."""
+    memory, draw = Memory(seed=1), random.Random(3)
+    servers = [ip_address(f"10.0.0.{number}").packed for number in (5, 6, 7)]
+    host = {server: Client(1000, draw.getrandbits(32)) for server in servers}
+    for at in range(60):
+        server = servers[at % 3]
+        note(memory, Syn(at, host[server].tsval(at, draw), 1000 + at, at), destination=server)
+    assert [len(sight.clocks) for sight in memory.sights(nanoseconds(60))] == [1, 1, 1]
+    assert {sight.destination for sight in memory.sights(nanoseconds(60))} == {"10.0.0.5", "10.0.0.6", "10.0.0.7"}
+
+
+def test_a_source_is_known_by_address_and_vni() -> None:
+    memory = Memory(seed=1)
+    six, other = ip_address("2001:db8::7").packed, ip_address("2001:db8::5").packed
+    for number in range(2):
+        syn = Syn(number, number * 1000, number, number)
+        note(memory, syn)
+        note(memory, syn, vni=7)
+        note(memory, syn, vni=0)
+        note(memory, syn, six, other, vni=0xFFFFFF)
+    assert {(sight.version, sight.source, sight.destination, sight.vni) for sight in memory.sights(nanoseconds(2))} == {
+        (4, "192.0.2.7", "10.0.0.5", None),
+        (4, "192.0.2.7", "10.0.0.5", 7),
+        (4, "192.0.2.7", "10.0.0.5", 0),
+        (6, "2001:db8::7", "2001:db8::5", 0xFFFFFF),
+    }
+    assert all(sight.syns == 2 for sight in memory.sights(nanoseconds(2)))
+
+
+def test_what_is_old_is_forgotten() -> None:
+    memory = Memory(seed=1)
+    for syn in syns(THREE, 1, 60):
+        note(memory, syn)
+    assert memory.sights(nanoseconds(600))
+    assert not memory.sights(nanoseconds(670))
+    note(memory, Syn(700, 1, 1, 1))
+    note(memory, Syn(701, 1, 2, 2))
+    (sight,) = memory.sights(nanoseconds(701))
+    assert (sight.syns, len(sight.clocks)) == (2, 0)
+
+
+def test_a_clock_that_is_gone_is_forgotten_while_another_goes_on() -> None:
+    memory = Memory(seed=1)
+    for syn in [*syns(THREE, 1, 60), *(Syn(at, 3_000_000_000 + 1000 * at, at, at) for at in range(60, 1500, 10))]:
+        note(memory, syn)
+        if syn.seconds == 300:
+            assert len(memory.sights(nanoseconds(300))[0].clocks) == 3
+    (sight,) = memory.sights(nanoseconds(1500))
+    assert len(sight.clocks) == 1
+    assert sight.syns <= 120, "counts are of the last 10 to 20 minutes"
+
+
+def test_our_own_clock_set_back_or_forth_breaks_nothing() -> None:
+    memory = Memory(seed=1)
+    for step in (0, -3600, 7200, -1e9):
+        for syn in syns(THREE, 1, 60):
+            note(memory, syn._replace(seconds=syn.seconds + step))
+        (sight,) = memory.sights(nanoseconds(60 + step))
+        assert len(sight.clocks) == 3
+
+
+def test_a_flood_of_spoofed_sources_takes_no_memory_and_no_known_source_s_place() -> None:
+    memory, draw = Memory(seed=1), random.Random(6)
+    size = memory.size
+    assert size < 2 << 20
+    for syn in syns(THREE, 1, 60):
+        note(memory, syn)
+    begun = time.monotonic()
+    for number in range(1_000_000):
+        source = draw.getrandbits(32).to_bytes(4)
+        memory.note(
+            source, SERVER, None, number & 0xFFFF, number, draw.getrandbits(32), nanoseconds(60 + number * 1e-4)
+        )
+    assert time.monotonic() - begun < 30
+    sights = {sight.source: sight for sight in memory.sights(nanoseconds(160))}
+    assert len(sights["192.0.2.7"].clocks) == 3
+    assert len(sights) <= 1024
+    assert memory.size == size
+
+
+def test_sources_with_clocks_give_way_to_newer_ones_at_last() -> None:
+    memory, draw = Memory(seed=1), random.Random(8)
+    client = Client(1000, 77)
+    for number in range(4000):
+        for at in (number / 10, number / 10 + 2):
+            note(memory, Syn(at, client.tsval(at, draw), number, int(at * 10)), source=number.to_bytes(4))
+    sights = memory.sights(nanoseconds(402))
+    assert 900 < len(sights) <= 1024
+    assert all(int(ip_address(sight.source)) > 1500 for sight in sights)
+
+
+def test_a_reader_beside_the_writer_sees_no_mixture() -> None:
+    """Sources displace each other without end; each has its own number as address, server and VNI."""
+    memory, over = Memory(seed=1), threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            address = number.to_bytes(4)
+            memory.note(address, address, number & 0xFFFFFF, 1, number, 0, nanoseconds(number / 1e6))
+            memory.note(address, address, number & 0xFFFFFF, 2, number, 0, nanoseconds(number / 1e6))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        looked, end = 0, time.monotonic() + 3
+        while time.monotonic() < end:
+            for sight in memory.sights(nanoseconds(1)):
+                looked += 1
+                assert sight.source == sight.destination
+                assert sight.vni == int(ip_address(sight.source)) & 0xFFFFFF
+                assert sight.syns == 2
+    finally:
+        over.set()
+        writer.join()
+    assert looked > 1000
+
+
+def test_addresses_must_be_addresses() -> None:
+    memory = Memory()
+    for source, destination in ((b"123", b"123"), (SOURCE, bytes(16)), (b"", b"")):
+        with pytest.raises(ValueError, match="4 or of 16 bytes"):
+            memory.note(source, destination, None, 1, 1, 1, 1)

@@ -1,0 +1,243 @@
+"""Who is behind one address: what is told of what was seen, in which words, and how often."""
+
+from __future__ import annotations
+
+import csv
+import random
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from fixer.datapath.snat import Clock, Memory, Sight
+from fixer.telemetry.flows import Saying
+from fixer.telemetry.snat import AGAIN_NS, LOOK_NS, MOST, SnatWatch, at_once, judge
+
+SECOND = 1_000_000_000
+NOW = 1_700_000_000 * SECOND
+FIELDS = Path(__file__).parents[3] / "shared/data/ecs-fields.csv"
+
+
+def clock(first: float, last: float, hz: float = 1000) -> Clock:
+    """From and until so many seconds after NOW, with a SYN a second."""
+    return Clock(hz, int(last - first) + 1, NOW + int(first * SECOND), NOW + int(last * SECOND))
+
+
+THREE = (clock(0, 60), clock(1, 59), clock(5, 50, 250))
+
+
+def a_sight(
+    *clocks: Clock, fits: int = 0, syns: int = 20, chance: float = 0.0, source: str = "192.0.2.7", **fields: object
+) -> Sight:
+    defaults = {"version": 4, "destination": "10.0.0.5", "vni": 7, "refused": syns // 4, "full": False}
+    return Sight(
+        **defaults | {"source": source, "syns": syns, "fits": fits, "chance": chance, "clocks": clocks} | fields
+    )
+
+
+class FakePipeline:
+    """Shows the sights it is given."""
+
+    def __init__(self, *sights: Sight) -> None:
+        self.sights = list(sights)
+        self.looked = 0
+
+    def snat_sights(self, now_ns: int) -> list[Sight]:
+        self.looked += 1
+        return self.sights
+
+
+def told(watch: SnatWatch, now_ns: int = NOW) -> list[Saying]:
+    return list(watch.findings(now_ns))
+
+
+SEVERAL = a_sight(*THREE, fits=57, syns=60)
+AT_RANDOM = a_sight(fits=1, syns=50, chance=0.2, source="192.0.2.9")
+
+
+@pytest.mark.parametrize(
+    ("sight", "several", "clocks"),
+    [
+        (SEVERAL, True, 3),
+        (a_sight(*THREE[:2], fits=2, syns=4), True, 2),
+        (AT_RANDOM, False, 0),
+        (a_sight(clock(0, 60), fits=60, syns=160), False, 1),
+        (a_sight(clock(0, 60), fits=60, syns=100_000, chance=60), False, 0),
+        (a_sight(*THREE, fits=70, syns=100_000, chance=60), False, 0),
+        (a_sight(*THREE, fits=200, syns=100_000, chance=60), True, 3),
+    ],
+    ids=["three", "two at least", "random", "one and strays", "one by chance", "three by chance", "three in a flood"],
+)
+def test_suspects(sight: Sight, several: bool, clocks: int) -> None:
+    suspect = judge(sight)
+    assert suspect is not None
+    assert (suspect.several, suspect.clocks) == (several, clocks)
+
+
+@pytest.mark.parametrize(
+    "sight",
+    [
+        a_sight(clock(0, 600), fits=599, syns=600),
+        a_sight(fits=0, syns=15),
+        a_sight(fits=8, syns=16),
+        a_sight(clock(0, 20), clock(30, 60), fits=48, syns=50),
+        a_sight(*THREE[:2], fits=1, syns=15),
+    ],
+    ids=["one clock", "few SYNs", "half of them on lines", "a host that booted", "one SYN on a line"],
+)
+def test_no_suspects(sight: Sight) -> None:
+    assert judge(sight) is None
+
+
+@pytest.mark.parametrize(
+    ("clocks", "number"),
+    [
+        ((), 0),
+        (THREE[:1], 1),
+        (THREE, 3),
+        ((clock(0, 10), clock(10, 20), clock(10.1, 30)), 2),
+        ((clock(0, 10), clock(20, 30)), 1),
+        ((clock(0, 10), clock(20, 30), clock(40, 50)), 3),
+        ((clock(0, 10), clock(80, 90), clock(160, 170)), 1),
+        ((clock(0, 100), clock(5, 50), clock(60, 99)), 2),
+    ],
+    ids=["none", "one", "three", "touching", "set once", "in turn", "far apart", "one of two set once"],
+)
+def test_clocks_that_ran_at_once(clocks: tuple[Clock, ...], number: int) -> None:
+    assert at_once(clocks) == number
+    assert at_once(tuple(reversed(clocks))) == number
+
+
+def test_several_clocks_in_full() -> None:
+    (said,) = told(SnatWatch([FakePipeline(SEVERAL)]))
+    assert said.level == "warning"
+    assert said.message == (
+        "3 clocks behind 192.0.2.7 (to 10.0.0.5, VNI 7): 57 of 60 SYNs are on a line with an earlier one, 0 by chance "
+        "would be; tcp_tw_recycle would refuse up to 25 % of them"
+    )
+    assert said.fields == {
+        "@timestamp": "2023-11-14T22:13:20.000Z",
+        "event.dataset": "fixer.snat",
+        "event.kind": "alert",
+        "event.category": ["network"],
+        "event.type": ["info"],
+        "event.action": "snat-suspect",
+        "fixer.snat.suspect": "several-clocks",
+        "fixer.snat.clocks": 3,
+        "fixer.snat.ticks_hz": [250, 1000, 1000],
+        "fixer.snat.more_possible": False,
+        "fixer.snat.syns": 60,
+        "fixer.snat.syns_on_lines": 57,
+        "fixer.snat.syns_on_lines_by_chance": 0.0,
+        "fixer.snat.refused_share": 0.25,
+        "fixer.vni": 7,
+        "source.ip": "192.0.2.7",
+        "destination.ip": "10.0.0.5",
+        "network.type": "ipv4",
+        "network.transport": "tcp",
+    }
+
+
+def test_random_offsets_in_full() -> None:
+    (said,) = told(SnatWatch([FakePipeline(AT_RANDOM._replace(vni=None))]))
+    assert said.level == "info"
+    assert said.message == (
+        "offsets drawn at random per connection, likely, behind 192.0.2.9 (to 10.0.0.5): only 1 of 50 SYNs are on a "
+        "line with an earlier one, 0.2 by chance would be; one client may look like this, and so may very many; "
+        "tcp_tw_recycle would refuse up to 24 % of them"
+    )
+    assert (said.fields["event.kind"], said.fields["fixer.snat.suspect"]) == ("event", "random-offsets")
+    assert "fixer.vni" not in said.fields
+
+
+def test_words_for_what_is_beside() -> None:
+    both = a_sight(clock(0, 60), fits=60, syns=160)
+    assert "per connection beside 1 clock, likely" in told(SnatWatch([FakePipeline(both)]))[0].message
+    full = a_sight(*(clock(0, 60) for _ in range(15)), fits=200, syns=300, full=True)
+    assert told(SnatWatch([FakePipeline(full)]))[0].message.startswith("15 or more clocks behind")
+
+
+def test_every_field_is_ecs_s_or_under_fixer() -> None:
+    if not FIELDS.exists():
+        pytest.skip(f"the list of ECS fields is not here: {FIELDS.name}")
+    with FIELDS.open(newline="") as text:
+        known = {row["Field"] for row in csv.DictReader(text)}
+    many = [a_sight(*THREE, fits=57, syns=60, source=f"192.0.2.{number}") for number in range(MOST + 1)]
+    names = {name for said in told(SnatWatch([FakePipeline(AT_RANDOM), FakePipeline(*many)])) for name in said.fields}
+    assert {name for name in names if not name.startswith("fixer.")} <= known
+
+
+def test_a_suspect_is_told_once_in_ten_minutes() -> None:
+    pipeline = FakePipeline(SEVERAL)
+    watch = SnatWatch([pipeline])
+    lines = [len(told(watch, NOW + at * SECOND)) for at in range(1300)]
+    assert [at for at, count in enumerate(lines) if count] == [0, 600, 1200]
+    assert pipeline.looked == 1300 * SECOND // LOOK_NS
+
+
+def test_and_at_once_when_there_is_more_to_tell() -> None:
+    two, three, scattered = a_sight(*THREE[:2], fits=40), SEVERAL, a_sight(syns=20)
+    pipeline = FakePipeline()
+    watch = SnatWatch([pipeline])
+    for number, (sight, expected) in enumerate(
+        [(scattered, 1), (two, 1), (three, 1), (two, 0), (scattered, 0), (three, 0)]
+    ):
+        pipeline.sights = [sight]
+        assert len(told(watch, NOW + number * LOOK_NS + number)) == expected, number
+    assert len(told(watch, NOW + AGAIN_NS + 4 * LOOK_NS)) == 1
+
+
+def test_a_time_that_was_set_back_silences_nothing() -> None:
+    watch = SnatWatch([FakePipeline(SEVERAL)])
+    assert len(told(watch)) == 1
+    assert len(told(watch, NOW - 3600 * SECOND)) == 1
+
+
+def test_a_source_is_told_once_with_the_most_that_any_queue_saw_to_any_server() -> None:
+    weak = a_sight(*THREE[:2], fits=40, destination="10.0.0.6")
+    elsewhere = weak._replace(vni=8)
+    (first, second, third) = told(SnatWatch([FakePipeline(weak), FakePipeline(AT_RANDOM, SEVERAL, elsewhere)]))
+    assert (first.fields["fixer.snat.clocks"], first.fields["destination.ip"]) == (3, "10.0.0.5")
+    assert (second.fields["fixer.snat.clocks"], second.fields["fixer.vni"]) == (2, 8)
+    assert third.fields["fixer.snat.suspect"] == "random-offsets"
+
+
+def test_what_there_is_no_room_for_is_told_as_a_number() -> None:
+    many = [a_sight(*THREE, fits=57, syns=60, source=f"198.51.100.{number}") for number in range(40)]
+    watch = SnatWatch([FakePipeline(*many)])
+    said = told(watch)
+    assert len(said) == MOST + 1
+    assert said[-1].fields["fixer.snat.left_out"] == 40 - MOST
+    assert said[-1].message == f"{40 - MOST} more sources with several clocks or random offsets, not told"
+    assert len(told(watch, NOW + LOOK_NS + 1)) == MOST + 1, "the next ones"
+
+
+class MemoryPipeline:
+    """Stands in for a pipeline whose SYNs are noted here, by hand, in a real memory."""
+
+    def __init__(self) -> None:
+        self.memory = Memory(seed=1)
+
+    def snat_sights(self, now_ns: int) -> list[Sight]:
+        return self.memory.sights(now_ns)
+
+
+def test_from_syns_to_lines() -> None:
+    """Five minutes of four sources: SNAT, a host with one clock, one with random offsets, and one with few SYNs."""
+    draw, pipeline = random.Random(1), MemoryPipeline()
+    watch = SnatWatch([pipeline])
+    server = ip_address("10.0.0.5").packed
+    offsets = [draw.getrandbits(32) for _ in range(3)]
+    said = []
+    for second in range(300):
+        when = NOW + second * SECOND
+        for last, offset in ((1, draw.choice(offsets)), (2, 5), (3, draw.getrandbits(32)), (4, draw.getrandbits(32))):
+            if last != 4 or second < 10:
+                tsval = (offset + second * 1000) % 2**32
+                pipeline.memory.note(bytes([192, 0, 2, last]), server, 7, second, second, tsval, when)
+        said += told(watch, when)
+    found = {line.fields["source.ip"]: line for line in said}
+    assert set(found) == {"192.0.2.1", "192.0.2.3"}
+    assert found["192.0.2.1"].fields["fixer.snat.clocks"] == 3
+    assert found["192.0.2.3"].fields["fixer.snat.suspect"] == "random-offsets"
+    assert len(said) <= 4
