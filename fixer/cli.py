@@ -112,9 +112,10 @@ def cli() -> None:
       0   done                             69  the kernel lacks a part (NFQUEUE, raw table)
       2   wrong command line               71  the system refused something
       3   not in order (status, doctor)    72  a program is missing (iptables)
-      65  a capture is damaged or cut      75  the queue is held by another process
-      66  a file is missing or unreadable  77  root (CAP_NET_ADMIN) is needed
-      78  the configuration is wrong       130 interrupted
+      4   off, on: normalised connections  75  the queue is held by another process
+          are alive, and need the rule     77  root (CAP_NET_ADMIN) is needed
+      65  a capture is damaged or cut      78  the configuration is wrong
+      66  a file is missing or unreadable  130 interrupted
     """
 
 
@@ -175,6 +176,7 @@ def run(config: Path | None, queue: int | None, monitor: bool, plain: bool, netn
     help="With suspects: the longest packet that a wire brings. By default the largest MTU there is.",
 )
 @click.option("--variant", type=click.Choice(["nft", "legacy"]), help="Which iptables to use, if the host has both.")
+@click.option("--force", is_flag=True, help="Go on although that cuts off normalised connections: they stall.")
 def on(
     config: Path | None,
     queue: int | None,
@@ -186,6 +188,7 @@ def on(
     scope: Literal["all", "suspects"],
     mtu: int | None,
     variant: Literal["nft", "legacy"] | None,
+    force: bool,
 ) -> None:
     """Send VXLAN packets to the queue: one rule in iptables and one in ip6tables.
 
@@ -210,6 +213,11 @@ def on(
     order. That spreads the flows of one VTEP pair only where the NIC (RSS) or the kernel (RPS) spreads them over CPUs
     by their ports: where they do not, `fixer on` and `fixer status` say so, and what to do.
 
+    With timestamps.mode = "normalise", TCP from the configured sources goes to a queue of its own, and so do the
+    replies to it: a second jump stands last in raw/OUTPUT. --interface and --source narrow both directions (a reply by
+    the interface it leaves through, and by the network it goes to). A drain that was begun is ended. Rules that live
+    normalised connections need are not taken away without --force.
+
     \b
     Examples:
       fixer on
@@ -217,8 +225,8 @@ def on(
       fixer on --plain --netns web --interface eth0 --source 10.1.0.0/16
 
     \b
-    Exit codes: 0 on, 69 the kernel lacks a part, 71 refused, 72 iptables is missing, 77 no root,
-    78 wrong configuration.
+    Exit codes: 0 on, 4 normalised connections are alive, 69 the kernel lacks a part, 71 refused,
+    72 iptables is missing, 77 no root, 78 wrong configuration.
     """
     if interface == "lo":
         raise click.BadParameter(
@@ -228,7 +236,7 @@ def on(
         raise click.BadParameter("belongs to --scope suspects; all are looked at otherwise", param_hint="'--mtu'")
     settings = _settings(config).overridden(queue=queue, plain=plain)
     host = _host(netns, pid)
-    from fixer.node import links, rules, status
+    from fixer.node import drain, links, rules, status
     from fixer.node.rawtable import shown_queues
 
     if scope == "suspects" and mtu is None:
@@ -242,17 +250,23 @@ def on(
         interface=interface,
         sources=sources,
         suspects_up_to=mtu,
-        syns=settings.timestamps.mode != "off",
+        syns=settings.timestamps.mode == "strip",
+        flows_queue=settings.timestamps_queue if settings.timestamps.mode == "normalise" else None,
+        flows_sources=[ip_network(source) for source in settings.timestamps.sources],
     )
+    rules.require_net_admin(host, "fixer on")
+    drain.check(host, "fixer on", selection.flows_queues(), force, _warn)
     for line in rules.turn_on(host, selection, variant):
         click.echo(line)
+    if selection.flows_queue is not None and drain.end(host):
+        click.echo("The drain is ended: new connections are normalised again.")
     if mtu is not None:
         click.echo(f"Packets longer than {mtu:,} bytes are taken for merged by GRO and not looked at.")
     found = status.collect(host, settings.queue.number, settings.queue.count)
     for obstacle in dict.fromkeys(filter(None, found.spread.values())):
         click.echo(obstacle)
-    if settings.timestamps.mode != "off":
-        click.echo(f'timestamps.mode = "{settings.timestamps.mode}" needs no rule of its own.')
+    if settings.timestamps.mode == "strip":
+        click.echo('timestamps.mode = "strip" needs no rule of its own.')
     queues = shown_queues(found.queues)
     if not found.listeners:
         arguments = ["fixer run"]
@@ -264,23 +278,53 @@ def on(
     else:
         heard = found.listeners[0]
         who = f"{heard.process} (pid {heard.pid})" if heard.pid else "A process that cannot be seen from here"
-        served = queues if found.listening else f"some of the {queues}, and not on all"
+        served = queues if len(found.listeners) == len(found.queues) else f"some of the {queues}, and not on all"
         click.echo(f"{who} listens on {served}. See: fixer status")
+        if found.flows and not found.flows.listener:
+            click.echo(
+                f"Nobody listens on queue {found.flows.queue} yet, so no timestamps are normalised. "
+                "Next: start fixer run again"
+            )
 
 
 @cli.command(short_help="Remove the rule again.")
+@click.option(
+    "--drain", "drains", is_flag=True, help="First let normalised connections end; new ones are left alone meanwhile."
+)
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="With --drain: give up after so long.")
+@click.option("--force", is_flag=True, help="Remove it although normalised connections are alive: they stall.")
 @netns_options
-def off(netns: str | None, pid: int | None) -> None:
+def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid: int | None) -> None:
     """Remove the rule: chain FIXER and the jump to it, from iptables and ip6tables, and nothing else.
 
     Says what was removed; fine to do twice. A running `fixer run` goes on running, and gets no more packets.
 
-    \b
-    Exit codes: 0 off, 71 refused, 72 iptables is missing, 77 no root.
-    """
-    host = _host(netns, pid)
-    from fixer.node import rules
+    Connections whose timestamps are normalised need rule and daemon until they end. While there are any, nothing is
+    removed without --drain or --force. --drain waits in the foreground, says how many are left, and removes the rule
+    when none is. Ctrl-C ends the waiting and not the draining: new connections are left alone until `fixer on`.
 
+    \b
+    Examples:
+      fixer off
+      fixer off --drain --timeout 3600
+      fixer off --force
+
+    \b
+    Exit codes: 0 off, 4 normalised connections are alive, 71 refused, 72 iptables is missing,
+    77 no root, 130 interrupted.
+    """
+    if drains and force:
+        raise click.UsageError("--drain lets connections end, --force cuts them off: give one of them")
+    if timeout is not None and not drains:
+        raise click.BadParameter("belongs to --drain; nothing else waits", param_hint="'--timeout'")
+    host = _host(netns, pid)
+    from fixer.node import drain, rules
+
+    rules.require_net_admin(host, "fixer off")
+    if drains:
+        drain.wait(host, timeout, click.echo, _warn)
+    else:
+        drain.check(host, "fixer off", {}, force, _warn)
     for line in rules.turn_off(host):
         click.echo(line)
 
@@ -466,6 +510,10 @@ def demo() -> None:
     from fixer import lab
 
     sys.exit(lab.demo(Console()))
+
+
+def _warn(text: str) -> None:
+    click.echo(f"fixer: warning: {text}", err=True)
 
 
 def _settings(config: Path | None) -> Settings:

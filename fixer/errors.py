@@ -8,6 +8,7 @@ code  meaning
 0     done
 2     the command line is wrong (click's own code)
 3     ``status``: the rule is off, or nobody listens (as ``systemctl status``); ``doctor``: something is wrong
+4     ``off``, ``on``: refused, or given up: normalised connections are alive
 65    a capture is damaged or cut short
 66    a file is missing or cannot be read
 69    the kernel lacks a part (NFQUEUE, the raw table, namespaces)
@@ -26,6 +27,10 @@ class FixerError(Exception):
     """A command cannot go on; ``str(error)`` is the one line the user reads."""
 
     exit_code = 1
+
+
+class ConnectionsLive(FixerError):
+    exit_code = 4
 
 
 class CaptureDamaged(FixerError):

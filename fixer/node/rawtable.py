@@ -228,6 +228,10 @@ class RawTable:
         words = ("-j", ENTRIES[hook])
         return next((at for at, rule in enumerate(self.hook(hook), 1) if rule.words == words), None)
 
+    def has_surplus_jumps(self) -> bool:
+        """Whether more leads to our chains than one jump from each hook."""
+        return len(self.jumps()) > sum(self.position(hook) is not None for hook in ENTRIES)
+
     def is_last(self, hook: Hook = HOOK) -> bool:
         """Whether our jump is the last rule of the hook's chain.
 

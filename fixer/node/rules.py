@@ -79,6 +79,12 @@ class Selection:
     def queues(self) -> range:
         return range(self.queue, self.queue + self.count)
 
+    def flows_queues(self) -> dict[str, int]:
+        """The queue where timestamps are normalised, for each family that has rules that lead there."""
+        if self.flows_queue is None:
+            return {}
+        return {family.key: self.flows_queue for family in FAMILIES if not self.sources or self._sources(family)}
+
     def chains(self, family: Family) -> Chains:
         """Our chains and their rules, word by word, spelt as iptables-save spells them so that the two can be compared.
 
@@ -182,7 +188,7 @@ def turn_on(host: Host, selection: Selection, variant: Variant | None = None) ->
     What is in place already is left alone. Leftovers (a second jump, one that is not last, rules in the other variant)
     are removed. Unless named, ``variant`` is the one that has our rules, or else the host's own choice.
     """
-    _require_net_admin(host, "fixer on")
+    require_net_admin(host, "fixer on")
     lines: list[str] = []
     before: list[tuple[Tool, RawTable]] = []
     try:
@@ -249,7 +255,7 @@ def turn_off(host: Host) -> list[str]:
 
     What can be removed is removed, then the first error is raised.
     """
-    _require_net_admin(host, "fixer off")
+    require_net_admin(host, "fixer off")
     lines: list[str] = []
     errors: list[FixerError] = []
     for family in FAMILIES:
@@ -400,7 +406,8 @@ def _script(table: RawTable, wanted: Chains) -> str:
     return "\n".join([*lines, "COMMIT", ""])
 
 
-def _require_net_admin(host: Host, command: str) -> None:
+def require_net_admin(host: Host, command: str) -> None:
+    """Raises :class:`NotPermitted` without CAP_NET_ADMIN; ``command`` is what to type as root."""
     if not host.has_net_admin():
         raise NotPermitted(f"the rules can only be changed by root (CAP_NET_ADMIN): sudo {command}")
 
@@ -415,7 +422,7 @@ def _refusal(tool: Tool, done: Completed) -> FixerError:
         lacking = "cannot spread packets over queues (--queue-cpu-fanout, Linux 3.10): set queue.count = 1"
         return KernelLacks(f"the kernel or its {tool.family.command} {lacking}: {words}")
     if _NOT_IN_KERNEL.search(words):
-        lacking = "the raw table, multiport, NFQUEUE or, for --scope suspects and to normalise timestamps, bpf"
+        lacking = "the raw table, multiport, NFQUEUE or (for --scope suspects and to normalise timestamps) bpf"
         return KernelLacks(f"the kernel lacks {lacking} for {tool.family.name}: {words}")
     if "xtables lock" in words:
         return SystemRefused(f"another program holds the xtables lock; try again when it is done: {words}")

@@ -13,18 +13,32 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from fixer import flowfile
 from fixer.errors import FixerError, NotPermitted
 from fixer.node import links, rules, spread
 from fixer.node.host import NET, Host, Owner
 from fixer.node.links import Link
 from fixer.node.prefilter import longest_looked_at, queues_syns
-from fixer.node.rawtable import FAMILIES, HOOK, RawTable, Scope, shown_queues
+from fixer.node.rawtable import CHAIN_OUTPUT, FAMILIES, HOOK, OUTPUT, RawTable, Scope, shown_queues
 
 NETLINK_NETFILTER = 12
 """linux/netlink.h"""
 
 _COPY_MODES = ("nothing", "metadata", "packets")
 _STALE_SECONDS = 10
+
+
+class FlowsRule(Struct, frozen=True):
+    """One family's rules that lead TCP of the configured sources, and the replies to it, to a queue of its own."""
+
+    queue: int
+    arrived: int
+    """Packets from the sources."""
+    left: int
+    """Packets to them."""
+    position: int | None
+    """Where our jump stands in raw/OUTPUT, for the way back; None: it is missing."""
+    of: int
 
 
 class Rule(Struct, frozen=True):
@@ -46,6 +60,8 @@ class Rule(Struct, frozen=True):
     longest: int | None = None
     syns: bool = True
     """Whether every SYN is queued, suspect or not."""
+    flows: FlowsRule | None = None
+    """What goes to the queue where timestamps are normalised, and is in none of the figures above."""
     command: str = ""
     unavailable: str | None = None
 
@@ -80,6 +96,18 @@ class Listener(Struct, frozen=True):
         return f"{self.process} (pid {self.pid})" if self.pid else f"netlink port {self.portid}, process not visible"
 
 
+class Flows(Struct, frozen=True):
+    """The queue where timestamps are normalised, and the flow table (its figures are None where there is no table)."""
+
+    queue: int
+    listener: Listener | None
+    used: int | None = None
+    capacity: int | None = None
+    normalised: int | None = None
+    """Live connections whose timestamps are shifted."""
+    draining: bool = False
+
+
 class Status(Struct, frozen=True):
     """All there is to say; ``fixer status --json`` is this."""
 
@@ -87,11 +115,13 @@ class Status(Struct, frozen=True):
     """Those the rule sends to; without a rule, those asked about."""
     on: bool
     listening: bool
-    """Whether every one of the queues has a listener."""
+    """Whether every one of the queues has a listener, and the one of ``flows``."""
     rules: dict[str, Rule]
     listeners: list[Listener]
     passed_unseen: int | None
-    """Packets of all queues; a lower bound unless the kernel granted GSO."""
+    """Packets of all ``queues``; a lower bound unless the kernel granted GSO."""
+    flows: Flows | None
+    """None if no rule of ours leads packets there."""
     merging: dict[str, bool | None]
     """Whether GRO is on, for each interface that packets of the underlay arrive on; None where that cannot be told."""
     spread: dict[str, str | None]
@@ -168,7 +198,8 @@ def collect(host: Host, queue: int, count: int = 1) -> Status:
             f"nobody listens on queue {numbers}: those packets pass as if fixer were not there. "
             f"Next: fixer run with queue.count = {len(queues)}"
         )
-    others = sorted(_queues(host).keys() - set(queues))
+    flows = _flows(host, families, queues[0], daemon, notes)
+    others = sorted(_queues(host).keys() - set(queues) - ({flows.queue} if flows else set()))
     if not heard and others:
         notes.append(f"somebody listens on queue {', '.join(map(str, others))}. See: fixer status --queue {others[0]}")
     if not on and not heard and not others:
@@ -184,9 +215,9 @@ def collect(host: Host, queue: int, count: int = 1) -> Status:
         )
     if daemon and plain and not daemon.get("plain"):
         notes.append("the rule takes plain packets, the daemon judges VXLAN only. Next: fixer run --plain")
-    strips = daemon is not None and daemon.get("timestamps") not in (None, "off")
+    strips = daemon is not None and daemon.get("timestamps") == "strip"
     if strips and not all(rule.syns for rule in families.values() if rule.on):
-        notes.append("the daemon handles timestamps, the rule lets SYNs pass. Next: fixer on --scope suspects")
+        notes.append("the daemon strips timestamps, the rule lets SYNs pass. Next: fixer on --scope suspects")
     if daemon and daemon.get("monitor"):
         notes.append("monitor mode: the daemon reports and changes nothing")
     notes += _refused(daemon or {})
@@ -197,10 +228,11 @@ def collect(host: Host, queue: int, count: int = 1) -> Status:
     return Status(
         queues=list(queues),
         on=on,
-        listening=len(heard) == len(queues),
+        listening=len(heard) == len(queues) and (flows is None or flows.listener is not None),
         rules=families,
         listeners=heard,
         passed_unseen=_passed_unseen(families, heard, daemon),
+        flows=flows,
         merging=links.merging(host, carriers),
         spread=obstacles,
         daemon=daemon,
@@ -237,6 +269,7 @@ def _rules(host: Host, notes: list[str]) -> tuple[dict[str, Rule], list[range], 
             merged=merged,
             longest=longest,
             syns=table.scope == "all" or any(queues_syns(word) for rule in table.exempting() for word in rule.words),
+            flows=_flows_rule(table),
             command=tool.command,
         )
         if on:
@@ -244,13 +277,15 @@ def _rules(host: Host, notes: list[str]) -> tuple[dict[str, Rule], list[range], 
             plain = plain or "tcp" in table.option("-p")
         if table.has_ours and not on:
             notes.append(f"{family.name}: a chain or a jump of ours is left over. Next: fixer on, or fixer off")
-        if on and len(table.jumps()) > 1:
+        if on and table.has_surplus_jumps():
             notes.append(f"{family.name}: more than one jump leads to our chain. Next: fixer on")
         if on and position != count:
             notes.append(
                 f"{family.name}: our jump is not last in raw/{HOOK}, what we take never meets the rules behind it. "
                 "Next: fixer on"
             )
+        if on and table.flows_queue is not None:
+            notes += [f"{family.name}: {trouble}. Next: fixer on" for trouble in _way_back(table)]
         if on:
             notes += [f"{family.name}: {end}" for end in rules.ends(host, tool, table)]
         notes += [
@@ -259,6 +294,58 @@ def _rules(host: Host, notes: list[str]) -> tuple[dict[str, Rule], list[range], 
             if leftover.has_ours
         ]
     return found, list(queues), plain
+
+
+def _way_back(table: RawTable) -> list[str]:
+    """What is wrong with the jump that replies to normalised connections take."""
+    if table.position(OUTPUT) is None:
+        return [f"the way back is missing: no jump to {CHAIN_OUTPUT} in raw/{OUTPUT}, so no timestamps are normalised"]
+    if not table.is_last(OUTPUT):
+        return [f"our jump is not last in raw/{OUTPUT}, what we take never meets the rules behind it"]
+    return []
+
+
+def _flows_rule(table: RawTable) -> FlowsRule | None:
+    if table.flows_queue is None:
+        return None
+    arrived, left = (sum(rule.packets for rule in table.normalising(hook)) for hook in (HOOK, OUTPUT))
+    return FlowsRule(table.flows_queue, arrived, left, table.position(OUTPUT), len(table.hook(OUTPUT)))
+
+
+def _flows(
+    host: Host, families: dict[str, Rule], first: int, daemon: dict[str, Any] | None, notes: list[str]
+) -> Flows | None:
+    """The queue that rules lead to where timestamps are normalised, its listener, and the table of the daemon whose
+    first queue is ``first``."""
+    on = [rule for rule in families.values() if rule.on]
+    led = [rule.flows.queue for rule in on if rule.flows]
+    mode = daemon.get("timestamps") if daemon else None
+    if mode == "normalise" and len(led) < len(on):
+        notes.append("the daemon normalises timestamps, but not all rules lead them to it. Next: fixer on")
+    if not led:
+        return None
+    heard = listeners(host, led[:1])
+    path = flowfile.path_of(host, first)
+    try:
+        live = flowfile.look(path)
+    except (OSError, ValueError) as error:
+        notes.append(f"{path} cannot be read: {error}")
+        live = None
+    if not heard:
+        stalling = f", and {live.normalised:,} connections stall" if live and live.normalised else ""
+        cure = "fixer run" if daemon is None else 'start fixer run again, with timestamps.mode = "normalise"'
+        cure += ", or fixer on if the mode is another now" if mode in ("off", "strip") else ""
+        notes.append(f"nobody listens on queue {led[0]}: no timestamps are normalised{stalling}. Next: {cure}")
+    if live and live.draining:
+        notes.append(
+            f"draining: {live.normalised:,} normalised connections left, new ones are left alone. "
+            "Next: fixer off --drain waits for them, fixer on ends it"
+        )
+    return Flows(led[0], heard[0] if heard else None, *_figures(live))
+
+
+def _figures(live: flowfile.Live | None) -> tuple[int | None, int | None, int | None, bool]:
+    return (live.used, live.capacity, live.normalised, live.draining) if live else (None, None, None, False)
 
 
 def _exempted(table: RawTable) -> tuple[int | None, int, int]:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from fixer.node.rawtable import FAMILIES, HOOK
-from fixer.node.status import Rule, Status
+from fixer.node.rawtable import FAMILIES, HOOK, OUTPUT
+from fixer.node.status import Flows, FlowsRule, Rule, Status
 
 
 def show(status: Status, console: Console) -> None:
@@ -22,7 +22,11 @@ def show(status: Status, console: Console) -> None:
         grid.add_row(family.name, _shown_rule(rule))
         if rule.on:
             grid.add_row("", f"{rule.packets:,} packets, {decimal(rule.bytes)}{_shown_share(rule)}")
+        if rule.on and rule.flows:
+            grid.add_row("", _shown_flows_rule(rule.flows))
     _show_listeners(status, grid)
+    if status.flows:
+        _show_flows(status.flows, grid)
     if status.on:
         grid.add_row("GRO", _plain(_shown_merging(status.merging)))
     if spreading := [name for name, obstacle in status.spread.items() if obstacle is None]:
@@ -68,6 +72,31 @@ def _shown_rule(rule: Rule) -> str:
     return f"[green]on[/]: {_plain(rule.takes)}; {where}"
 
 
+def _shown_flows_rule(flows: FlowsRule) -> str:
+    """Both directions of what is normalised, and whether the way back is there."""
+    if flows.position is None:
+        way_back = f"[red]no way back[/]: no jump in raw/{OUTPUT}"
+    else:
+        last = "last" if flows.position == flows.of else "[red]not last[/]"
+        way_back = f"rule {flows.position} of {flows.of} in raw/{OUTPUT}, {last}"
+    return (
+        f"normalising: {flows.arrived:,} packets from the sources, {flows.left:,} replies to queue {flows.queue}; "
+        f"{way_back}"
+    )
+
+
+def _show_flows(flows: Flows, grid: Table) -> None:
+    """The queue where timestamps are normalised, what it lost, and how full the flow table is."""
+    heard = flows.listener
+    who = f"[green]{heard}[/]" if heard else "[red]none[/]"
+    figures = f": {heard.id_sequence:,} packets, {heard.waiting:,} waiting, {heard.lost:,} lost" if heard else ""
+    grid.add_row("Normalising", f"{who} on queue {flows.queue}{figures}")
+    if flows.used is not None and flows.capacity:
+        draining = ", draining" if flows.draining else ""
+        share = f"{flows.used:,} of {flows.capacity:,} ({flows.used / flows.capacity:.1%})"
+        grid.add_row("", f"flow table: {share}, {flows.normalised:,} normalised{draining}")
+
+
 def _shown_share(rule: Rule) -> str:
     if rule.scope == "all":
         return ""
@@ -109,11 +138,18 @@ def _show_daemon(report: dict[str, Any], grid: Table) -> None:
         "Action": counters.get("action"),
         "Would do": counters.get("would") if report.get("monitor") else None,
         "Not judged": counters.get("reason"),
+        "Timestamps": counters.get("timestamps"),
+        "Replies": counters.get("replies"),
+        "Flow table": {
+            name: count for name, count in (report.get("flows") or {}).items() if name not in Flows.__struct_fields__
+        },
         "Counters": everything | (report.get("queue_counters") or {}),
     }
     for title, table in tables.items():
         shown = [
-            f"{name.replace('_', ' ')} {count:,}" for name, count in (table or {}).items() if count and name != "none"
+            f"{name.replace('_', ' ')} {count:,}"
+            for name, count in (table or {}).items()
+            if count and name not in ("none", "not_concerned")
         ]
         if shown:
             grid.add_row(title, _plain(", ".join(shown)))

@@ -472,7 +472,7 @@ def test_a_kernel_without_ip6_raw_is_no_reason_to_leave_ipv4_broken() -> None:
     )
     first, second = turn_on(host, VXLAN)
     assert first.startswith("IPv4: already on")
-    lacking = "the raw table, multiport, NFQUEUE or, for --scope suspects, bpf"
+    lacking = "the raw table, multiport, NFQUEUE or (for --scope suspects and to normalise timestamps) bpf"
     assert second.startswith(f"IPv6: not covered: the kernel lacks {lacking} for IPv6: can't")
 
 

@@ -374,13 +374,13 @@ def test_the_share_that_is_looked_at() -> None:
     assert "of the path" not in shown(collect(serving(), 0)), "with scope all there is no share to tell"
 
 
-def test_syns_that_pass_a_daemon_which_handles_timestamps_are_noted() -> None:
+def test_syns_that_pass_a_daemon_which_strips_timestamps_are_noted() -> None:
     host = serving()
     raw(SUSPECTS)(host)
-    for mode, noted in (("off", False), ("strip", True)):
+    for mode, noted in (("off", False), ("strip", True), ("normalise", False)):
         set_report(timestamps=mode)(host)
         notes = [note for note in collect(host, 0).notes if "SYN" in note]
-        expected = "the daemon handles timestamps, the rule lets SYNs pass. Next: fixer on --scope suspects"
+        expected = "the daemon strips timestamps, the rule lets SYNs pass. Next: fixer on --scope suspects"
         assert notes == [expected] * noted
     wanted = Selection(queue=7, ports=(4789,), suspects_up_to=1500, syns=True).chains(FAMILIES[0])
     rules = "".join(f"[0:0] -A {chain} {spelt(words)}\n" for chain, ours in wanted.items() for words in ours)

@@ -1,0 +1,188 @@
+"""``fixer off`` and the connections whose timestamps are normalised: they need rules and daemon until they end.
+
+Without either, the server takes their segments for old ones and drops them (PAWSEstab): such a connection stalls, and
+goes on if translation does. So they are not cut off unasked; draining lets them end while new ones are left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fixer import flowfile
+from fixer.errors import ConnectionsLive, FixerError, SystemRefused
+from fixer.node import rules
+from fixer.node.host import NET, Host
+from fixer.node.rawtable import FAMILIES, shown_queues
+
+Say = Callable[[str], None]
+
+LOOK_SECONDS = 1.0
+ABSENT_SECONDS = 10.0
+"""How long a drain waits for a daemon that is being started again."""
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """The live connections of this network namespace that are normalised, and what they depend on."""
+
+    count: int
+    led: dict[str, int]  # each family's queue that our rules lead them to; empty: to none
+    listening: bool  # somebody serves one of those queues, or nobody can tell
+    files: tuple[Path, ...]  # the flow tables
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether nothing is translated as it is."""
+        return not self.led or not self.listening
+
+    @property
+    def queues(self) -> str:
+        return shown_queues(sorted(set(self.led.values())))
+
+    def __str__(self) -> str:
+        return f"{self.count:,} normalised connection{'' if self.count == 1 else 's'}"
+
+
+def look(host: Host, warn: Say) -> Normalised:
+    """Ask rules, kernel and flow tables. A file that cannot be read, or is none of ours, is warned of and left out.
+
+    So is one whose daemon is gone, if another one is here: nobody will ever count its connections down.
+    """
+    found: dict[Path, int] = {}
+    for path in flowfile.paths(host):
+        try:
+            live = flowfile.look(path)
+        except (OSError, ValueError) as error:
+            warn(f"{path} cannot be read, so connections in it are not counted: {_cause(error)}")
+            continue
+        if live:
+            found[path] = live.normalised
+    led, bound = _led(host), _bound(host)
+    served = {flowfile.path_of(host, queue) for queue in bound or ()} & found.keys()
+    files = tuple(path for path in found if path in (served or found))
+    listening = bound is None or not bound.isdisjoint(led.values())
+    return Normalised(sum(found[path] for path in files), led, listening, files)
+
+
+def check(host: Host, command: str, wanted: Mapping[str, int], force: bool, warn: Say) -> None:
+    """To be called before ``command`` changes rules, which then lead to the queues ``wanted``, by family.
+
+    Raises :class:`ConnectionsLive` if that would cut normalised connections off; with ``force``, only warns.
+    """
+    found = look(host, warn)
+    if not found.count or all(wanted.get(key) == queue for key, queue in found.led.items()):
+        return
+    if found.is_cut_off:
+        warn(f"nobody listens on {found.queues}: {found} are not translated now, so nothing is lost with the rule")
+    elif force:
+        warn(f"{found} will stall: the server takes what they send from now on for old, and drops it")
+    else:
+        raise ConnectionsLive(
+            f"{found} would stall without the rule of {found.queues}: let them end with fixer off --drain, "
+            f"or cut them off with {command} --force"
+        )
+
+
+def wait(
+    host: Host,
+    timeout: float | None,
+    say: Say,
+    warn: Say,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Have new connections left alone, and return once no normalised one is left; says how many whenever that changes.
+
+    Raises :class:`ConnectionsLive` after ``timeout`` seconds, or if nobody serves them for ABSENT_SECONDS;
+    KeyboardInterrupt after saying how to go on. Draining goes on in each case.
+    """
+    started = present = clock()
+    found = look(host, warn)
+    if not found.led:
+        return
+    switch(found.files, True)
+    said = None
+    try:
+        while found.count:
+            now = clock()
+            present = now if found.listening else present
+            shown = (found.count, found.listening)
+            if shown != said:
+                absence = "" if found.listening else f"; nobody listens on {found.queues}, so they stall: fixer run"
+                say(f"draining: {found} left, new ones are left alone{absence}")
+                said = shown
+            if now - present >= ABSENT_SECONDS:
+                raise ConnectionsLive(
+                    f"nobody listens on {found.queues}, so none of the {found} can end: start fixer run, which finds "
+                    "them again, then fixer off --drain; or fixer off"
+                )
+            if timeout is not None and now - started >= timeout:
+                raise ConnectionsLive(f"{found} left after {timeout:g} s; {_NEXT}")
+            sleep(LOOK_SECONDS)
+            found = look(host, lambda _: None)
+    except KeyboardInterrupt:
+        say(f"{found} left; {_NEXT}")
+        raise
+    say("drained: no normalised connection is left")
+
+
+_NEXT = (
+    "the rules stay and new connections are left alone. To go on waiting: fixer off --drain; to cut them off: "
+    "fixer off --force; to normalise new ones again: fixer on"
+)
+
+
+def end(host: Host) -> bool:
+    """End a drain, so that new connections are normalised again; whether there was one."""
+    draining = []
+    for path in flowfile.paths(host):
+        try:
+            live = flowfile.look(path)
+        except (OSError, ValueError):
+            continue
+        if live and live.draining:
+            draining.append(path)
+    switch(draining, False)
+    return bool(draining)
+
+
+def switch(files: Iterable[Path], draining: bool) -> None:
+    """Switch draining on or off in these flow tables; :class:`SystemRefused` if one cannot be written."""
+    for path in files:
+        try:
+            flowfile.set_draining(path, draining)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise SystemRefused(f"{path} cannot be written, so draining is as it was: {_cause(error)}") from error
+
+
+def _led(host: Host) -> dict[str, int]:
+    """The queue of what is normalised that our rules lead to, by family; without the families that cannot be asked."""
+    found = {}
+    for family in FAMILIES:
+        try:
+            tables = rules.tables(host, family)
+        except FixerError:
+            continue
+        for _, table in tables:
+            if table.flows_queue is not None:
+                found[family.key] = table.flows_queue
+                break
+    return found
+
+
+def _bound(host: Host) -> set[int] | None:
+    """The queues that somebody listens on; None if that cannot be told."""
+    try:
+        text = host.read(f"{NET}/netfilter/nfnetlink_queue") or ""
+    except FixerError:
+        return None
+    return {int(line.split()[0]) for line in text.splitlines()}
+
+
+def _cause(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
