@@ -28,6 +28,7 @@ from fixer.node.status import report_path
 from fixer.telemetry import events
 from fixer.telemetry.flows import FlowWatch
 from fixer.telemetry.report import Report
+from fixer.telemetry.snat import SnatWatch
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 REPORT_SECONDS = 1.0
@@ -76,10 +77,11 @@ def run(settings: Settings, host: Host) -> int:
     if opened and watch:
         for said in watch.at_start(opened.taken, opened.warnings):
             teller.say(said.level, said.message, **said.fields)
+    snat = SnatWatch([lane.pipeline for lane in lanes])
     asked = None
     while all(thread.is_alive() for thread in threads) and asked is None:
         report.write()
-        for said in watch.findings(time.monotonic()) if watch else ():
+        for said in (*(watch.findings(time.monotonic()) if watch else ()), *snat.findings(time.time_ns())):
             teller.say(said.level, said.message, **said.fields)
         with suppress(Empty):
             asked = requests.get(timeout=REPORT_SECONDS)

@@ -113,7 +113,8 @@ def _make(path: Path, capacity: int) -> Opened:
         _lock(descriptor, path)
         # No hole: a full file system must be an error now, not a SIGBUS in the packet path.
         os.posix_fallocate(descriptor, 0, size)
-        flows = Flows(mmap.mmap(descriptor, size), capacity)
+        # All of it now, so that no packet waits for a page.
+        flows = Flows(mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE), capacity)
         taken, warnings = _adopt(flows, path)
         fresh.replace(path)
     except BaseException:

@@ -26,7 +26,8 @@ MAY_CIMPORT = {
     "datapath.timestamps": {"_csum", "datapath.wire", "datapath.walk", "datapath.flows"},
     "datapath.snat": {"datapath.hash"},
     "datapath.pipeline": {
-        f"datapath.{step}" for step in ("walk", "diagnose", "history", "repair", "flows", "timestamps", "ring")
+        f"datapath.{step}"
+        for step in ("wire", "walk", "diagnose", "history", "repair", "flows", "timestamps", "snat", "ring")
     },
     "datapath.link": {"datapath.wire"},
     "datapath.table": {"datapath.hash"},

@@ -121,7 +121,7 @@ cdef Verdict open_(FlowTable *table, const Segment *segment, uint64_t hashed, Fl
         chosen = 0
     else:
         verdict = choose(table, segment, now, &chosen)
-        if verdict == Verdict.FULL:
+        if verdict == Verdict.FULL and flow == NULL:
             return verdict
     if flow == NULL:
         flow = take(table, hashed, now)

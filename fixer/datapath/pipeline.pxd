@@ -8,6 +8,7 @@ from fixer.datapath.flows cimport Flows, FlowTable
 from fixer.datapath.history cimport History
 from fixer.datapath.repair cimport ACTIONS, Action, Policy
 from fixer.datapath.ring cimport Event, Ring
+from fixer.datapath.snat cimport Snat
 from fixer.datapath.timestamps cimport OUTCOMES, Timestamps
 from fixer.datapath.walk cimport Walk
 
@@ -51,8 +52,10 @@ cdef class Pipeline:
     cdef Flows flows         # None unless timestamps are normalised
     cdef FlowTable *table    # its table, or NULL
     cdef Ring *ring
+    cdef Snat *snat
     cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, const Handed *handed,
                         Event *event) noexcept nogil
+    cdef void sight(self, const uint8_t *packet, const Walk *route, uint64_t when) noexcept nogil
     cdef Action stamp(self, uint8_t *packet, const Walk *route, const Finding *finding, const Handed *handed,
                       Action action) noexcept nogil
     cdef Action send(self, uint8_t *packet, const Walk *route, const Handed *handed, Event *event) noexcept nogil

@@ -15,10 +15,12 @@ from fixer.datapath.history import Explanation as ExplanationName
 from fixer.datapath.repair cimport DROP, PASS, REPAIR, Stale, decide, mend
 from fixer.datapath.repair import Action as ActionName, Stale as StaleName
 from fixer.datapath.ring cimport Endpoints, describe, ring_free, ring_new, ring_settle, ring_take, ring_tell
-from fixer.datapath.timestamps cimport MAX_SOURCES, Edit, Mode, Outcome, Timestamps, apply, consider
+from fixer.datapath.snat cimport PLAIN, snat_free, snat_new, snat_note, snat_sights
+from fixer.datapath.timestamps cimport MAX_SOURCES, Edit, Mode, Outcome, Timestamps, apply, consider, look
 from fixer.datapath.timestamps import Mode as ModeName, Outcome as OutcomeName
 from fixer.datapath.walk cimport MAX_PORTS, Reason, Walk, walk
 from fixer.datapath.walk import Reason as ReasonName
+from fixer.datapath.wire cimport *
 
 
 cdef class Pipeline:
@@ -61,7 +63,9 @@ cdef class Pipeline:
             raise ValueError("a flow table is what normalising needs, and nothing else does")
         self.flows = flows
         self.table = NULL if flows is None else &(<Flows>flows).table
-        self.history = history_new(int.from_bytes(os.urandom(8)) if seed is None else seed)
+        seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+        self.history = history_new(seed)
+        self.snat = snat_new(seed)
         for first, last in vnis:
             for vni in range(<uint32_t>first, <uint32_t>last + 1):
                 know_vni(self.history, vni)
@@ -70,6 +74,7 @@ cdef class Pipeline:
     def __dealloc__(self):
         history_free(self.history)
         ring_free(self.ring)
+        snat_free(self.snat)
 
     cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, const Handed *handed,
                         Event *event) noexcept nogil:
@@ -111,9 +116,20 @@ cdef class Pipeline:
                 ring_tell(self.ring, event)
         if action == REPAIR:
             mend(packet, &route, &finding)
+        if finding.inner != IN_WRONG and is_syn(packet, &route):
+            self.sight(packet, &route, handed.when)
         if self.timestamps.mode != Mode.OFF and action != DROP:
             action = self.stamp(packet, &route, &finding, handed, action)
         return action
+
+    cdef void sight(self, const uint8_t *packet, const Walk *route, uint64_t when) noexcept nogil:
+        """Learn from a SYN which clock its source speaks with."""
+        cdef const uint8_t *tcp = packet + route.inner.transport
+        cdef Edit edit
+        if look(packet, route, &edit) == Outcome.STRIPPED:
+            snat_note(self.snat, packet + route.inner.source, packet + route.inner.destination, route.inner.version,
+                      route.vni if route.vxlan else PLAIN, be16(tcp), be32(tcp + TCP_SEQUENCE),
+                      be32(packet + edit.option + TCP_TSVAL), when)
 
     cdef Action stamp(self, uint8_t *packet, const Walk *route, const Finding *finding, const Handed *handed,
                       Action action) noexcept nogil:
@@ -199,6 +215,10 @@ cdef class Pipeline:
         """`settle`, as a queue does about once a second."""
         self.settle(when_ns, uptime, False)
 
+    def snat_sights(self, uint64_t now_ns):
+        """The sources that SYNs have come from, with their clocks: see `fixer.datapath.snat.Sight`. Any thread."""
+        return snat_sights(self.snat, now_ns)
+
     def finish(self, uint64_t when_ns):
         """At a stop: put what was left out of the log into the ring."""
         self.settle(when_ns, <uint32_t><uint64_t>time.monotonic(), True)
@@ -224,6 +244,12 @@ cdef class Pipeline:
             "events_left_out": self.ring.left_out,
             "events_lost": self.ring.lost,
         }
+
+
+cdef inline bint is_syn(const uint8_t *packet, const Walk *route) noexcept nogil:
+    """Whether this is the SYN of a connection, and its options can be read."""
+    return (route.inner.reason == Reason.NONE and route.inner.protocol == PROTO_TCP
+            and packet[route.inner.transport + TCP_FLAGS] & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN)
 
 
 cdef take_sources(Timestamps *out, sources):

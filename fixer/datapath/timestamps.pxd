@@ -64,4 +64,5 @@ cdef struct Edit:
 
 cdef Outcome consider(const Timestamps *policy, FlowTable *table, const uint8_t *packet, const Walk *walk,
                       bint outgoing, uint32_t now, Edit *edit) noexcept nogil
+cdef Outcome look(const uint8_t *packet, const Walk *walk, Edit *edit) noexcept nogil
 cdef void apply(uint8_t *packet, const Walk *walk, const Edit *edit) noexcept nogil
