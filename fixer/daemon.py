@@ -129,7 +129,7 @@ def started(settings: Settings, lanes: Sequence[Lane]) -> tuple[str, dict[str, A
             **{
                 "process.pid": os.getpid(),
                 "fixer.queue": [lane.number for lane in lanes],
-                "fixer.timestamps": settings.timestamps.mode,
+                "fixer.timestamps.mode": settings.timestamps.mode,
                 "fixer.monitor": settings.monitor,
                 "fixer.plain": settings.plain,
                 "fixer.ports": list(settings.vxlan.ports),
