@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixer.node.rawtable import Match, RawTable, Rule, Traffic, match, parse, spelt
+from fixer.node.rawtable import HOOK, OUTPUT, Match, RawTable, Rule, Traffic, match, parse, spelt
 
 VXLAN = Traffic(frozenset({"udp"}), frozenset({4789, 8472}))
 PLAIN = Traffic(frozenset({"tcp", "udp", "icmp"}))
@@ -86,6 +86,62 @@ def test_what_passes_without_a_look_is_not_counted_as_queued() -> None:
     assert ours.in_place
     assert [rule.chain for rule in ours.jumps()] == ["PREROUTING"], "not what leads from one of our chains to another"
     assert str(ours) == "suspects among UDP to port 4789 to queue 3"
+
+
+NORMALISING = """\
+[9:900] -A PREROUTING -j FIXER
+[8:800] -A OUTPUT -j FIXER-OUTPUT
+[4:400] -A FIXER -s 10.9.0.0/16 -i eth0 -p udp -m multiport --dports 4789 -m bpf --bytecode "1,6 0 0 1" -g FIXER-FLOWS
+[5:500] -A FIXER -i eth0 -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 3 --queue-bypass
+[3:300] -A FIXER-OUTPUT -o eth0 -p udp -m multiport --dports 4789 -m bpf --bytecode "1,6 0 0 1" -g FIXER-FLOWS
+[2:200] -A FIXER-OUTPUT -o eth0 -p tcp -g FIXER-FLOWS
+[9:900] -A FIXER-FLOWS -j NFQUEUE --queue-num 4 --queue-bypass
+"""
+
+
+def test_what_is_normalised_is_read_back_by_itself() -> None:
+    ours = table(ours=NORMALISING)
+    assert ours.is_on
+    assert ours.in_place
+    assert (ours.queues, ours.packets, ours.bytes, ours.flows_queue) == (range(3, 4), 5, 500, 4)
+    assert [sum(rule.packets for rule in ours.normalising(hook)) for hook in (HOOK, OUTPUT)] == [4, 5]
+    assert str(ours) == "UDP to port 4789 on eth0 to queue 3", "nothing that narrows the other rules"
+    assert ours.traffic() == Traffic(frozenset({"udp"}), frozenset({4789}), "eth0")
+    assert ours.traffic(OUTPUT) == Traffic(frozenset({"udp", "tcp"}), None, "eth0")
+    assert table().flows_queue is None
+    assert table().normalising(OUTPUT) == []
+
+
+def test_both_jumps_have_to_be_there_and_last() -> None:
+    jump = "[8:800] -A OUTPUT -j FIXER-OUTPUT\n"
+    missing = table(ours=NORMALISING.replace(jump, ":FIXER-OUTPUT - [0:0]\n"))
+    assert (missing.in_place, missing.is_on, missing.position(OUTPUT)) == (False, True, None)
+    assert not missing.has_surplus_jumps()
+    behind = table(ours=NORMALISING + "[0:0] -A OUTPUT -j LOG\n")
+    assert (behind.in_place, behind.position(OUTPUT), behind.is_last(OUTPUT)) == (False, 1, False)
+    twice = table(ours=NORMALISING + jump)
+    assert (twice.in_place, twice.has_surplus_jumps()) == (False, True)
+    elsewhere = table("-A OUTPUT -j FIXER-FLOWS", ours=NORMALISING)
+    assert (elsewhere.in_place, elsewhere.has_surplus_jumps()) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "matched"),
+    [
+        ("-A OUTPUT -j ACCEPT", Match.ALL),
+        ("-A OUTPUT -o eth0 -j DROP", Match.ALL),
+        ("-A OUTPUT -p udp -j ACCEPT", Match.SOME),
+        ("-A OUTPUT -o eth1 -j DROP", None),
+        ("-A OUTPUT -o lo -j ACCEPT", None),
+        ("-A OUTPUT -p icmp -j ACCEPT", None),
+        ("-A OUTPUT -p tcp -j CT --notrack", None),
+        ("-A PREROUTING -j ACCEPT", None),
+    ],
+)
+def test_what_ends_the_walk_on_the_way_out(rule: str, matched: Match | None) -> None:
+    ours = table(rule, ours=NORMALISING)
+    found = list(ours.ends_before_us(ours.traffic(OUTPUT), OUTPUT))
+    assert [(str(end.rule), end.match) for end in found] == ([(rule, matched)] if matched else [])
 
 
 def test_ports_of_one_rule_limit_nothing_if_another_takes_any() -> None:

@@ -16,10 +16,11 @@ from netns import Namespace
 from fixer.errors import KernelLacks, NotPermitted, ProgramMissing, SystemRefused
 from fixer.node import rules
 from fixer.node.host import NET, Completed, Host
-from fixer.node.rawtable import IPV4, IPV6
+from fixer.node.rawtable import HOOK, IPV4, IPV6, OUTPUT
 from fixer.node.rules import Selection, rule_packets, turn_off, turn_on
 
 VXLAN = Selection(queue=7, ports=(4789, 8472))
+NORMALISING = replace(VXLAN, flows_queue=8, flows_sources=[ip_network("192.0.2.1"), ip_network("2001:db8::/64")])
 
 FOREIGN = [
     [
@@ -118,6 +119,68 @@ def test_plain_suspects_begin_with_what_goes_to_a_vxlan_port() -> None:
         ("-p", "icmp", "-g", "FIXER-PLAIN"),
     ]
     assert chains["FIXER-PLAIN"][-1] == chains["FIXER-VXLAN"][-1]
+
+
+def without_programs(rules: list[tuple[str, ...]]) -> list[str]:
+    """The rules with "…" in the place of their programs."""
+    return [
+        " ".join("…" if before == "--bytecode" else word for before, word in zip(("", *rule), rule, strict=False))
+        for rule in rules
+    ]
+
+
+def test_what_is_normalised_is_led_away_first_and_the_replies_as_they_leave() -> None:
+    for family in (IPV4, IPV6):
+        chains = NORMALISING.chains(family)
+        led = "-p udp -m multiport --dports 4789,8472 -m bpf --bytecode … -g FIXER-FLOWS"
+        assert without_programs(chains["FIXER"]) == [led, *map(" ".join, VXLAN.chains(family)["FIXER"])]
+        assert without_programs(chains["FIXER-OUTPUT"]) == [led]
+        assert chains["FIXER"][0] != chains["FIXER-OUTPUT"][0], "from the sources, and to them"
+        assert chains["FIXER-FLOWS"] == [("-j", "NFQUEUE", "--queue-num", "8", "--queue-bypass")]
+
+
+def test_what_narrows_a_rule_narrows_both_directions() -> None:
+    narrow = replace(NORMALISING, interface="eth0", sources=[ip_network("10.0.0.0/8"), ip_network("172.16.0.0/12")])
+    chains = narrow.chains(IPV4)
+    assert [rule[:4] for rule in chains["FIXER"][:2]] == [
+        ("-s", "10.0.0.0/8", "-i", "eth0"),
+        ("-s", "172.16.0.0/12", "-i", "eth0"),
+    ]
+    assert [rule[:4] for rule in chains["FIXER-OUTPUT"]] == [
+        ("-d", "10.0.0.0/8", "-o", "eth0"),
+        ("-d", "172.16.0.0/12", "-o", "eth0"),
+    ]
+    assert narrow.chains(IPV6) == {}
+    assert narrow.flows_queues() == {"ipv4": 8}
+    assert NORMALISING.flows_queues() == {"ipv4": 8, "ipv6": 8}
+    assert VXLAN.flows_queues() == {}
+
+
+def test_plain_tcp_of_the_sources_needs_no_program() -> None:
+    plain = replace(NORMALISING, plain=True)
+    for family, source in ((IPV4, "192.0.2.1/32"), (IPV6, "2001:db8::/64")):
+        there, back = (without_programs(plain.chains(family)[chain]) for chain in ("FIXER", "FIXER-OUTPUT"))
+        assert there[1] == f"-s {source} ! -i lo -p tcp -g FIXER-FLOWS"
+        assert back[1] == f"-d {source} ! -o lo -p tcp -g FIXER-FLOWS"
+        assert there[0].startswith("! -i lo -p udp -m multiport")
+        assert back[0].startswith("! -o lo -p udp -m multiport")
+        assert len(back) == 2
+    everybody = replace(plain, flows_sources=[ip_network("0.0.0.0/0")], interface="eth0")
+    assert without_programs(everybody.chains(IPV4)["FIXER"])[1] == "-i eth0 -p tcp -g FIXER-FLOWS"
+
+
+def test_plain_sources_within_and_around_those_of_the_rule() -> None:
+    sources = ["10.1.0.0/16", "10.2.3.4", "192.0.2.0/24", "2001:db8::/64"]
+    plain = replace(NORMALISING, plain=True, flows_sources=list(map(ip_network, sources)))
+    plain = replace(plain, sources=[ip_network("10.0.0.0/8"), ip_network("192.0.2.128/25")])
+    taken = [rule[1] for rule in plain.chains(IPV4)["FIXER"] if "-g" in rule and "tcp" in rule]
+    assert taken == ["10.1.0.0/16", "10.2.3.4/32", "192.0.2.128/25"]
+
+
+def test_suspects_are_chosen_among_what_is_not_normalised() -> None:
+    chains = replace(NORMALISING, suspects_up_to=1500).chains(IPV4)
+    assert [rule[-1] for rule in chains["FIXER"]] == ["FIXER-FLOWS", "FIXER-VXLAN"]
+    assert chains["FIXER-VXLAN"] == replace(VXLAN, suspects_up_to=1500).chains(IPV4)["FIXER-VXLAN"]
 
 
 # The real thing
@@ -233,12 +296,19 @@ def test_another_number_of_queues_replaces_the_rule(netns: Namespace, variant: A
         Selection(queue=2, ports=(4789,), suspects_up_to=1500),
         Selection(queue=65534, count=2, ports=(4789,), plain=True),
         Selection(queue=2, ports=(1, 2), plain=True, interface="eth0", suspects_up_to=65535),
+        NORMALISING,
+        replace(NORMALISING, plain=True, suspects_up_to=1500),
+        replace(
+            NORMALISING, plain=True, interface="eth0", sources=[ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")]
+        ),
+        replace(NORMALISING, flows_sources=[ip_network("0.0.0.0/0"), ip_network("::/0")], plain=True),
     ],
 )
 def test_iptables_spells_our_rules_as_we_do(netns: Namespace, variant: Any, selection: Selection) -> None:
     """Else every `fixer on` would replace them and set their counters to zero."""
     netns.call(turn_on, Host(), selection, variant)
-    assert all("already on" in line for line in netns.call(turn_on, Host(), selection, variant))
+    again = [line for line in netns.call(turn_on, Host(), selection, variant) if "normalising:" not in line]
+    assert all("already on" in line for line in again)
 
 
 @pytest.mark.root
@@ -252,6 +322,103 @@ def test_no_chain_of_the_other_scope_is_left(netns: Namespace, variant: Any) -> 
     netns.run(command, "-t", "raw", "-A", "OUTPUT", "-j", "FIXER-VXLAN")
     netns.call(turn_off, Host())
     assert not any("FIXER" in line for line in netns.saved(command))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("selection", [NORMALISING, replace(NORMALISING, plain=True, suspects_up_to=1500)])
+def test_a_second_jump_leaves_everybody_elses_rules_alone(netns: Namespace, variant: Any, selection: Selection) -> None:
+    command = f"iptables-{variant}"
+    for rule in FOREIGN:
+        netns.run(command, "-t", "raw", *rule)
+    netns.send(3, port=53)
+    before = netns.saved(command)
+    assert sum("[3:" in line for line in before) >= 1
+    said = netns.call(turn_on, Host(), selection, variant)
+    assert said[1] == (
+        "IPv4: normalising: TCP of the configured sources, and the replies to it, to queue 8; "
+        "rule 2 of 2 in raw/OUTPUT, last"
+    )
+    during = netns.saved(command)
+    assert [line for line in during if "FIXER" not in line] == before
+    for hook, jump in (("PREROUTING", "-j FIXER"), ("OUTPUT", "-j FIXER-OUTPUT")):
+        assert [line for line in during if f"-A {hook}" in line][-1] == f"[0:0] -A {hook} {jump}"
+    netns.send(2, port=53)
+    counted = netns.saved(command)
+    assert all(
+        "already on" in line or "normalising" in line for line in netns.call(turn_on, Host(), selection, variant)
+    )
+    assert netns.saved(command) == counted
+
+    said = netns.call(turn_on, Host(), VXLAN, variant)
+    assert not any("normalising" in line for line in said)
+    ours = [line for line in netns.saved(command) if "FIXER" in line]
+    assert len(ours) == 3, "one chain, its jump and its rule"
+    netns.call(turn_on, Host(), selection, variant)
+    said = netns.call(turn_off, Host())
+    assert re.search(r"removed chain FIXER \(\d+ rules, 0 packets\) and 2 jumps to it", said[0])
+    assert [re.sub(r"\[\d+:\d+\]", "", line) for line in netns.saved(command)] == [
+        re.sub(r"\[\d+:\d+\]", "", line) for line in before
+    ]
+
+
+@pytest.mark.root
+def test_the_way_back_is_put_right(netns: Namespace, variant: Any) -> None:
+    command = f"iptables-{variant}"
+
+    def leaving() -> list[str]:
+        return [line.split("] ")[1] for line in netns.saved(command) if "-A OUTPUT" in line]
+
+    netns.call(turn_on, Host(), NORMALISING, variant)
+    netns.run(command, "-t", "raw", "-D", "OUTPUT", "-j", "FIXER-OUTPUT")
+    said = netns.call(turn_on, Host(), NORMALISING, variant)
+    trouble = "IPv4: our jump was not the only one or not the last in raw/PREROUTING and raw/OUTPUT: put right"
+    assert trouble in said
+    assert leaving() == ["-A OUTPUT -j FIXER-OUTPUT"]
+    netns.run(command, "-t", "raw", "-I", "OUTPUT", "-j", "FIXER-OUTPUT")
+    netns.run(command, "-t", "raw", "-A", "OUTPUT", "-p", "tcp", "-j", "CT", "--notrack")
+    assert trouble in netns.call(turn_on, Host(), NORMALISING, variant)
+    assert leaving() == ["-A OUTPUT -p tcp -j CT --notrack", "-A OUTPUT -j FIXER-OUTPUT"]
+    assert trouble not in netns.call(turn_on, Host(), NORMALISING, variant)
+
+
+@pytest.mark.root
+def test_what_keeps_replies_from_us_is_named(netns: Namespace, variant: Any) -> None:
+    netns.run(f"iptables-{variant}", "-t", "raw", "-A", "OUTPUT", "-p", "udp", "-j", "ACCEPT")
+    said = netns.call(turn_on, Host(), NORMALISING, variant)
+    assert said[2].startswith(
+        'IPv4: "-A OUTPUT -p udp -j ACCEPT" stands before our jump and ends the walk for all our packets: '
+    )
+    assert not any("OUTPUT -p udp" in line for line in netns.call(turn_on, Host(), VXLAN, variant))
+
+
+@pytest.mark.root
+def test_both_directions_pass_and_are_counted_while_nobody_listens(netns: Namespace, variant: Any) -> None:
+    """Plain TCP over loopback, whose packets leave and arrive: each is counted by where it comes from or goes to."""
+    import socket
+
+    here = [ip_network("127.0.0.1"), ip_network("::1")]
+    selection = replace(NORMALISING, plain=True, interface="lo", flows_sources=here)
+    netns.call(turn_on, Host(), selection, variant)
+
+    def talk() -> bytes:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname(), timeout=5) as client,
+            server.accept()[0] as served,
+        ):
+            served.sendall(b"hello")
+            return client.recv(5)
+
+    assert netns.call(talk) == b"hello"
+    netns.send(3, port=53)
+    table = netns.call(rules.tables, Host(), IPV4)[0][1]
+    there, back = (sum(rule.packets for rule in table.normalising(hook)) for hook in (HOOK, OUTPUT))
+    assert there == back > 5
+    assert (table.queues, table.flows_queue) == (range(7, 8), 8)
+    assert table.chains["FIXER-FLOWS"][0].packets == there + back
+    assert table.packets == netns.call(rule_packets, Host(), 7)["ipv4"] == 6, (
+        "what was sent to port 53, and the answers"
+    )
 
 
 @pytest.mark.root
@@ -302,9 +469,14 @@ def test_a_change_between_reading_and_writing_is_noticed(netns: Namespace) -> No
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("new", [VXLAN, NORMALISING])
 @pytest.mark.parametrize("was_on", [False, True])
-def test_if_the_second_family_fails_the_first_is_put_back(netns: Namespace, variant: Any, was_on: bool) -> None:
+def test_if_the_second_family_fails_the_first_is_put_back(
+    netns: Namespace, variant: Any, was_on: bool, new: Selection
+) -> None:
     old = Selection(queue=1, plain=True, sources=[ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
+    if new is VXLAN:
+        old = replace(old, ports=(1,), flows_queue=2, flows_sources=NORMALISING.flows_sources)
     commands = f"iptables-{variant}", f"ip6tables-{variant}"
     if was_on:
         netns.call(turn_on, Host(), old, variant)
@@ -319,7 +491,7 @@ def test_if_the_second_family_fails_the_first_is_put_back(netns: Namespace, vari
     )
     refusing = Meddler(f"{own}-restore", Completed(4, "", "Another app is currently holding the xtables lock; ...\n"))
     with pytest.raises(SystemRefused, match="another program holds the xtables lock"):
-        netns.call(turn_on, refusing, VXLAN, variant)
+        netns.call(turn_on, refusing, new, variant)
     assert {command: netns.saved(command) for command in commands} == before
 
 
