@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from fakehost import FakeHost
 
 import fixer
-from fixer import cli, errors
+from fixer import cli, errors, flowfile
 from fixer.config import Settings
 from fixer.node import host as host_module
 from fixer.node.host import NET, Completed, Host
@@ -165,6 +165,9 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         (["on", "--scope", "suspects", "--mtu", "100"], "100 is not in the range 576<=x<=65535"),
         (["off", "--netns", "a", "--pid", "1"], "--netns and --pid both name a network namespace"),
         (["off", "--pid", "0"], "0 is not in the range x>=1"),
+        (["off", "--drain", "--force"], "--drain lets connections end, --force cuts them off: give one of them"),
+        (["off", "--timeout", "5"], "belongs to --drain"),
+        (["off", "--drain", "--timeout", "-1"], "-1.0 is not in the range x>=0"),
         (["scan"], "Missing argument 'FILE...'"),
         (["mend"], "No such command 'mend'"),
     ],
@@ -277,6 +280,114 @@ def test_on_says_that_timestamps_need_no_more(taking_over: FakeHost, tmp_path: P
     for scope in ("all", "suspects"):
         assert said in invoke("on", "--config", str(config), "--scope", scope).output
     assert said not in invoke("on").output
+
+
+NORMALISE = '[timestamps]\nmode = "normalise"\nsources = ["192.0.2.1/32"]\n'
+
+
+def flow_table(host: FakeHost, normalised: int, draining: int = 0) -> Path:
+    """The file of a daemon whose first queue is 0."""
+    path = flowfile.path_of(host, 0)
+    path.write_bytes(
+        flowfile._HEADER.pack(flowfile._MAGIC, flowfile._VERSION, 1024, 16, 0, 0, draining, normalised, normalised)
+    )
+    return path
+
+
+@pytest.fixture
+def normalising(taking_over: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration that normalises; `fixer on` was said, and both queues have a listener."""
+    monkeypatch.setattr(flowfile, "DIRECTORY", tmp_path)
+    config = tmp_path / "f.toml"
+    config.write_text(NORMALISE)
+    invoke("on", "--config", str(config))
+    bound = "0 4242 0 2 65531 0 0 0 1\n1 4243 0 2 65531 0 0 0 1\n"
+    taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = bound
+    return config
+
+
+def test_on_says_where_what_is_normalised_goes(taking_over: FakeHost, normalising: Path) -> None:
+    lines = invoke("on", "--config", str(normalising)).output.splitlines()
+    assert lines[0].startswith("IPv4: on: UDP to port 4789, 8472, 6784 to queue 0;")
+    assert lines[1] == (
+        "IPv4: normalising: TCP of the configured sources, and the replies to it, to queue 1; "
+        "rule 1 of 1 in raw/OUTPUT, last"
+    )
+    assert lines[4:] == ["A process that cannot be seen from here listens on queue 0. See: fixer status"]
+    taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = "0 4242 0 2 65531 0 0 0 1\n"
+    lines = invoke("on", "--config", str(normalising)).output.splitlines()
+    assert lines[4:] == [
+        "A process that cannot be seen from here listens on queue 0. See: fixer status",
+        "Nobody listens on queue 1 yet, so no timestamps are normalised. Next: start fixer run again",
+    ]
+
+
+def test_suspects_need_no_syns_for_what_is_normalised(taking_over: FakeHost, normalising: Path) -> None:
+    def programs(*more: str) -> set[str]:
+        invoke("on", "--scope", "suspects", "--mtu", "1500", *more)
+        saved = taking_over.run(["iptables-save"]).out
+        return {line for line in saved.splitlines() if "-A FIXER-VXLAN -m bpf" in line}
+
+    assert programs("--config", str(normalising)) == programs()
+
+
+def test_off_refuses_while_normalised_connections_live(taking_over: FakeHost, normalising: Path) -> None:
+    flow_table(taking_over, 2)
+    refused = invoke("off")
+    assert (refused.exit_code, refused.stdout) == (4, "")
+    assert refused.stderr == (
+        "fixer: error: 2 normalised connections would stall without the rule of queue 1: let them end with "
+        "fixer off --drain, or cut them off with fixer off --force\n"
+    )
+    waited = invoke("off", "--drain", "--timeout", "0")
+    assert waited.exit_code == 4
+    assert waited.stdout == "draining: 2 normalised connections left, new ones are left alone\n"
+    assert waited.stderr.startswith("fixer: error: 2 normalised connections left after 0 s; the rules stay")
+    assert "FIXER-FLOWS" in taking_over.run(["iptables-save"]).out
+    forced = invoke("off", "--force")
+    assert forced.exit_code == 0
+    assert forced.stderr.startswith("fixer: warning: 2 normalised connections will stall")
+    assert forced.stdout.startswith("IPv4: off: removed chain FIXER ")
+    assert "FIXER" not in taking_over.run(["iptables-save"]).out
+
+
+def test_off_takes_the_rules_away_once_all_is_drained(taking_over: FakeHost, normalising: Path) -> None:
+    flow_table(taking_over, 0)
+    done = invoke("off", "--drain")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.startswith("drained: no normalised connection is left\nIPv4: off: removed chain FIXER ")
+    assert invoke("off", "--drain").stdout == "IPv4: nothing of ours was there\nIPv6: nothing of ours was there\n"
+
+
+def test_on_ends_a_drain_and_takes_no_rule_away_that_is_needed(taking_over: FakeHost, normalising: Path) -> None:
+    path = flow_table(taking_over, 2, draining=1)
+    assert (
+        "The drain is ended: new connections are normalised again.\n"
+        in invoke("on", "--config", str(normalising)).output
+    )
+    live = flowfile.look(path)
+    assert live is not None
+    assert not live.draining
+    assert "drain" not in invoke("on", "--config", str(normalising)).output
+    refused = invoke("on")
+    assert (refused.exit_code, refused.stdout) == (4, "")
+    assert refused.stderr.endswith("or cut them off with fixer on --force\n")
+    assert "FIXER-FLOWS" in taking_over.run(["iptables-save"]).out
+    forced = invoke("on", "--force")
+    assert forced.exit_code == 0
+    assert "will stall" in forced.stderr
+    assert "FIXER-FLOWS" not in taking_over.run(["iptables-save"]).out
+
+
+def test_off_needs_nothing_compiled(taking_over: FakeHost, normalising: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("fixer.datapath.")]:
+        monkeypatch.setitem(sys.modules, module, None)
+    flow_table(taking_over, 1).write_bytes(b"of another world")
+    done = invoke("off")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("IPv4: off: removed chain FIXER ")
+    assert done.stderr.startswith("fixer: warning: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_on_says_what_suspects_leave_out(taking_over: FakeHost, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,13 +18,14 @@ from netfilterqueue import NetfilterQueue
 from netns import Namespace
 from rich.console import Console
 
+from fixer import flowfile
 from fixer.errors import NotPermitted
 from fixer.lab import traffic
 from fixer.lab.service import Service
 from fixer.node.host import NET, Completed, Host, Owner
 from fixer.node.rawtable import FAMILIES, spelt
 from fixer.node.rules import Selection, turn_off, turn_on
-from fixer.node.status import Listener, Status, collect, listeners, report_path
+from fixer.node.status import FlowsRule, Listener, Status, collect, listeners, report_path
 from fixer.node.status_table import show
 
 ON = """\
@@ -390,6 +392,142 @@ def test_syns_that_pass_a_daemon_which_strips_timestamps_are_noted() -> None:
     assert not any("SYN" in note for note in status.notes)
     raw(ON)(host)
     assert not any("SYN" in note for note in collect(host, 0).notes), "with scope all they are queued anyway"
+
+
+NORMALISING = """\
+*raw
+[0:0] -A PREROUTING -j FIXER
+[0:0] -A OUTPUT -j FIXER-OUTPUT
+[40:1] -A FIXER -p udp -m multiport --dports 4789 -m bpf --bytecode "1,6 0 0 1" -g FIXER-FLOWS
+[100:6400] -A FIXER -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 7 --queue-bypass
+[30:1] -A FIXER-OUTPUT -p udp -m multiport --dports 4789 -m bpf --bytecode "1,6 0 0 1" -g FIXER-FLOWS
+[70:2] -A FIXER-FLOWS -j NFQUEUE --queue-num 8 --queue-bypass
+COMMIT
+"""
+JUMP = "[0:0] -A OUTPUT -j FIXER-OUTPUT\n"
+
+
+@pytest.fixture
+def normalising(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """Rules for both directions, a daemon on queues 7 and 8, and its flow table."""
+    monkeypatch.setattr(flowfile, "DIRECTORY", tmp_path)
+    host = serving_two()
+    raw(NORMALISING)(host)
+    flows = {"capacity": 2048, "used": 512, "normalised": 3, "draining": False, "expired": 9, "damaged": 0}
+    outcomes = {"not_concerned": 5, "translated": 7, "untracked": 0}
+    counters = {**json.loads(report())["counters"], "timestamps": outcomes, "replies": {"unchanged": 6}}
+    set_report(timestamps="normalise", flows=flows, counters=counters)(host)
+    write_table(host)
+    return host
+
+
+def write_table(host: FakeHost, draining: int = 0) -> None:
+    header = flowfile._HEADER.pack(flowfile._MAGIC, flowfile._VERSION, 2048, 64, 0, 0, draining, 3, 512)
+    flowfile.path_of(host, 7).write_bytes(header)
+
+
+def test_what_is_normalised_is_shown_beside_the_rest(normalising: FakeHost) -> None:
+    status = collect(normalising, 0)
+    assert (status.exit_code, status.queues, status.notes) == (0, [7], [])
+    assert status.passed_unseen == 100 - 5 - 90 + 4, "what goes to the other queue is not missing"
+    assert status.rules["ipv4"].packets == 100
+    assert status.rules["ipv4"].flows == FlowsRule(queue=8, arrived=40, left=30, position=1, of=1)
+    assert status.flows is not None
+    assert (status.flows.queue, status.flows.used, status.flows.capacity) == (8, 512, 2048)
+    assert (status.flows.normalised, status.flows.draining) == (3, False)
+    assert (status.flows.listener and status.flows.listener.id_sequence) == 10
+    as_json = msgspec.json.decode(msgspec.json.encode(status))
+    assert as_json["flows"]["listener"]["socket_drops"] == 2
+    assert as_json["rules"]["ipv4"]["flows"]["left"] == 30
+    table = shown(status)
+    for part in (
+        "normalising: 40 packets from the sources, 30 replies to queue 8; rule 1 of 1 in raw/OUTPUT, last",
+        "fixer (pid 4711) on queue 8: 10 packets, 5 waiting, 2 lost",
+        "flow table: 512 of 2,048 (25.0%), 3 normalised",
+        "translated 7",
+        "unchanged 6",
+        "expired 9",
+    ):
+        assert part in table, (part, table)
+    assert "not concerned" not in table
+    assert collect(serving(), 0).flows is None
+
+
+def unheard(host: FakeHost) -> None:
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = QUEUES
+
+
+def drained(host: FakeHost) -> None:
+    write_table(host, draining=1)
+
+
+def other_mode(host: FakeHost) -> None:
+    unheard(host)
+    set_report(timestamps="strip")(host)
+
+
+def killed(host: FakeHost) -> None:
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = ""
+    host.files.pop(report_path(host, 7))
+
+
+@pytest.mark.parametrize(
+    ("change", "exit_code", "note"),
+    [
+        (raw(ON), 0, "the daemon normalises timestamps, but not all rules lead them to it. Next: fixer on"),
+        (
+            raw(NORMALISING.replace(JUMP, "")),
+            0,
+            "IPv4: the way back is missing: no jump to FIXER-OUTPUT in raw/OUTPUT, so no timestamps are normalised. "
+            "Next: fixer on",
+        ),
+        (
+            raw(NORMALISING + "[0:0] -A OUTPUT -j LOG\n"),
+            0,
+            "IPv4: our jump is not last in raw/OUTPUT, what we take never",
+        ),
+        (raw(JUMP + NORMALISING), 0, "IPv4: more than one jump leads to our chain. Next: fixer on"),
+        (raw("[0:0] -A OUTPUT -j ACCEPT\n" + NORMALISING), 0, '"-A OUTPUT -j ACCEPT" stands before our jump and ends'),
+        (
+            unheard,
+            3,
+            "nobody listens on queue 8: no timestamps are normalised, and 3 connections stall. Next: start fixer run "
+            'again, with timestamps.mode = "normalise"',
+        ),
+        (other_mode, 3, "or fixer on if the mode is another now"),
+        (
+            killed,
+            3,
+            "nobody listens on queue 8: no timestamps are normalised, and 3 connections stall. Next: fixer run",
+        ),
+        (
+            drained,
+            0,
+            "draining: 3 normalised connections left, new ones are left alone. Next: fixer off --drain waits for them, "
+            "fixer on ends it",
+        ),
+        (lambda host: flowfile.path_of(host, 7).write_bytes(b"foreign"), 0, "7.flows cannot be read: it is too short"),
+    ],
+)
+def test_what_is_odd_about_normalising_is_noted(
+    normalising: FakeHost, change: Callable[[FakeHost], None], exit_code: int, note: str
+) -> None:
+    change(normalising)
+    status = collect(normalising, 7)
+    assert status.exit_code == exit_code
+    assert any(note in line for line in status.notes), status.notes
+    # As it is shown, wherever the lines are broken.
+    assert "".join(note.split()) in "".join(shown(status).split())
+
+
+def test_a_table_that_is_not_there_has_no_figures(normalising: FakeHost) -> None:
+    flowfile.path_of(normalising, 7).unlink()
+    status = collect(normalising, 0)
+    assert status.flows is not None
+    assert (status.flows.used, status.flows.draining, status.notes) == (None, False, [])
+    assert "flow table:" not in shown(status)
+    raw(NORMALISING.replace(JUMP, ""))(normalising)
+    assert "no way back: no jump in raw/OUTPUT" in shown(collect(normalising, 0))
 
 
 def test_the_share_of_no_packet_is_none() -> None:

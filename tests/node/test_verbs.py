@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from netns import Namespace
+
+from fixer import flowfile
+from fixer.node.host import Host
 
 FIXER = [sys.executable, "-m", "fixer"]
 
@@ -31,6 +37,52 @@ def test_on_status_off_in_a_namespace(netns: Namespace) -> None:
     off = started("off", "--netns", netns.name)
     assert (off.returncode, off.stderr) == (0, "")
     assert not any("FIXER" in line for line in netns.saved())
+
+
+@pytest.mark.root
+def test_a_drain_in_a_namespace_is_interrupted_and_gone_on_with(netns: Namespace, tmp_path: Path) -> None:
+    """With a real daemon and its flow table, in whose header the test says that a connection lives."""
+    config = tmp_path / "f.toml"
+    config.write_text('[timestamps]\nmode = "normalise"\nsources = ["192.0.2.1/32"]\n')
+    inside = ["--netns", netns.name]
+    on = started("on", *inside, "--config", str(config))
+    assert (on.returncode, on.stderr) == (0, "")
+    assert {line.partition("] ")[2] for line in netns.saved() if "-j FIXER" in line} == {
+        "-A PREROUTING -j FIXER",
+        "-A OUTPUT -j FIXER-OUTPUT",
+    }
+    table = flowfile.path_of(Host(), 0).with_name(f"{netns.call(Host().netns_inode)}-0.flows")
+    daemon = subprocess.Popen([*FIXER, "run", *inside, "--config", str(config)], stdout=subprocess.PIPE, text=True)
+    drain = None
+    try:
+        assert daemon.stdout is not None
+        assert "serving queue 0, and queue 1" in daemon.stdout.readline()
+        assert started("status", *inside, "--config", str(config)).returncode == 0
+        with table.open("r+b") as header:
+            header.seek(flowfile._HEADER.size - 8)
+            header.write(struct.pack("=I", 1))
+        refused = started("off", *inside)
+        assert (refused.returncode, refused.stdout) == (4, "")
+        drain = subprocess.Popen([*FIXER, "off", "--drain", *inside], stdout=subprocess.PIPE, text=True)
+        assert drain.stdout is not None
+        assert drain.stdout.readline() == "draining: 1 normalised connection left, new ones are left alone\n"
+        drain.send_signal(signal.SIGINT)
+        assert drain.stdout.readline().startswith("1 normalised connection left; the rules stay")
+        assert drain.wait(10) == 130
+        assert "draining: 1 normalised" in " ".join(started("status", *inside, "--config", str(config)).stdout.split())
+        with table.open("r+b") as header:
+            header.seek(flowfile._HEADER.size - 8)
+            header.write(struct.pack("=I", 0))
+        done = started("off", "--drain", *inside)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[0] == "drained: no normalised connection is left"
+        assert not any("FIXER" in line for line in netns.saved())
+    finally:
+        for process in filter(None, (drain, daemon)):
+            process.kill()
+            process.communicate()
+        for leftover in table.parent.glob(f"{table.stem}.*"):
+            leftover.unlink()
 
 
 @pytest.mark.root
