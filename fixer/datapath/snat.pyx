@@ -172,19 +172,17 @@ cdef void count(Pair *pair, const Syn *syn) noexcept nogil:
     The server is taken to remember each connection at once; a real one does when a connection goes to TIME_WAIT on
     its side, so this share is what SNAT can lead to, not what was refused. What is refused is not remembered.
     """
+    cdef int32_t ahead
     if apart(syn.when, pair.turned) > AGE:
         pair.before = pair.now
-        if apart(syn.when, pair.turned) > 2 * AGE:
-            memset(&pair.before, 0, sizeof(Tally))
         memset(&pair.now, 0, sizeof(Tally))
         pair.turned = syn.when
     pair.now.syns += 1
     if pair.stamped and apart(syn.when, pair.stamped) < PAWS:
-        if <int32_t>(pair.remembered - syn.tsval) > 1:      # TCP_PAWS_WINDOW
-            pair.now.refused += 1
-            return
-        if <int32_t>(pair.remembered - syn.tsval) > 0:
-            return                                          # let in, but the later value stays remembered
+        ahead = <int32_t>(pair.remembered - syn.tsval)
+        pair.now.refused += ahead > 1       # TCP_PAWS_WINDOW
+        if ahead > 0:
+            return                          # one that is 1 older is let in, and yet not remembered
     pair.remembered = syn.tsval
     pair.stamped = syn.when
 
@@ -247,13 +245,10 @@ cdef void prolong(Pair *pair, Line *line, const Fit *fit, const Syn *syn) noexce
     """The SYN is on the line: it says more about its tick."""
     cdef bint sure = is_sure(line)
     cdef double passed = seconds(syn.when, line.when)
-    cdef double blur
     line.ticks = fit.ticks
     if line.ticks == 0 and passed > CLOSE:
-        blur = (LATE if sure else 2 * JITTER) / passed
-        if blur < line.blur or passed > REBASE:
-            line.rate = ticks_between(syn.tsval, line.value) / passed
-            line.blur = blur
+        line.rate = ticks_between(syn.tsval, line.value) / passed
+        line.blur = (LATE if sure else 2 * JITTER) / passed
     if passed > REBASE:
         line.when = syn.when
         line.value = syn.tsval
@@ -297,8 +292,10 @@ cdef bint measure(Pair *pair, const Syn *syn, double *chance) noexcept nogil:
             if fabs(ticks_between(syn.tsval, newer.value) - rate * to_come) <= around:
                 begin = older
                 middle = newer
+    if width == 0 or 32 - log2(width) < WORTH:
+        return False
     chance[0] += width
-    if begin == NULL or 32 - log2(width) < WORTH:
+    if begin == NULL:
         return False
     middle.syns = 0
     passed = seconds(syn.when, begin.when)
