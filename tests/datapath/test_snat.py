@@ -216,7 +216,7 @@ def refused_by_tw_recycle(sent: Iterable[Syn]) -> int:
 @given(
     steps=st.lists(
         st.tuples(
-            st.sampled_from([0.0, 1, 29, 59.9, 60.1]),
+            st.sampled_from([0.0, 1, 29.5, 59.75, 60.25]),
             st.sampled_from([-2, -1, -1, 0, 1, 1000]) | st.integers(0, 2**32 - 1),
         ),
         min_size=2,
