@@ -100,7 +100,9 @@ def measure(
         if case.name in parts:
             results.cases[case.name] = cases.measured(case, asked.rounds, asked.seconds, host, loop, scratch, tell)
     if "datapath" in parts:
-        results.paces = datapath.paces(BUILD, tell)
+        spin = datapath.compiled(BUILD)
+        results.paces = datapath.paces(spin, tell)
+        results.normalising = datapath.normalising(spin, tell)
     if "scan" in parts:
         results.scan = scan.scanned(host, scratch, asked.frames, asked.pairs, tell)
     if "memory" in parts:

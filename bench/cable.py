@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,9 +17,13 @@ from fixer.lab import bpf, net
 from fixer.lab.net import Namespace
 from fixer.node.host import NET, Completed, Host
 
+from .packets import ACK, stamped
+
 PORT = 4789
 OVERLAY = {"left": "10.0.1.4", "right": "10.0.1.5"}
 UNDERLAY = {"left": "192.168.102.4", "right": "192.168.102.5"}
+CLOSED_PORT = 9
+AHEAD = 1 << 30  # milliseconds: as far as a delta may be, or half of it
 TIMESTAMPS = 12  # bytes of TCP option in every segment, which the MSS counts in
 WAIT_SECONDS = 10.0
 STREAM_SECONDS_MORE = 60.0  # what a stream may take beyond its time before it counts as stuck
@@ -34,6 +39,7 @@ class Traffic:
     outer_checksum: bool = False
     flows: int = 1
     spread: bool = False  # RPS: the receiver's CPUs share the packets, by a hash of addresses and ports
+    one_clock: bool = False  # the sender's TSvals are its uptime, without an offset drawn for each connection
 
 
 class Run(NamedTuple):
@@ -93,6 +99,8 @@ class Cable:
         if traffic.payload is not None:
             mss = traffic.payload + TIMESTAMPS
             self.right.configure(f"route replace {OVERLAY['left']}/32 dev vxlan0 advmss {mss}")
+        if traffic.one_clock:
+            must(self.left.run("sysctl", "-q", "net.ipv4.tcp_timestamps=2"), "sysctl")
         if traffic.spread:
             everyone = f"{(1 << (os.cpu_count() or 1)) - 1:x}"
             write = f"echo {everyone} > /sys/class/net/eth0/queues/rx-0/rps_cpus"
@@ -116,10 +124,26 @@ class Cable:
         """``right`` runs iperf3's server while the context lasts; ``stream`` needs it."""
         server = self.right.start("iperf3", "--server", "--bind", OVERLAY["right"], "--logfile", os.devnull)
         try:
-            wait_until(lambda: ":1451 " in (self._read("right", f"{NET}/tcp") or ""), "iperf3")  # port 5201
+            wait_until(lambda: ":1451 " in (self._read("right", f"{NET}/tcp") or ""), "iperf3 to listen")  # port 5201
             yield
         finally:
             net.stop(server)
+
+    def put_clock_ahead(self, queue: int) -> None:
+        """A segment of the sender's address whose timestamp is AHEAD of its clock, and the answer, pass ``queue``.
+
+        Who normalises there must shift every connection from now on; of one clock alone there is nothing to shift. The
+        segment belongs to no connection, so the answer is a RST.
+        """
+        address = {side: socket.inet_aton(OVERLAY[side]) for side in OVERLAY}
+        now = time.monotonic_ns() // 1_000_000
+        packet = stamped(
+            (address["left"], address["right"]), (CLOSED_PORT, CLOSED_PORT), ACK, (1, 1), (now + AHEAD & 0xFFFFFFFF, 1)
+        )
+        before = self.queues()[queue].sequence
+        with self.left.call(socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            raw.sendto(packet, (OVERLAY["right"], 0))
+        wait_until(lambda: self.queues()[queue].sequence >= before + 2, "a segment and its answer to be queued")
 
     def stream(self, seconds: int, pids: Sequence[int], queues: Sequence[int]) -> Run:
         """One stream from left to right, received by the processes ``pids`` on ``queues``; or SystemRefused."""
@@ -213,9 +237,9 @@ def must(done: Completed, what: str) -> Completed:
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Wait until ``condition()`` is true; SystemRefused after WAIT_SECONDS."""
+    """Wait until ``condition()`` is true; SystemRefused after WAIT_SECONDS. ``what`` was waited for, in words."""
     give_up = time.monotonic() + WAIT_SECONDS
     while not condition():
         if time.monotonic() > give_up:
-            raise SystemRefused(f"{what} did not start within {WAIT_SECONDS:g} s: see above")
+            raise SystemRefused(f"waited {WAIT_SECONDS:g} s in vain for {what}: see above")
         time.sleep(0.05)

@@ -15,6 +15,8 @@ from .ratio import Interval, ratios
 from .receivers import (
     CALLBACK,
     FIXER_ALL,
+    FIXER_NORMALISES,
+    FIXER_OTHERS,
     FIXER_SUSPECTS,
     FIXER_TWICE,
     LOOP,
@@ -26,6 +28,7 @@ from .receivers import (
     Receiver,
     in_place,
     listening,
+    must_have_translated,
 )
 
 Runs = dict[str, list[Run]]  # by the receiver's name, one a round
@@ -70,6 +73,18 @@ CASES = (
         Traffic(flows=8, spread=True),
         (NO_RULE, LOOP_TWICE, FIXER_TWICE, FIXER_ALL),
     ),
+    Case(
+        "normalise",
+        "Clean TCP, packets of 1,450 bytes, GRO off, timestamps normalised",
+        Traffic(one_clock=True),
+        (NO_RULE, FIXER_ALL, FIXER_NORMALISES, FIXER_OTHERS),
+    ),
+    Case(
+        "normalise-gro",
+        "Clean TCP, packets of 1,450 bytes, GRO on, timestamps normalised",
+        Traffic(one_clock=True, gro=True),
+        (NO_RULE, FIXER_ALL, FIXER_NORMALISES, FIXER_OTHERS),
+    ),
 )
 
 
@@ -93,7 +108,12 @@ def measured(
                     cable.breaking(case.traffic.broken and here is not None),
                     in_place(cable, here.table if here else None),
                 ):
+                    if here and receiver.translates:
+                        cable.put_clock_ahead(here.queues[-1])
                     runs[receiver.name].append(cable.stream(seconds, *((here.pids, here.queues) if here else ((), ()))))
+        for receiver in case.receivers:
+            if receiver.translates:
+                must_have_translated(cable, standing[receiver.name], runs[receiver.name])
     return runs
 
 
@@ -121,6 +141,9 @@ BOUNDS = (
     Bound("broken", FIXER_ALL, LOOP_REPAIRS, "gbit_per_second", least=0.97),
     Bound("clean", FIXER_ALL, CALLBACK, "gbit_per_second", least=1.35),
     Bound("clean", FIXER_ALL, CALLBACK, "own_us", most=0.5),
+    Bound("normalise", FIXER_NORMALISES, FIXER_ALL, "gbit_per_second", least=0.95),
+    Bound("normalise", FIXER_OTHERS, FIXER_ALL, "gbit_per_second", least=0.97),
+    Bound("normalise-gro", FIXER_OTHERS, FIXER_ALL, "gbit_per_second", least=0.97),
 )
 
 

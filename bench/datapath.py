@@ -3,19 +3,22 @@
 64 packets of one length are put through the pipeline again and again, as after one recvmmsg; nothing else is in the
 loop. Their payloads are in the caches as far as they fit: at 64,000 bytes (4 MB for all) they come from further away.
 Outer and inner checksum are both there. *sum* is the time that one sum over the same bytes takes and nothing else.
+What normalised timestamps cost stands beside it: the flow table alone, and the path with it.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import random
 from collections.abc import Callable
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fixer.datapath.flows import Flows
 from fixer.datapath.pipeline import Pipeline
 
-from .packets import AROUND, flow
+from .packets import ACK, AROUND, RST, SYN, flow, stamped, tunnelled
 from .ratio import Interval, interval
 
 HERE = Path(__file__).parent
@@ -23,6 +26,9 @@ SIZES = (64, 1450, 9000, 64000)  # bytes of the inner packet, from its IP header
 BATCH = 64
 REPETITIONS = 15
 BYTES_A_REPETITION = 300_000_000
+CONNECTIONS = 100_000
+FLOWS = 131_072  # timestamps.flows
+MOST_LOOKUP_NS = 100.0
 
 
 class Pace(NamedTuple):
@@ -37,9 +43,22 @@ class Pace(NamedTuple):
         return self.packet / self.ns.median
 
 
-def paces(build: Path, tell: Callable[[str], None], repetitions: int = REPETITIONS) -> list[Pace]:
-    """Every size, sound and unfinished."""
-    spin = compiled(build)
+class Normalising(NamedTuple):
+    """ns; of a segment (lookup) or a packet of 1,450 bytes (off, there) or an acknowledgement (back)."""
+
+    connections: int
+    lookup: Interval  # of one of so many connections, in random order of them and of directions
+    off: Interval  # a packet with timestamps, where they are left alone
+    there: Interval  # its TSval is translated
+    back: Interval  # TSecr is, of one that leaves through OUTPUT
+
+    @property
+    def reached(self) -> bool:
+        return self.lookup.low < MOST_LOOKUP_NS
+
+
+def paces(spin: Any, tell: Callable[[str], None], repetitions: int = REPETITIONS) -> list[Pace]:
+    """Every size, sound and unfinished. ``spin``: the `compiled` module."""
     found = []
     for inner in SIZES:
         for unfinished in (False, True):
@@ -62,6 +81,70 @@ def pace(spin: Any, inner: int, unfinished: bool, repetitions: int) -> Pace:
         seconds, _ = spin.sums(packets, turns)
         sums.append(seconds / turns / BATCH * 1e9)
     return Pace(inner, length, unfinished, interval(times), interval(sums))
+
+
+def normalising(
+    spin: Any, tell: Callable[[str], None], repetitions: int = REPETITIONS, connections: int = CONNECTIONS
+) -> Normalising:
+    """What normalised timestamps cost, in the flow table and in the packet path around it."""
+    tell(f"the flow table alone: {connections:,} connections")
+    lookups = [lookup(spin, connections) for _ in range(repetitions)]
+    tell("the packet path alone: timestamps normalised")
+    path, there, back = normalised_connection()
+    off = Pipeline(ports=[4789])
+    turns = BYTES_A_REPETITION // 10 // len(there[0]) // BATCH
+    times: dict[str, list[float]] = {"off": [], "there": [], "back": []}
+    for _ in range(repetitions):
+        for name, pipeline, packets in (("off", off, there), ("there", path, there), ("back", path, back)):
+            seconds, changed = spin.process(pipeline, packets, turns, packets is back)
+            if changed != (0 if pipeline is off else turns * BATCH):
+                raise RuntimeError(f"{changed} of {turns * BATCH} packets were translated")
+            times[name].append(seconds / turns / BATCH * 1e9)
+    return Normalising(connections, interval(lookups), *map(interval, times.values()))
+
+
+def lookup(spin: Any, connections: int) -> float:
+    """Nanoseconds a segment, in a table of its own."""
+    order = list(product(range(connections), (False, True)))
+    random.Random(connections).shuffle(order)  # noqa: S311 - any order will do
+    turns = max(1, 2_000_000 // len(order))
+    flows = Flows(bytearray(Flows.size(FLOWS)), FLOWS)
+    seconds, shifted = spin.lookups(flows, connections, order, turns)
+    if shifted != turns * len(order):
+        raise RuntimeError(f"{shifted} of {turns * len(order)} segments were to be shifted")
+    return float(seconds / shifted * 1e9)
+
+
+def normalised_connection() -> tuple[Pipeline, list[bytes], list[bytes]]:
+    """A packet path that knows an established connection with a delta, BATCH packets of its client, BATCH of replies.
+
+    The client's have 1,450 bytes inside, the server's are acknowledgements.
+    """
+    client, server, vteps = bytes([10, 0, 0, 1]), bytes([10, 1, 0, 1]), (bytes([192, 0, 2, 1]), bytes([192, 0, 2, 9]))
+    flows = Flows(bytearray(Flows.size(FLOWS)), FLOWS)
+    path = Pipeline(ports=[4789], timestamps="normalise", sources=[(client, 32)], flows=flows)
+
+    def forth(port: int, flags: int, sequence: int, value: int, payload: bytes = b"") -> bytes:
+        numbers = sequence, 1 if flags & ACK else 0
+        return tunnelled(vteps, stamped((client, server), (port, 80), flags, numbers, (value, 1), payload))
+
+    def answer(port: int, flags: int, acknowledged: int, echoed: int) -> bytes:
+        numbers = 0 if flags & (SYN | RST) else 1, acknowledged
+        return tunnelled(vteps[::-1], stamped((server, client), (80, port), flags, numbers, (1, echoed)))
+
+    ahead = 1 << 30
+    for outgoing, packet in (  # what moves the clock, and shows that replies pass; then a connection that is behind
+        (False, forth(40000, ACK, 1, ahead)),
+        (True, answer(40000, RST, 1, ahead)),
+        (False, forth(40001, SYN, 0, 1000)),
+        (True, answer(40001, SYN | ACK, 1, ahead)),
+        (False, forth(40001, ACK, 1, 1001)),
+    ):
+        path.examine(bytearray(packet), outgoing=outgoing)
+    payload = random.Random(1).randbytes(1450 - 52)  # noqa: S311 - bytes to be summed, not secrets
+    there = [forth(40001, ACK, 1 + number * len(payload), 1001, payload) for number in range(BATCH)]
+    back = [answer(40001, ACK, 1 + number * len(payload), ahead + 1) for number in range(BATCH)]
+    return path, there, back
 
 
 def compiled(build: Path) -> Any:

@@ -12,6 +12,8 @@ IP, UDP, TCP, VXLAN, ETHERNET = 20, 8, 20, 8, 14  # bytes of header
 AROUND = IP + UDP + VXLAN + ETHERNET  # what the tunnel puts around an inner packet
 VNI = 4097
 MACS = bytes.fromhex("02420a0001c002420a0001b0")
+TUNNEL = struct.pack("!II", 0x08000000, VNI << 8) + MACS + struct.pack("!H", 0x0800)  # VXLAN and Ethernet
+SYN, RST, ACK = 0x02, 0x04, 0x10
 
 
 def ip_header(source: bytes, destination: bytes, protocol: int, length: int) -> bytes:
@@ -55,16 +57,15 @@ def segment_maker(inner: int, number: int, unfinished: bool = False, back: bool 
     payload = random.Random(number).randbytes(inner - IP - TCP)  # noqa: S311 - bytes to be summed, not secrets
     segment = TCP + len(payload)
     outer_length = UDP + VXLAN + ETHERNET + inner
-    tunnel = struct.pack("!II", 0x08000000, VNI << 8) + MACS + struct.pack("!H", 0x0800)
     inner_ip = ip_header(*hosts, 6, inner)
     head_of_segment, tail_of_segment = struct.pack("!HH", *ports), struct.pack("!BBH", 0x50, 0x10, 0xFFFF)
     partial = pseudo_header_sum(*hosts, 6, segment)
     # Finished, a segment always adds up to the complement of its pseudo-header: so this outer is right for all of them.
     udp = struct.pack("!HHH", 49152 + number % 16384, 4789, outer_length)
-    covered = checksum_sum(udp + b"\0\0" + tunnel + inner_ip) + (0xFFFF ^ partial)
+    covered = checksum_sum(udp + b"\0\0" + TUNNEL + inner_ip) + (0xFFFF ^ partial)
     covered += pseudo_header_sum(*vteps, 17, outer_length)
     outer = struct.pack("!H", complement(covered) or 0xFFFF)
-    head = ip_header(*vteps, 17, IP + outer_length) + udp + outer + tunnel + inner_ip + head_of_segment
+    head = ip_header(*vteps, 17, IP + outer_length) + udp + outer + TUNNEL + inner_ip + head_of_segment
     constant = partial + checksum_sum(head_of_segment + tail_of_segment + payload)
 
     def make(sequence: int, acknowledged: int) -> bytes:
@@ -74,6 +75,33 @@ def segment_maker(inner: int, number: int, unfinished: bool = False, back: bool 
         return b"".join((head, middle, tail_of_segment, field.to_bytes(2), b"\0\0", payload))
 
     return make
+
+
+def stamped(
+    hosts: tuple[bytes, bytes],
+    ports: tuple[int, int],
+    flags: int,
+    numbers: tuple[int, int],
+    stamps: tuple[int, int],
+    payload: bytes = b"",
+) -> bytes:
+    """An IPv4 packet, its checksums finished: a TCP segment with timestamps, as Linux writes those of no SYN.
+
+    Pairs are source and destination; sequence and acknowledgement number; TSval and TSecr.
+    """
+    head = struct.pack("!HHIIBBHI", *ports, *numbers, 0x80, flags, 0xFFFF, 0)
+    segment = head + struct.pack("!BBBBII", 1, 1, 8, 10, *stamps) + payload
+    field = complement(checksum_sum(segment) + pseudo_header_sum(*hosts, 6, len(segment)))
+    return ip_header(*hosts, 6, IP + len(segment)) + segment[:16] + field.to_bytes(2) + segment[18:]
+
+
+def tunnelled(vteps: tuple[bytes, bytes], inner: bytes) -> bytes:
+    """An IPv4 packet in a VXLAN packet whose outer checksum is there and verifies."""
+    length = AROUND - IP + len(inner)
+    ports = struct.pack("!HHH", 49152, 4789, length)
+    total = checksum_sum(ports + b"\0\0" + TUNNEL + inner) + pseudo_header_sum(*vteps, 17, length)
+    outer = (complement(total) or 0xFFFF).to_bytes(2)
+    return ip_header(*vteps, 17, IP + length) + ports + outer + TUNNEL + inner
 
 
 def complement(total: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,13 +13,16 @@ from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
+from fixer import flowfile
 from fixer.lab import net
 from fixer.node.host import Host
+from fixer.node.status import report_path
 
-from .cable import PORT, Cable, must, wait_until
+from .cable import OVERLAY, PORT, Cable, Run, must, wait_until
 
 HERE = Path(__file__).parent
 FIXER = (sys.executable, "-m", "fixer")
+TRANSLATED_SHARE = 0.98  # of the packets of who normalises; what passes a full queue is not translated
 CFLAGS = ("-O3", "-Wall", "-Wextra", "-Werror")
 
 
@@ -27,13 +31,20 @@ class Receiver:
     """``command``: the listener's words, {queue} its queue's number, {loop} the compiled loop.c; none: no rule.
 
     ``turn_on`` are the words of the fixer verb that makes its rule; without them it is one plain rule. With several
-    ``queues``, a command of fixer serves all of them, of others each is started once for each queue.
+    ``queues``, a command of fixer serves all of them, of others each is started once for each queue. fixer normalises
+    the timestamps of a ``source``, if one is named, on one queue more, the last.
     """
 
     name: str
     command: tuple[str, ...] = ()
     turn_on: tuple[str, ...] = ()
     queues: int = 1
+    source: str = ""
+
+    @property
+    def translates(self) -> bool:
+        """Whether it is the sender whose timestamps are normalised."""
+        return self.source == OVERLAY["left"]
 
 
 class Standing(NamedTuple):
@@ -54,6 +65,8 @@ LOOP_TWICE = Receiver("C loop, twice", LOOP.command, queues=2)
 FIXER_ALL = Receiver("fixer", (*FIXER, "run"), ("on",))
 FIXER_SUSPECTS = Receiver("fixer, suspects", (*FIXER, "run"), ("on", "--scope", "suspects"))
 FIXER_TWICE = Receiver("fixer, 2 queues", (*FIXER, "run"), ("on",), queues=2)
+FIXER_NORMALISES = Receiver("fixer, normalises", (*FIXER, "run"), ("on",), source=OVERLAY["left"])
+FIXER_OTHERS = Receiver("fixer, normalises others", (*FIXER, "run"), ("on",), source="192.0.2.1")
 
 
 def compiled_loop(host: Host, into: Path) -> Path:
@@ -71,24 +84,27 @@ def listening(cable: Cable, receivers: Sequence[Receiver], loop: Path, scratch: 
     Those with the same command are one process. ``scratch`` is a directory for fixer's configuration.
     """
     standing: dict[str, Standing] = {}
-    started: dict[tuple[tuple[str, ...], int], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    started: dict[tuple[tuple[str, ...], int, str], tuple[tuple[int, ...], tuple[int, ...]]] = {}
     with ExitStack() as undo:
         silent = undo.enter_context(Path(os.devnull).open("w"))
         number = 0
         for receiver in receivers:
             if not receiver.command:
                 continue
-            if (receiver.command, receiver.queues) not in started:
-                queues = tuple(range(number, number + receiver.queues))
-                number += receiver.queues
+            kind = receiver.command, receiver.queues, receiver.source
+            if kind not in started:
+                queues = tuple(range(number, number + receiver.queues + bool(receiver.source)))
+                number += len(queues)
                 pids = []
+                if receiver.source:  # what outlives a daemon is of no use to a namespace that will be gone
+                    undo.callback(cable.right.call(flowfile.path_of, cable.host, queues[0]).unlink, missing_ok=True)
                 for command in commands(receiver, queues, loop, scratch):
                     process = cable.right.start(*command, stdout=silent)
                     undo.callback(net.stop, process)
                     pids.append(process.pid)
-                wait_until(partial(bound, cable, queues), receiver.name)
-                started[receiver.command, receiver.queues] = tuple(pids), queues
-            pids_and_queues = started[receiver.command, receiver.queues]
+                wait_until(partial(bound, cable, queues), f"{receiver.name} to listen")
+                started[kind] = tuple(pids), queues
+            pids_and_queues = started[kind]
             standing[receiver.name] = Standing(*pids_and_queues, table_of(cable, receiver, pids_and_queues[1], scratch))
         yield standing
 
@@ -101,7 +117,7 @@ def bound(cable: Cable, queues: Sequence[int]) -> bool:
 def commands(receiver: Receiver, queues: Sequence[int], loop: Path, scratch: Path) -> list[list[str]]:
     """What has to be started for ``receiver``, word by word."""
     if receiver.command[: len(FIXER)] == FIXER:
-        return [[*receiver.command, "--config", str(configuration(queues, scratch))]]
+        return [[*receiver.command, "--config", str(configuration(receiver, queues, scratch))]]
     words = [[word.format(queue=queue, loop=loop) for word in receiver.command] for queue in queues]
     if len(queues) == 1:
         return words
@@ -109,17 +125,34 @@ def commands(receiver: Receiver, queues: Sequence[int], loop: Path, scratch: Pat
     return [["taskset", "--cpu-list", str(cpu), *one] for cpu, one in zip(cycle(cpus), words, strict=False)]
 
 
-def configuration(queues: Sequence[int], scratch: Path) -> Path:
+def configuration(receiver: Receiver, queues: Sequence[int], scratch: Path) -> Path:
     """A fixer.toml for these queues and otherwise the defaults, so that one of the machine's own is not read."""
     path = scratch / f"fixer-{queues[0]}.toml"
-    path.write_text(f"[queue]\nnumber = {queues[0]}\ncount = {len(queues)}\n", encoding="utf-8")
+    lines = ["[queue]", f"number = {queues[0]}", f"count = {receiver.queues}"]
+    if receiver.source:
+        lines += ["[timestamps]", 'mode = "normalise"', f'sources = ["{receiver.source}"]', f"queue = {queues[-1]}"]
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
     return path
+
+
+def must_have_translated(cable: Cable, standing: Standing, runs: Sequence[Run]) -> None:
+    """SystemRefused unless the daemon says that it has translated the packets of ``runs``, and replies to them."""
+    report = Path(cable.right.call(report_path, cable.host, standing.queues[0]))
+    packets = sum(run.packets for run in runs)
+
+    def counted() -> bool:
+        counters = json.loads(report.read_text(encoding="utf-8"))["counters"]
+        there, back = (counters[direction]["translated"] for direction in ("timestamps", "replies"))
+        return bool(there >= packets * TRANSLATED_SHARE and back)
+
+    # The report is up to a second old.
+    wait_until(counted, f"{TRANSLATED_SHARE:.0%} of {packets:,} packets, and replies, to be reported as translated")
 
 
 def table_of(cable: Cable, receiver: Receiver, queues: Sequence[int], scratch: Path) -> str:
     """The raw table that feeds ``receiver``; none is in place afterwards."""
     if receiver.turn_on:
-        config = ("--config", str(configuration(queues, scratch)))
+        config = ("--config", str(configuration(receiver, queues, scratch)))
         must(cable.right.run(*FIXER, *receiver.turn_on, *config), "fixer on")
     else:
         to: tuple[str, ...] = ("--queue-num", str(queues[0]))

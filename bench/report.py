@@ -21,7 +21,7 @@ from fixer.node.host import Host
 
 from .cable import Run
 from .cases import CASES, Case, Runs, judgements
-from .datapath import Pace
+from .datapath import MOST_LOOKUP_NS, Normalising, Pace
 from .memory import FLAT_MIB, MOST_MIB, Memory
 from .ratio import Interval, interval, ratios
 from .receivers import NO_RULE
@@ -41,6 +41,7 @@ class Results:
     took_seconds: float = 0.0
     cases: dict[str, Runs] = field(default_factory=dict)
     paces: list[Pace] = field(default_factory=list)
+    normalising: Normalising | None = None
     scan: Scanned | None = None
     memory: Memory | None = None
 
@@ -67,6 +68,8 @@ def tables(results: Results) -> Iterator[Table]:
             yield streams(case, results.cases[case.name])
     if results.paces:
         yield paces(results.paces)
+    if results.normalising:
+        yield normalising(results.normalising)
     if results.scan:
         yield scan(results.scan)
     if results.memory:
@@ -116,6 +119,15 @@ def paces(found: Sequence[Pace]) -> Table:
     return table
 
 
+def normalising(found: Normalising) -> Table:
+    table = table_of("Normalised timestamps alone, one core", "", "ns")
+    table.add_row(f"a lookup among {found.connections:,} connections", shown(found.lookup, 0))
+    table.add_row("a packet of 1,450 bytes, timestamps left alone", shown(found.off, 0))
+    table.add_row("the same, normalised", shown(found.there, 0))
+    table.add_row("an acknowledgement, normalised", shown(found.back, 0))
+    return table
+
+
 def scan(found: Scanned) -> Table:
     title = f"A capture of {found.frames:,} packets, {found.capture_bytes / 1e6:,.0f} MB"
     table = table_of(title, "", "packets/s", "of tshark")
@@ -146,6 +158,10 @@ def verdicts(results: Results) -> Iterator[tuple[str, str, str, bool]]:
     for bound, ratio, reached in judgements(results.cases):
         what = f"{bound.case}: {bound.receiver.name} to {bound.to.name}, {names[bound.of]}"
         yield what, bound.says, shown(ratio), reached
+    if results.normalising:
+        what = f"a lookup among {results.normalising.connections:,} connections"
+        is_ = f"{shown(results.normalising.lookup, 0)} ns"
+        yield what, f"under {MOST_LOOKUP_NS:g} ns", is_, results.normalising.reached
     if results.scan:
         found, asked = results.scan.ratio, f"at least {LEAST_RATIO:g}"
         yield "scan to tshark, packets a second", asked, shown(found, 1), found.high >= LEAST_RATIO
@@ -183,9 +199,8 @@ def document(results: Results) -> dict[str, Any]:
             name: {receiver: [run._asdict() for run in some] for receiver, some in runs.items()}
             for name, runs in results.cases.items()
         },
-        "datapath": [
-            pace._asdict() | {"ns": pace.ns._asdict(), "sum_ns": pace.sum_ns._asdict()} for pace in results.paces
-        ],
+        "datapath": [plain(pace) for pace in results.paces],
+        "normalising": results.normalising and plain(results.normalising),
         "scan": results.scan and results.scan._asdict() | {"ratio": results.scan.ratio._asdict()},
         "memory": results.memory and {"samples": [sample._asdict() for sample in results.memory.samples]},
         "bounds": [
@@ -194,6 +209,12 @@ def document(results: Results) -> dict[str, Any]:
         ],
     }
     return made
+
+
+def plain(found: Pace | Normalising) -> dict[str, Any]:
+    """A tuple of numbers and intervals by their names."""
+    named = found._asdict()
+    return {name: each._asdict() if isinstance(each, Interval) else each for name, each in named.items()}
 
 
 def save(results: Results, directory: Path) -> Path:

@@ -1,13 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The packet path in a tight loop, without a kernel around it; and the sums alone that it cannot do without."""
+"""The packet path in a tight loop, without a kernel around it; the sums it cannot do without, and the flow table."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from fixer._csum cimport sum_bytes
+from fixer.datapath.flows cimport PLAIN, Flows, FlowTable, Segment, Verdict, forward, reply
 from fixer.datapath.pipeline cimport Handed, Pipeline
 from fixer.datapath.repair cimport REPAIR
+from fixer.datapath.wire cimport TCP_ACK, TCP_SYN
 
 cdef extern from "<time.h>" nogil:
     enum: CLOCK_MONOTONIC
@@ -18,12 +20,16 @@ cdef extern from "<time.h>" nogil:
 
 cdef enum:
     SLOT = 66048             # as the queue's buffers lie
+    SOURCES = 100            # addresses that connections come from
+    AHEAD = 1 << 30          # how far their clocks are, in ticks
+    NOW = 1000               # uptime, seconds
 
 
-def process(Pipeline pipeline not None, list packets not None, int turns):
+def process(Pipeline pipeline not None, list packets not None, int turns, bint outgoing=False):
     """Put `packets` (of one length, at most SLOT bytes) through `turns` times, as a queue would; (seconds, repaired).
 
-    The clock runs around everything; what was mended is put back as it was, a copy of its first 128 bytes.
+    The clock runs around everything; what was changed is put back as it was, a copy of its first 128 bytes.
+    outgoing: they leave through OUTPUT.
     """
     cdef uint8_t *slots = filled(packets)
     cdef uint8_t *before = filled(packets)
@@ -31,7 +37,7 @@ def process(Pipeline pipeline not None, list packets not None, int turns):
     cdef uint32_t i
     cdef uint64_t begun, repaired = 0
     cdef int _turn
-    cdef Handed handed = Handed(when=now(), uptime=0, skb_info=0, outgoing=False)
+    cdef Handed handed = Handed(when=now(), uptime=0, skb_info=0, outgoing=outgoing)
     with nogil:
         begun = now()
         for _turn in range(turns):
@@ -46,7 +52,7 @@ def process(Pipeline pipeline not None, list packets not None, int turns):
 
 
 def sums(list packets not None, int turns):
-    """Sum every byte of `packets` `turns` times and do nothing else; (seconds, a number that depends on all of them)."""
+    """Sum every byte of `packets` `turns` times and do nothing else; (seconds, what depends on all of them)."""
     cdef uint8_t *slots = filled(packets)
     cdef uint32_t count = <uint32_t>len(packets), length = <uint32_t>len(packets[0])
     cdef uint32_t i
@@ -60,6 +66,77 @@ def sums(list packets not None, int turns):
         begun = now() - begun
     free(slots)
     return begun / 1e9, all_
+
+
+def lookups(Flows flows not None, int connections, list order not None, int turns):
+    """Ask `flows`, which is empty, about the segments of `order` `turns` times; (seconds, how many were to be shifted).
+
+    `connections` are established before, each with a delta other than 0. order: of each segment the number of its
+    connection, and whether it is a reply. Time goes on from segment to segment, so each of a client moves its clock.
+    """
+    cdef FlowTable *table = &flows.table
+    cdef uint32_t count = <uint32_t>len(order), i, delta
+    cdef uint64_t begun, shifted = 0
+    cdef int number, _turn
+    cdef Verdict verdict
+    cdef Segment *segments = <Segment *>calloc(count, sizeof(Segment))
+    cdef uint8_t *replies = <uint8_t *>calloc(count, 1)
+    if segments == NULL or replies == NULL:
+        free(segments)
+        free(replies)
+        raise MemoryError
+    establish(table, connections)
+    for i in range(count):
+        number, replies[i] = order[i]
+        about(&segments[i], number, TCP_ACK)
+        segments[i].value += 2 + i
+    with nogil:
+        begun = now()
+        for _turn in range(turns):
+            for i in range(count):
+                verdict = (reply if replies[i] else forward)(table, &segments[i], NOW, &delta)
+                shifted += verdict == Verdict.TRACKED and delta != 0
+                segments[i].value += count
+        begun = now() - begun
+    free(segments)
+    free(replies)
+    return begun / 1e9, shifted
+
+
+cdef void establish(FlowTable *table, int connections) noexcept nogil:
+    cdef Segment segment
+    cdef uint32_t delta
+    cdef int number
+    for number in range(SOURCES):           # a connection that was there before: it moves the clock, and is answered
+        about(&segment, number, TCP_ACK)
+        segment.key.server_port[0] = 1
+        segment.value += AHEAD
+        forward(table, &segment, NOW, &delta)
+        reply(table, &segment, NOW, &delta)
+    for number in range(connections):
+        about(&segment, number, TCP_SYN)
+        forward(table, &segment, NOW, &delta)
+        segment.flags = TCP_SYN | TCP_ACK
+        reply(table, &segment, NOW, &delta)
+        about(&segment, number, TCP_ACK)
+        forward(table, &segment, NOW, &delta)
+
+
+cdef void about(Segment *segment, uint32_t number, uint8_t flags) noexcept nogil:
+    """A segment of connection `number`: its SYN, or the first behind it; or a reply to either."""
+    cdef uint32_t port = 1024 + number // SOURCES
+    memset(segment, 0, sizeof(Segment))
+    segment.key.client[0] = 10
+    segment.key.client[3] = <uint8_t>(number % SOURCES)
+    segment.key.server[0] = 192
+    segment.key.where = 4 << 24 | PLAIN
+    segment.key.client_port[0] = <uint8_t>(port >> 8)
+    segment.key.client_port[1] = <uint8_t>port
+    segment.flags = flags
+    segment.stamped = True
+    segment.sequence = number + (not flags & TCP_SYN)
+    segment.acknowledged = number + 1
+    segment.value = 1
 
 
 cdef uint8_t *filled(list packets) except NULL:

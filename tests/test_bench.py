@@ -17,19 +17,23 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fixer import flowfile
 from fixer.datapath.diagnose import Diagnosis
 from fixer.datapath.pipeline import Pipeline
-from fixer.lab import bpf
+from fixer.errors import SystemRefused
+from fixer.lab import bpf, net
 from fixer.lab.net import stop
 from fixer.node.host import Host
 
 sys.path.append(str(Path(__file__).parents[1]))  # behind everything else: fixer stays the one that is installed
 
-from bench import cases, packets, ratio, receivers, report, scan
+from bench import cases, datapath, packets, ratio, receivers, report, scan
 from bench.cable import OVERLAY, PORT, Cable, Run, Traffic
-from bench.datapath import Pace
+from bench.datapath import Normalising, Pace
 from bench.memory import Memory, Sample
 from bench.ratio import Interval
+
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build loop.c with")
 
 
 @pytest.mark.parametrize("count", range(6, 60))
@@ -87,6 +91,9 @@ def results() -> report.Results:
         case.name: {receiver.name: [run(1.0), run(2.0)] for receiver in case.receivers} for case in cases.CASES
     }
     found.paces = [Pace(64, 114, False, Interval(90, 80, 100), Interval(6, 5, 7))]
+    found.normalising = Normalising(
+        9, Interval(70, 60, 80), Interval(90, 90, 90), Interval(95, 91, 99), Interval(50, 40, 60)
+    )
     found.scan = scan.Scanned(1000, 100_000, (1.0, 1.0), (30.0, 25.0))
     found.memory = Memory(tuple(Sample(packets=number, mib=31.0) for number in range(10, 110, 10)))
     return found
@@ -94,11 +101,23 @@ def results() -> report.Results:
 
 def test_the_document_is_json_and_has_every_run_and_every_verdict(tmp_path: Path) -> None:
     read = json.loads(report.save(results(), tmp_path).read_text())
-    assert read.keys() >= {"fixer", "machine", "rounds", "seconds", "cases", "datapath", "scan", "memory", "bounds"}
+    assert read.keys() >= {
+        "fixer",
+        "machine",
+        "rounds",
+        "seconds",
+        "cases",
+        "datapath",
+        "normalising",
+        "scan",
+        "memory",
+        "bounds",
+    }
     assert read["cases"].keys() == {case.name for case in cases.CASES}
     assert read["cases"]["clean"]["no rule"][1] == run(2.0)._asdict()
     assert read["scan"]["ratio"] == {"median": 27.5, "low": 25.0, "high": 30.0}
-    assert len(read["bounds"]) == len(cases.BOUNDS) + 2
+    assert read["normalising"]["lookup"] == {"median": 70, "low": 60, "high": 80}
+    assert len(read["bounds"]) == len(cases.BOUNDS) + 3
     assert all(bound.keys() == {"what", "must_be", "is", "reached"} for bound in read["bounds"])
 
 
@@ -114,6 +133,8 @@ def test_every_part_has_a_table() -> None:
     assert all(case.title in shown for case in cases.CASES)
     assert "27.5 (25.0–30.0)" in shown
     assert "31.00 MiB" in shown
+    assert "a lookup among 9 connections" in shown
+    assert "70 (60–80)" in shown
 
 
 def test_memory_that_grows_is_not_flat() -> None:
@@ -143,15 +164,45 @@ def test_made_conversations_go_both_ways_and_are_sound() -> None:
     assert {result.length for result in back} == {packets.AROUND + 40}
 
 
+def test_a_lookup_that_takes_longer_is_not_reached() -> None:
+    found = results()
+    assert found.normalising is not None
+    assert found.normalising.reached
+    found.normalising = found.normalising._replace(lookup=Interval(120, 100, 140))
+    assert ["no" if not reached else "yes" for what, *_, reached in report.verdicts(found) if "lookup" in what] == [
+        "no"
+    ]
+
+
+def test_the_connection_that_is_measured_is_translated_both_ways() -> None:
+    path, there, back = datapath.normalised_connection()
+    assert len(there) == len(back) == datapath.BATCH
+    assert {len(packet) for packet in there} == {packets.AROUND + 1450}
+    assert path.counters()["diagnosis"]["sound"] == 3
+    for sent, outgoing in ((there, False), (back, True)):
+        for packet in sent:
+            mended = bytearray(packet)
+            path.examine(mended, outgoing=outgoing)
+            assert mended != packet
+            assert Pipeline(ports=[PORT]).examine(mended).diagnosis is Diagnosis.SOUND
+    counted = path.counters()
+    assert counted["timestamps"]["translated"] == 2 + datapath.BATCH  # the SYN and the ACK after it
+    assert counted["replies"]["translated"] == 1 + datapath.BATCH
+
+
+@needs_cc
+def test_every_lookup_that_is_measured_finds_its_connection(tmp_path: Path) -> None:
+    found = datapath.normalising(datapath.compiled(tmp_path), lambda _: None, repetitions=1, connections=500)
+    assert found.connections == 500
+    assert all(0 < figure.median < 100_000 for figure in (found.lookup, found.off, found.there, found.back))
+
+
 def test_the_capture_holds_what_it_is_said_to(tmp_path: Path) -> None:
     capture = tmp_path / "made.pcap"
     assert scan.write_capture(capture, 1234) == 12
     done = Host().run([*scan.FIXER, str(capture)])
     read = json.loads(done.out)
     assert (read["frames"], read["vxlan"], read["repairable"], read["corrupt"]) == (1234, 1234, 12, 0)
-
-
-needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build loop.c with")
 
 
 @needs_cc
@@ -225,3 +276,41 @@ def test_receivers_that_share_a_command_share_a_listener(broken_cable: Cable, tm
         with receivers.in_place(broken_cable, standing["fixer, suspects"].table):
             assert transferred(broken_cable) == SENT
     assert not broken_cable.queues()
+
+
+@pytest.fixture
+def clean_cable() -> Iterator[Cable]:
+    host = Host()
+    if lacking := net.missing(host):
+        pytest.skip(lacking)
+    with Cable(Traffic(one_clock=True), host) as cable:
+        yield cable
+
+
+@pytest.mark.root
+def test_a_sender_whose_clock_was_put_ahead_is_translated_and_others_are_not(
+    clean_cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cable = clean_cable
+    everyone = (receivers.FIXER_NORMALISES, receivers.FIXER_OTHERS)
+    directory = flowfile.DIRECTORY
+    before = set(directory.glob("*.flows"))
+    with receivers.listening(cable, everyone, tmp_path, tmp_path) as standing:
+        ours, others = (standing[receiver.name] for receiver in everyone)
+        assert (ours.queues, others.queues) == ((0, 1), (2, 3))
+        assert "-g FIXER-FLOWS" in ours.table
+        with receivers.in_place(cable, ours.table):
+            cable.put_clock_ahead(1)
+            assert transferred(cable) == SENT
+        sent = run()._replace(packets=len(SENT) // 1400)
+        receivers.must_have_translated(cable, ours, [sent])
+        live = {path: flowfile.look(path) for path in set(directory.glob("*.flows")) - before}
+        assert sorted(table.used for table in live.values() if table) == [0, 1]
+        with receivers.in_place(cable, others.table):
+            assert transferred(cable) == SENT
+        assert cable.queues()[3].sequence == 0
+        assert cable.queues()[2].sequence >= len(SENT) // 1400
+        monkeypatch.setattr("bench.cable.WAIT_SECONDS", 1.5)
+        with pytest.raises(SystemRefused, match="in vain for 98% of"):
+            receivers.must_have_translated(cable, others, [sent])
+    assert set(directory.glob("*.flows")) <= before
