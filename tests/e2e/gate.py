@@ -190,8 +190,8 @@ def standing(here: Namespace, port: int, gate: Gate) -> Iterator[Gate]:
     try:
         _rules(here, "-A", port)
         yield gate
-        _rules(here, "-D", port)
     finally:
+        _rules(here, "-D", port)
         ended.set()
         thread.join()
         queue.unbind()

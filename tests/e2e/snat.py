@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -25,15 +26,17 @@ from fixer.lab import bpf
 from fixer.lab.net import Lab, Layout, Namespace, Wire, own_name
 from fixer.node.host import NET, Host
 
-PORT = 8443
+PORT, CROWDED_PORT, FLOODED_PORT = 8443, 8444, 8445
 CHUNK = 1 << 16  # bytes
 CONNECT_SECONDS = 1.5  # time for a second SYN, not for a third
 STALLED_SECONDS = 20.0
 BLOCK = Random(323).randbytes(1 << 20)  # what is sent, again and again from its beginning
 TICKS = 1 << 32
 BEFORE_THE_WRAP = 3000  # ms
-# Each is ahead of one and behind another of them (signed 32-bit), and far: 0x30000000 ms are nine days.
-CLOCKS = (0, 0x30000000, -BEFORE_THE_WRAP, 0x90000000)
+# Far apart (0x30000000 ms are nine days), but on one half of the circle: where each of three is ahead of the next one
+# (signed 32-bit) no order satisfies a server. The last is so little behind another one, ten minutes, that Linux would
+# take an echo of the wrong clock for a round trip.
+CLOCKS = (0, 0x30000000, -BEFORE_THE_WRAP, 0x60000000, 0x30000000 - 600_000)
 
 
 class Kind(StrEnum):
@@ -64,6 +67,10 @@ class Client(Namespace):
         super().__init__(name, host)
         self.number = number
         self.clock = clock
+
+    def sockets(self) -> dict[int, Socket]:
+        """What ``ss`` says of its established connections to the server, by their port here."""
+        return _sockets(self, "dport", PORT)
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,18 @@ class Site:
             ours.settimeout(STALLED_SECONDS)
             yield Conversation(client, self.server, ours)
 
+    def crowd(self, client: Client, size: int) -> AbstractContextManager[None]:
+        """``size`` established connections that nobody ever speaks on."""
+        return _crowd(client, self.server, self.address[4], size)
+
+    def flood(self, count: int, clock: int) -> int:
+        """Send ``count`` SYNs that nobody answers from the router's address, all different, and from ``clock`` (ms) on.
+
+        Returns how many the router's device took. Straight to the device, so that no conntrack of the router suffers.
+        """
+        device = self.router.run("ip", "-o", "route", "get", self.address[4]).out.split()[2]
+        return self.router.call(_flood, device, self.source[4], self.address[4], count, clock)
+
     def sockets(self) -> dict[int, Socket]:
         """What ``ss`` says of the server's established connections, by the port that it sees."""
         return _sockets(self.server, "sport", PORT)
@@ -142,7 +161,7 @@ class Conversation:
 
     def seen(self) -> Socket:
         """What ``ss`` says of it at the client."""
-        return _sockets(self.client, "dport", PORT)[self.socket.getsockname()[1]]
+        return self.client.sockets()[self.socket.getsockname()[1]]
 
 
 @dataclass(frozen=True)
@@ -227,6 +246,9 @@ def standing(
             undo.enter_context(_clock(client))
             clients.append(client)
         undo.enter_context(_serving(server))
+        for tool in ("iptables", "ip6tables"):  # behind fixer, wherever it is
+            flooded = ("-p", "tcp", "--dport", str(FLOODED_PORT))
+            _must(server, tool, "-t", "mangle", "-A", "INPUT", *flooded, "-j", "DROP")
         yield Site(
             kind, lab.left, clients, server, lab.right if kind is Kind.VXLAN else server, source=source, address=address
         )
@@ -262,6 +284,56 @@ def _clock(client: Client) -> Iterator[None]:
 
 
 @contextmanager
+def _crowd(client: Client, server: Namespace, address: str, size: int) -> Iterator[None]:
+    with ExitStack() as undo:
+        listening = undo.enter_context(server.call(_listener, CROWDED_PORT, 4096))
+        assert listening.fileno() >= 0
+
+        def connect() -> None:
+            for _ in range(size):
+                undo.enter_context(socket.create_connection((address, CROWDED_PORT), CONNECT_SECONDS))
+
+        client.call(connect)
+        yield
+
+
+def _flood(device: str, source: str, destination: str, count: int, clock: int) -> int:
+    """Every second port of the source with ever new sequence numbers, TSval going on by one tick for each 100."""
+    neighbour = next(
+        line.split()
+        for line in Host().run(["ip", "neighbour", "show", "dev", device]).out.splitlines()
+        if line.startswith(f"{destination} ")
+    )
+    sent = 0
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as ours:
+        ours.bind((device, 0x0800))
+        ethernet = bytes.fromhex(neighbour[neighbour.index("lladdr") + 1].replace(":", ""))
+        ethernet += ours.getsockname()[4] + b"\x08\0"
+        addresses = socket.inet_aton(source) + socket.inet_aton(destination)
+        ip = struct.pack(">BBHHHBBH", 0x45, 0, 60, 1, 0, 64, 6, 0) + addresses
+        ip = ip[:10] + (_sum(ip) ^ 0xFFFF).to_bytes(2) + ip[12:]
+        fixed = struct.pack(">HH", FLOODED_PORT, 10 << 12 | 2)  # the port, the header's length and SYN
+        options = b"\x02\x04\x05\x78\x04\x02\x08\x0a", b"\0\0\0\0\x01\x03\x03\x0a"
+        base = _sum(addresses + bytes([0, 6, 0, 40]) + fixed + b"\xff\xff" + b"".join(options))
+        for number in range(count):
+            port, sequence, ticks = number % 64512 + 1024, number * 2654435761 % TICKS, (clock + number // 100) % TICKS
+            total = base + port + (sequence >> 16) + (sequence & 0xFFFF) + (ticks >> 16) + (ticks & 0xFFFF)
+            total = (total & 0xFFFF) + (total >> 16)
+            total = (total & 0xFFFF) + (total >> 16) ^ 0xFFFF
+            head = struct.pack(">HHII", port, FLOODED_PORT, sequence, 0)
+            tail = struct.pack(">HHHH", 10 << 12 | 2, 0xFFFF, total, 0)
+            with suppress(OSError):  # ENOBUFS: the device has no room now
+                ours.send(b"".join((ethernet, ip, head, tail, options[0], ticks.to_bytes(4), options[1])))
+                sent += 1
+    return sent
+
+
+def _sum(data: bytes) -> int:
+    """The ones'-complement sum of an even number of bytes, folded."""
+    return (int.from_bytes(data) - 1) % 0xFFFF + 1
+
+
+@contextmanager
 def _serving(server: Namespace) -> Iterator[None]:
     """GET n and PUT n while the context lasts; what is still open then is cut."""
     ended = threading.Event()
@@ -294,7 +366,7 @@ def _serving(server: Namespace) -> Iterator[None]:
                 thread.start()
                 threads.append(thread)
 
-    with server.call(_listener) as listening:
+    with server.call(_listener, PORT, 512) as listening:
         listening.settimeout(0.05)
         threads.append(threading.Thread(target=accept, daemon=True))
         threads[0].start()
@@ -306,8 +378,8 @@ def _serving(server: Namespace) -> Iterator[None]:
                 thread.join()
 
 
-def _listener() -> socket.socket:
-    return socket.create_server(("::", PORT), family=socket.AF_INET6, backlog=512, dualstack_ipv6=True)
+def _listener(port: int, backlog: int) -> socket.socket:
+    return socket.create_server(("::", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
 
 
 def _patiently(theirs: socket.socket, size: int, ended: threading.Event) -> bytes:

@@ -6,19 +6,24 @@ kernel's test, from the moment on for which docs/timestamps.md promises it. The 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from random import Random
 
 import pytest
 
+from fixer import flowfile
+from fixer.errors import ConnectionsLive
 from fixer.lab.service import Service
 from fixer.node.host import Host
 
 from . import gate, snat
 from .gate import PAWS_MSL, Gate, Variant
-from .snat import Kind, Site
+from .snat import Conversation, Kind, Site, Socket
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("tcx")]
 
@@ -43,9 +48,32 @@ def site(request: pytest.FixtureRequest, machine: Host) -> Iterator[Site]:
         yield standing
 
 
-def fixer(site: Site, mode: str, more: str = "") -> Service:
+@contextmanager
+def fixer(site: Site, mode: str, more: str = "") -> Iterator[Service]:
+    """``fixer`` with timestamps' ``mode``, and with nothing that another one has left."""
     settings = f'[timestamps]\nmode = "{mode}"\nsources = {site.sources}\n{more}'
-    return Service(site.at, settings=settings, on=site.plain, run=site.plain)
+    table = _table(site)
+    table.unlink(missing_ok=True)
+    try:
+        with Service(site.at, settings=settings, on=site.plain, run=site.plain) as service:
+            yield service
+    finally:
+        table.unlink(missing_ok=True)
+
+
+def _table(site: Site) -> Path:
+    return site.at.call(flowfile.path_of, site.at.host, 0)
+
+
+def _live(site: Site) -> flowfile.Live:
+    found = flowfile.look(_table(site))
+    assert found is not None
+    return found
+
+
+def _refusals(site: Site) -> list[dict[str, int]]:
+    """What both sides' kernels have refused for its timestamps, each host for itself."""
+    return [snat.refusals(here) for here in (site.server, *site.clients)]
 
 
 @contextmanager
@@ -134,6 +162,160 @@ def test_strip_where_a_syn_without_a_timestamp_is_refused(site: Site) -> None:
             refused = here.paws_passive
             _all_served(_visits(site))
             assert here.paws_passive == refused
+
+
+@contextmanager
+def _shifted(site: Site) -> Iterator[Conversation]:
+    """A normalised connection whose delta is not 0: its client is behind one that has just been there."""
+    assert site.visit(site.clients[1]) == "served"
+    with site.connected(site.clients[4]) as conversation:
+        assert _live(site).normalised >= 1
+        yield conversation
+
+
+def _is_sane(seen: Socket) -> bool:
+    """Whether timestamps are in use, and round trips are what they can be on one loaded machine."""
+    return seen.timestamps and all(rtt is None or rtt < 500 for rtt in (seen.rtt, seen.rcv_rtt))
+
+
+@EVERY_VARIANT
+def test_normalise_serves_everybody(site: Site, variant: Variant) -> None:
+    before = _refusals(site)
+    with _gate(site, variant) as here, site.connected(site.clients[3]) as untouched:
+        with fixer(site, "normalise") as service:
+            _all_served(_visits(site))
+            with _shifted(site) as normalised:
+                assert untouched.seen().timestamps
+                assert normalised.seen().timestamps
+                assert [socket.timestamps for socket in site.sockets().values()] == [True, True]
+                assert normalised.put(1 << 20)
+            assert untouched.put(1 << 20)  # its clock becomes the source's, and is what the server remembers
+            _all_served(_visits(site))
+        assert here.paws_passive == 0
+    assert service.counters["timestamps"]["translated"] > 0
+    assert service.counters["replies"]["translated"] > 0
+    assert service.counters["timestamps"]["stripped"] == 0
+    assert _refusals(site) == before
+
+
+def test_two_hundred_connections_and_a_gigabyte(site: Site) -> None:
+    """Half of it each way, five at a time; the clock of one client wraps meanwhile (its fixture is young, or not)."""
+    size = (1 << 30) // 200
+    before = _refusals(site)
+    seen: list[Socket] = []
+
+    def transfer(number: int) -> bool:
+        with site.connected(site.clients[number % len(site.clients)], version=4 + number // 5 % 2 * 2) as conversation:
+            way = conversation.put if number % 2 else conversation.get
+            seen.append(conversation.seen())
+            return way(size)
+
+    with _gate(site, Variant.SINCE) as here, fixer(site, "normalise") as service:
+        # Until a reply of the source was seen no connection is shifted, and clocks like these must not meet unshifted.
+        assert [site.visit(site.clients[0], version) for version in (4, 6)] == ["served"] * 2
+        with ThreadPoolExecutor(5) as together, _watched(site, seen):
+            arrived = list(together.map(transfer, range(200)))
+        assert arrived == [True] * 200
+        assert (here.passed, here.paws_passive) == (202, 0)
+    assert len(seen) > 400
+    assert [socket.text for socket in seen if not _is_sane(socket)] == []
+    assert service.counters["timestamps"]["translated"] > 100_000
+    assert _refusals(site) == before
+
+
+@contextmanager
+def _watched(site: Site, seen: list[Socket]) -> Iterator[None]:
+    """Look at all connections again and again, at both ends, while the context lasts."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            seen.extend(site.sockets().values())
+            for client in site.clients:
+                seen.extend(client.sockets().values())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_killed_in_the_middle(site: Site) -> None:
+    """What is under way stalls, for the server takes it for old, and goes on with the next daemon."""
+    size = 200 << 20
+    with fixer(site, "normalise") as service, _shifted(site) as up, _shifted(site) as down:
+        before = snat.refusals(site.server)
+        with ThreadPoolExecutor(2) as together:
+            sent, got = together.submit(up.put, size, pause=0.01), together.submit(down.get, size)
+            time.sleep(0.5)
+            service.kill()
+            time.sleep(1)
+            assert (sent.done(), got.done()) == (False, False)
+            assert _live(site).normalised == 2
+            stalled = snat.refusals(site.server)
+            service.start_again()
+            assert (sent.result(), got.result()) == (True, True)
+        assert sum(stalled.values()) > sum(before.values()), "the gap is to be felt, or nothing is shown"
+        assert site.visit(site.clients[0]) == "served"
+
+
+def test_drain(site: Site) -> None:
+    with fixer(site, "normalise") as service, _shifted(site) as normalised:
+        refused = service.ask("off")
+        assert (refused.status, "1 normalised connection" in refused.err) == (ConnectionsLive.exit_code, True)
+        with ThreadPoolExecutor(1) as together:
+            drained = together.submit(service.ask, "off", "--drain")
+            _eventually(lambda: _live(site).draining)
+            with site.connected(site.clients[4]) as left_alone:
+                assert _live(site).normalised == 1
+                assert left_alone.put(1 << 20)
+            assert not drained.done()
+            assert normalised.put(1 << 20)
+            done = drained.result()
+        assert (done.status, done.err) == (0, "")
+        assert "FIXER" not in site.at.run("iptables-save").out
+        assert site.visit(site.clients[0]) == "served"
+
+
+@pytest.mark.parametrize("when_full", ["pass", "strip"])
+def test_full_table(site: Site, when_full: str) -> None:
+    capacity = 1024
+    with fixer(site, "normalise", f'flows = {capacity}\nwhen_full = "{when_full}"\n') as service:
+        with _shifted(site) as normalised, site.crowd(site.clients[1], capacity):
+            assert _live(site).used == capacity
+            with site.connected(site.clients[4]) as late:
+                assert late.seen().timestamps is (when_full == "pass")
+                assert _live(site).normalised == 1
+                assert late.put(1 << 20)
+            assert normalised.put(1 << 20)
+    outcome = "full" if when_full == "pass" else "stripped"
+    assert service.counters["timestamps"][outcome] > 0
+
+
+def test_flood_of_a_million_syns(site: Site) -> None:
+    """What is established goes on during the flood and after it; and after it new connections are normalised."""
+    count = 1_000_000
+    with _gate(site, Variant.SINCE) as here, fixer(site, "normalise") as service, ExitStack() as open_ones:
+        established = [open_ones.enter_context(_shifted(site)) for _ in range(10)]
+        during = open_ones.enter_context(_shifted(site))
+        with ThreadPoolExecutor(1) as together:
+            sent = together.submit(during.put, 50 << 20, pause=0.05)
+            assert site.flood(count, site.clients[4].clock) > 0.99 * count
+            assert sent.result()
+        assert _live(site).normalised >= len(established)
+        assert [conversation.put(1 << 20) for conversation in established] == [True] * len(established)
+        _all_served(_visits(site))
+        assert here.paws_passive == 0
+
+
+def _eventually(true: Callable[[], bool], seconds: float = 5.0) -> None:
+    give_up = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
 
 
 def test_replies_leave_through_output(machine: Host) -> None:
