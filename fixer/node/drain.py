@@ -12,42 +12,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fixer import flowfile
-from fixer.errors import ConnectionsLive, FixerError, SystemRefused
+from fixer.errors import ConnectionsLive, NotPermitted, SystemRefused
 from fixer.node import rules
 from fixer.node.host import NET, Host
-from fixer.node.rawtable import FAMILIES, shown_queues
+from fixer.node.rawtable import shown_queues
 
 Say = Callable[[str], None]
 
 LOOK_SECONDS = 1.0
+RULES_SECONDS = 15.0
+"""How often a drain asks whether the rules are still there: that takes half a dozen processes."""
 ABSENT_SECONDS = 10.0
 """How long a drain waits for a daemon that is being started again."""
 
 
 @dataclass(frozen=True)
 class Normalised:
-    """The live connections of this network namespace that are normalised, and what they depend on."""
+    """The live connections of this network namespace that are normalised."""
 
     count: int
-    led: dict[str, int]  # each family's queue that our rules lead them to; empty: to none
-    listening: bool  # somebody serves one of those queues, or nobody can tell
     files: tuple[Path, ...]  # the flow tables
+    bound: frozenset[int] | None  # the queues that somebody listens on; None if that cannot be told
 
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether nothing is translated as it is."""
-        return not self.led or not self.listening
-
-    @property
-    def queues(self) -> str:
-        return shown_queues(sorted(set(self.led.values())))
+    def are_served(self, led: Mapping[str, int]) -> bool:
+        """Whether somebody listens on one of the queues that rules lead them to."""
+        return self.bound is None or not self.bound.isdisjoint(led.values())
 
     def __str__(self) -> str:
         return f"{self.count:,} normalised connection{'' if self.count == 1 else 's'}"
 
 
 def look(host: Host, warn: Say) -> Normalised:
-    """Ask rules, kernel and flow tables. A file that cannot be read, or is none of ours, is warned of and left out.
+    """Ask the flow tables. A file that cannot be read, or is none of ours, is warned of and left out.
 
     So is one whose daemon is gone, if another one is here: nobody will ever count its connections down.
     """
@@ -60,28 +56,29 @@ def look(host: Host, warn: Say) -> Normalised:
             continue
         if live:
             found[path] = live.normalised
-    led, bound = _led(host), _bound(host)
+    bound = _bound(host)
     served = {flowfile.path_of(host, queue) for queue in bound or ()} & found.keys()
     files = tuple(path for path in found if path in (served or found))
-    listening = bound is None or not bound.isdisjoint(led.values())
-    return Normalised(sum(found[path] for path in files), led, listening, files)
+    return Normalised(sum(found[path] for path in files), files, bound)
 
 
 def check(host: Host, command: str, wanted: Mapping[str, int], force: bool, warn: Say) -> None:
     """To be called before ``command`` changes rules, which then lead to the queues ``wanted``, by family.
 
-    Raises :class:`ConnectionsLive` if that would cut normalised connections off; with ``force``, only warns.
+    Raises :class:`ConnectionsLive` if that would cut normalised connections off; with ``force``, only warns. Raises
+    what :func:`fixer.node.rules.tables` does, if there are such connections.
     """
     found = look(host, warn)
-    if not found.count or all(wanted.get(key) == queue for key, queue in found.led.items()):
+    led = rules.flows_queues(host) if found.count else {}
+    if all(wanted.get(key) == queue for key, queue in led.items()):
         return
-    if found.is_cut_off:
-        warn(f"nobody listens on {found.queues}: {found} are not translated now, so nothing is lost with the rule")
+    if not found.are_served(led):
+        warn(f"nobody listens on {_shown(led)}: {found} are not translated now, so nothing is lost with the rule")
     elif force:
         warn(f"{found} will stall: the server takes what they send from now on for old, and drops it")
     else:
         raise ConnectionsLive(
-            f"{found} would stall without the rule of {found.queues}: let them end with fixer off --drain, "
+            f"{found} would stall without the rule of {_shown(led)}: let them end with fixer off --drain, "
             f"or cut them off with {command} --force"
         )
 
@@ -99,24 +96,30 @@ def wait(
     Raises :class:`ConnectionsLive` after ``timeout`` seconds, or if nobody serves them for ABSENT_SECONDS;
     KeyboardInterrupt after saying how to go on. Draining goes on in each case.
     """
-    started = present = clock()
-    found = look(host, warn)
-    if not found.led:
+    started = asked = present = clock()
+    led = rules.flows_queues(host)
+    if not led:
         return
+    found = look(host, warn)
     switch(found.files, True)
     said = None
     try:
         while found.count:
             now = clock()
-            present = now if found.listening else present
-            shown = (found.count, found.listening)
-            if shown != said:
-                absence = "" if found.listening else f"; nobody listens on {found.queues}, so they stall: fixer run"
+            if now - asked >= RULES_SECONDS:
+                asked, gone = now, not rules.flows_queues(host)
+                if gone:
+                    say(f"the rule of {_shown(led)} is gone: {found} are not translated any more")
+                    return
+            served = found.are_served(led)
+            present = now if served else present
+            if said != (found.count, served):
+                said = (found.count, served)
+                absence = "" if served else f"; nobody listens on {_shown(led)}, so they stall: fixer run"
                 say(f"draining: {found} left, new ones are left alone{absence}")
-                said = shown
             if now - present >= ABSENT_SECONDS:
                 raise ConnectionsLive(
-                    f"nobody listens on {found.queues}, so none of the {found} can end: start fixer run, which finds "
+                    f"nobody listens on {_shown(led)}, so none of the {found} can end: start fixer run, which finds "
                     "them again, then fixer off --drain; or fixer off"
                 )
             if timeout is not None and now - started >= timeout:
@@ -160,28 +163,17 @@ def switch(files: Iterable[Path], draining: bool) -> None:
             raise SystemRefused(f"{path} cannot be written, so draining is as it was: {_cause(error)}") from error
 
 
-def _led(host: Host) -> dict[str, int]:
-    """The queue of what is normalised that our rules lead to, by family; without the families that cannot be asked."""
-    found = {}
-    for family in FAMILIES:
-        try:
-            tables = rules.tables(host, family)
-        except FixerError:
-            continue
-        for _, table in tables:
-            if table.flows_queue is not None:
-                found[family.key] = table.flows_queue
-                break
-    return found
-
-
-def _bound(host: Host) -> set[int] | None:
-    """The queues that somebody listens on; None if that cannot be told."""
+def _bound(host: Host) -> frozenset[int] | None:
+    """The queues that somebody listens on; None if that cannot be told: with CAP_NET_ADMIN alone."""
     try:
         text = host.read(f"{NET}/netfilter/nfnetlink_queue") or ""
-    except FixerError:
+    except NotPermitted:
         return None
-    return {int(line.split()[0]) for line in text.splitlines()}
+    return frozenset(int(line.split()[0]) for line in text.splitlines())
+
+
+def _shown(led: Mapping[str, int]) -> str:
+    return shown_queues(sorted(set(led.values())))
 
 
 def _cause(error: Exception) -> str:

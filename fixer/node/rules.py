@@ -302,6 +302,23 @@ def rule_packets(host: Host, queue: int) -> dict[str, int | None]:
     return found
 
 
+def flows_queues(host: Host) -> dict[str, int]:
+    """The queue where timestamps are normalised, for each family with rules of ours that lead there.
+
+    Raises what :func:`tables` does, but for a family that is not to be had.
+    """
+    found: dict[str, int] = {}
+    for family in FAMILIES:
+        try:
+            queues = [table.flows_queue for _, table in tables(host, family)]
+        except (KernelLacks, ProgramMissing):
+            continue
+        for queue in queues:
+            if queue is not None:
+                found[family.key] = queue
+    return found
+
+
 def tables(host: Host, family: Family) -> list[tuple[Tool, RawTable]]:
     """The raw tables of a family: the variant with our rules first, else the host's own choice.
 

@@ -241,6 +241,27 @@ def test_a_daemon_that_is_started_again_is_waited_for(host: FakeHost, table: Tab
     assert script.seconds == 21
 
 
+def test_rules_that_are_taken_away_meanwhile_end_a_drain(host: FakeHost, table: Table) -> None:
+    """By another `fixer off --force`: nothing is translated any more, and nothing would ever change."""
+    script = Script(lambda: host.answers.__setitem__("iptables-save", Completed(0, "", "")))
+    script.wait(host)
+    assert script.said[-1] == "the rule of queue 8 is gone: 2 normalised connections are not translated any more"
+    assert script.seconds == drain.RULES_SECONDS
+    asked = sum("-save" in line for line in host.ran)
+    assert asked == 4, "two families, twice"
+
+
+def test_rules_that_cannot_be_read_are_not_taken_for_gone(host: FakeHost, table: Table) -> None:
+    refused = Completed(4, "", "Another app is currently holding the xtables lock")
+    script = Script(lambda: host.answers.__setitem__("iptables-save", refused))
+    with pytest.raises(SystemRefused, match="another program holds the xtables lock"):
+        script.wait(host)
+    with pytest.raises(SystemRefused):
+        drain.check(host, "fixer off", {}, False, unwanted)
+    table.write(0)
+    drain.check(host, "fixer off", {}, False, unwanted)
+
+
 def test_a_drain_is_ended_once(host: FakeHost, table: Table) -> None:
     assert not drain.end(host)
     drain.switch([table.path], True)
