@@ -244,11 +244,13 @@ cdef double compare(const Line *line, const Syn *syn, Fit *fit) noexcept nogil:
 cdef void prolong(Pair *pair, Line *line, const Fit *fit, const Syn *syn) noexcept nogil:
     """The SYN is on the line: it says more about its tick."""
     cdef bint sure = is_sure(line)
-    cdef double passed = seconds(syn.when, line.when)
+    cdef double passed = seconds(syn.when, line.when), rate
     line.ticks = fit.ticks
     if line.ticks == 0 and passed > CLOSE:
-        line.rate = ticks_between(syn.tsval, line.value) / passed
-        line.blur = (LATE if sure else 2 * JITTER) / passed
+        rate = ticks_between(syn.tsval, line.value) / passed
+        if SLOWEST <= rate <= FASTEST:
+            line.rate = rate
+            line.blur = (LATE if sure else 2 * JITTER) / passed
     if passed > REBASE:
         line.when = syn.when
         line.value = syn.tsval
@@ -297,10 +299,13 @@ cdef bint measure(Pair *pair, const Syn *syn, double *chance) noexcept nogil:
     chance[0] += width
     if begin == NULL:
         return False
-    middle.syns = 0
     passed = seconds(syn.when, begin.when)
+    rate = ticks_between(syn.tsval, begin.value) / passed
+    if rate < SLOWEST or rate > FASTEST:
+        return False
+    middle.syns = 0
     begin.ticks = 0
-    begin.rate = ticks_between(syn.tsval, begin.value) / passed
+    begin.rate = rate
     begin.blur = 2 * JITTER / passed
     begin.certainty = 32 - log2(width)
     begin.syns = 3

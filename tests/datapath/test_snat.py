@@ -192,6 +192,15 @@ def test_a_syn_that_was_held_up_is_no_clock_beside_its_own() -> None:
         assert len(sight.clocks) == 1
 
 
+@settings(max_examples=100, deadline=None)
+@given(hz=st.integers(100, 1_000_000), rate=st.sampled_from([0.5, 5, 50]), seed=st.integers(0, 10**6))
+def test_jitter_of_seconds_makes_no_nonsense(hz: int, rate: float, seed: int) -> None:
+    """Clocks that are none may be seen then, but none that runs backwards and none less likely than impossible."""
+    sight = seen(syns([Client(hz, 4_294_000_000)], rate, 500 / rate, seed, jitter=2))
+    assert 0 <= sight.chance <= sight.syns
+    assert all(100 <= clock.hz <= 1_000_000 for clock in sight.clocks)
+
+
 def test_more_clients_than_there_is_room_for() -> None:
     draw = random.Random(4)
     sight = seen(syns([Client(1000, draw.getrandbits(32)) for _ in range(60)], 10, 300))
