@@ -41,7 +41,6 @@ cdef double LOOSE = 0.03            # ticks sends is no new clock beside it
 cdef double ROUNDING = 2            # ticks
 cdef double SURE = 20               # bits that make a line a clock …
 cdef uint64_t BASELINE = 900000000  # … and nanoseconds: in less, a tick is not told from another
-cdef double WORTH = 10              # bits a line of a measured tick begins with, or it is none
 cdef double CLOSE = 0.25            # seconds; from two points closer than this no tick can be measured
 cdef double REBASE = 60             # seconds after which a line is measured from a newer SYN
 cdef uint64_t AGE = 600000000000    # nanoseconds after which a line, or a pair, without a SYN is forgotten
@@ -294,8 +293,6 @@ cdef bint measure(Pair *pair, const Syn *syn, double *chance) noexcept nogil:
             if fabs(ticks_between(syn.tsval, newer.value) - rate * to_come) <= around:
                 begin = older
                 middle = newer
-    if width == 0 or 32 - log2(width) < WORTH:
-        return False
     chance[0] += width
     if begin == NULL:
         return False
@@ -307,7 +304,7 @@ cdef bint measure(Pair *pair, const Syn *syn, double *chance) noexcept nogil:
     begin.ticks = 0
     begin.rate = rate
     begin.blur = 2 * JITTER / passed
-    begin.certainty = 32 - log2(width)
+    begin.certainty = max(0.0, 32 - log2(width))
     begin.syns = 3
     begin.last = syn.when
     begin.sequence = syn.sequence
