@@ -318,6 +318,7 @@ def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid
     if timeout is not None and not drains:
         raise click.BadParameter("belongs to --drain; nothing else waits", param_hint="'--timeout'")
     host = _host(netns, pid)
+    from fixer import flowfile
     from fixer.node import drain, rules
 
     rules.require_net_admin(host, "fixer off")
@@ -327,6 +328,7 @@ def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid
         drain.check(host, "fixer off", {}, force, _warn)
     for line in rules.turn_off(host):
         click.echo(line)
+    flowfile.remove_unused(host)
 
 
 @cli.command(short_help="Show rule, listener, losses.")

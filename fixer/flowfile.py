@@ -12,7 +12,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -79,6 +79,16 @@ def set_draining(path: Path, draining: bool) -> None:
     with path.open("r+b") as file:
         file.seek(_DRAINING)
         file.write(struct.pack("=I", draining))
+
+
+def remove_unused(host: Host) -> None:
+    """Remove the files of this network namespace that no daemon has open: without rules they are of no use to anybody.
+
+    (A namespace that is made later may get the number of this one.) What cannot be removed stays.
+    """
+    for path in paths(host):
+        with suppress(OSError, QueueBusy), _held(path):
+            path.unlink()
 
 
 def open_flows(path: Path, capacity: int) -> Opened:

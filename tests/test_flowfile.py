@@ -257,6 +257,21 @@ def test_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert flowfile.paths(host) == [tmp_path / f"{host.netns_inode()}-0.flows"]
 
 
+def test_only_what_nobody_has_open_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    host = FakeHost()
+    monkeypatch.setattr(flowfile, "DIRECTORY", tmp_path)
+    used, unused = (flowfile.path_of(host, queue) for queue in (0, 1))
+    foreign = tmp_path / "999-0.flows"
+    foreign.write_bytes(b"another namespace's")
+    opened = flowfile.open_flows(used, 1024)
+    flowfile.open_flows(unused, 1024)
+    flowfile.remove_unused(host)
+    assert sorted(tmp_path.iterdir()) == sorted([used, foreign])
+    del opened
+    flowfile.remove_unused(host)
+    assert list(tmp_path.iterdir()) == [foreign]
+
+
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "1-0.flows"
     child = os.fork()

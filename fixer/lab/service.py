@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fixer import config
+from fixer import config, flowfile
 from fixer.errors import SystemRefused
 from fixer.lab.net import Namespace, own_name, stop
 from fixer.node.host import NET, Completed
@@ -129,6 +129,7 @@ class Service:
 
     def _end(self) -> int:
         status = stop(self._process) if self._process is not None else 0
+        self.here.call(flowfile.remove_unused, self.here.host)
         for event in self.events():
             if event["event"]["action"] == "stopped":
                 self.counters = event["fixer"]["counters"]
