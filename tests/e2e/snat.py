@@ -29,6 +29,7 @@ from fixer.node.host import NET, Host
 PORT, CROWDED_PORT, FLOODED_PORT = 8443, 8444, 8445
 CHUNK = 1 << 16  # bytes
 CONNECT_SECONDS = 1.5  # time for a second SYN, not for a third
+ONE_SYN_SECONDS = 0.5  # time for one SYN
 STALLED_SECONDS = 20.0
 BLOCK = Random(323).randbytes(1 << 20)  # what is sent, again and again from its beginning
 TICKS = 1 << 32
@@ -95,10 +96,10 @@ class Site:
         """The source as the configuration has it: `sources`' value in TOML."""
         return f'["{self.source[4]}/32", "{self.source[6]}/128"]'
 
-    def visit(self, client: Client, version: int = 4) -> str:
+    def visit(self, client: Client, version: int = 4, seconds: float = CONNECT_SECONDS) -> str:
         """Connect, get a little, close behind the server: ``served``, ``timed out``, or what went wrong."""
         try:
-            with self.connected(client, version) as conversation:
+            with self.connected(client, version, seconds) as conversation:
                 return "served" if conversation.get(1000) else "wrong bytes"
         except TimeoutError:
             return "timed out"
