@@ -103,8 +103,10 @@ def wait(
     found = look(host, warn)
     switch(found.files, True)
     said = None
+    empty = 0
     try:
-        while found.count:
+        # Once more after none is left: a handshake that was under way counts as soon as it is answered.
+        while (empty := 0 if found.count else empty + 1) < 2:
             now = clock()
             if now - asked >= RULES_SECONDS:
                 asked, gone = now, not rules.flows_queues(host)
@@ -113,18 +115,19 @@ def wait(
                     return
             served = found.are_served(led)
             present = now if served else present
-            if said != (found.count, served):
+            if found.count and said != (found.count, served):
                 said = (found.count, served)
                 absence = "" if served else f"; nobody listens on {_shown(led)}, so they stall: fixer run"
                 say(f"draining: {found} left, new ones are left alone{absence}")
-            if now - present >= ABSENT_SECONDS:
+            if found.count and now - present >= ABSENT_SECONDS:
                 raise ConnectionsLive(
                     f"nobody listens on {_shown(led)}, so none of the {found} can end: start fixer run, which finds "
                     "them again, then fixer off --drain; or fixer off"
                 )
-            if timeout is not None and now - started >= timeout:
+            if found.count and timeout is not None and now - started >= timeout:
                 raise ConnectionsLive(f"{found} left after {timeout:g} s; {_NEXT}")
             sleep(LOOK_SECONDS)
+            switch(found.files, True)  # a service that is restarted meanwhile says fixer on, which ends a drain
             found = look(host, lambda _: None)
     except KeyboardInterrupt:
         say(f"{found} left; {_NEXT}")
