@@ -11,7 +11,10 @@ from typing import NamedTuple
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from packets import HOSTS, encapsulate, frame, ip, vxlan
+from scapy.layers.inet import TCP
 
+from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.snat import Memory, Sight
 
 SECOND = 1_000_000_000
@@ -208,6 +211,8 @@ def test_more_clients_than_there_is_room_for() -> None:
     sight = seen(syns([Client(1000, draw.getrandbits(32)) for _ in range(60)], 10, 300))
     assert len(sight.clocks) >= 12
     assert sight.full == (len(sight.clocks) >= 15)
+    fits = seen(syns([Client(1000, number << 28) for number in range(13)], 10, 300))
+    assert (len(fits.clocks), fits.full) == (13, False)
 
 
 def refused_by_tw_recycle(sent: Iterable[Syn]) -> int:
@@ -356,3 +361,18 @@ def test_addresses_must_be_addresses() -> None:
     for source, destination in ((b"123", b"123"), (SOURCE, bytes(16)), (b"", b"")):
         with pytest.raises(ValueError, match="4 or of 16 bytes"):
             memory.note(source, destination, None, 1, 1, 1, 1)
+
+
+def test_the_pipeline_notes_the_syns_that_pass() -> None:
+    """Inner SYNs with timestamps; neither SYN-ACKs, nor SYNs without, nor corrupt ones that are dropped."""
+    pipeline = Pipeline(ports=[4789])
+    for number, (flags, stamped) in enumerate((("S", True), ("S", True), ("SA", True), ("S", False), ("A", True))):
+        options = [("Timestamp", (5000 + 1000 * number, 0))] if stamped else []
+        tcp = TCP(sport=1000 + number, dport=80, seq=number, flags=flags, options=options)
+        whole = vxlan(frame(bytes(ip(4) / tcp)), 7)
+        pipeline.examine(bytearray(encapsulate(whole, "GOOD")), when_ns=nanoseconds(number))
+        damaged = whole[:-1] + bytes([whole[-1] ^ 1])
+        pipeline.examine(bytearray(encapsulate(damaged, "GOOD")), when_ns=nanoseconds(number))
+    (sight,) = pipeline.snat_sights(nanoseconds(5))
+    assert (sight.source, sight.destination, sight.vni) == (*HOSTS[4], 7)
+    assert (sight.syns, sight.fits, [clock.hz for clock in sight.clocks]) == (2, 1, [1000])

@@ -61,12 +61,22 @@ AT_RANDOM = a_sight(fits=1, syns=50, chance=0.2, source="192.0.2.9")
         (SEVERAL, True, 3),
         (a_sight(*THREE[:2], fits=2, syns=4), True, 2),
         (AT_RANDOM, False, 0),
+        (a_sight(fits=7, syns=16), False, 0),
         (a_sight(clock(0, 60), fits=60, syns=160), False, 1),
         (a_sight(clock(0, 60), fits=60, syns=100_000, chance=60), False, 0),
         (a_sight(*THREE, fits=70, syns=100_000, chance=60), False, 0),
         (a_sight(*THREE, fits=200, syns=100_000, chance=60), True, 3),
     ],
-    ids=["three", "two at least", "random", "one and strays", "one by chance", "three by chance", "three in a flood"],
+    ids=[
+        "three",
+        "two at least",
+        "random",
+        "just enough",
+        "one and strays",
+        "one by chance",
+        "three by chance",
+        "three in a flood",
+    ],
 )
 def test_suspects(sight: Sight, several: bool, clocks: int) -> None:
     suspect = judge(sight)
