@@ -56,7 +56,7 @@ class Connection:
 
 
 class Segment(NamedTuple):
-    """What the gate reads of a TCP segment; ``timestamp`` is TSval."""
+    """What is read of a TCP segment here; ``timestamp`` is TSval, ``echo`` TSecr."""
 
     source: bytes
     destination: bytes
@@ -64,6 +64,7 @@ class Segment(NamedTuple):
     destination_port: int
     flags: int
     timestamp: int | None
+    echo: int | None
 
 
 def read(packet: bytes) -> Segment:
@@ -74,15 +75,15 @@ def read(packet: bytes) -> Segment:
         tcp, source, destination = 40, packet[8:24], packet[24:40]
     ports = int.from_bytes(packet[tcp : tcp + 2]), int.from_bytes(packet[tcp + 2 : tcp + 4])
     options = packet[tcp + 20 : tcp + 4 * (packet[tcp + 12] >> 4)]
-    return Segment(source, destination, *ports, packet[tcp + 13], _timestamp(options))
+    return Segment(source, destination, *ports, packet[tcp + 13], *_timestamps(options))
 
 
-def _timestamp(options: bytes) -> int | None:
+def _timestamps(options: bytes) -> tuple[int, int] | tuple[None, None]:
     while options and options[0] != 0:
         if options[0] == OPTION_TIMESTAMPS:
-            return int.from_bytes(options[2:6])
+            return int.from_bytes(options[2:6]), int.from_bytes(options[6:10])
         options = options[1:] if options[0] == 1 else options[options[1] :]
-    return None
+    return None, None
 
 
 def ahead(one: int, other: int) -> int:

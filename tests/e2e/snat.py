@@ -26,6 +26,8 @@ from fixer.lab import bpf
 from fixer.lab.net import Lab, Layout, Namespace, Wire, own_name
 from fixer.node.host import NET, Host
 
+from . import gate
+
 PORT, CROWDED_PORT, FLOODED_PORT = 8443, 8444, 8445
 CHUNK = 1 << 16  # bytes
 CONNECT_SECONDS = 1.5  # time for a second SYN, not for a third
@@ -187,6 +189,51 @@ def _sockets(here: Namespace, side: str, port: int) -> dict[int, Socket]:
     return found
 
 
+class Echoes:
+    """What passes between a client and the router: whether each TSecr it is sent is a TSval that it sent before."""
+
+    def __init__(self) -> None:
+        self.right = 0
+        self.wrong: list[tuple[int, int]] = []  # the client's port, and what it was sent
+        self._sent: dict[int, set[int]] = {}
+
+    def note(self, packet: bytes) -> None:
+        segment = gate.read(packet)
+        if segment.timestamp is None or segment.echo is None:
+            return
+        if segment.destination_port == PORT:
+            self._sent.setdefault(segment.source_port, set()).add(segment.timestamp)
+        elif segment.echo in self._sent.get(segment.destination_port, ()):
+            self.right += 1
+        else:
+            self.wrong.append((segment.destination_port, segment.echo))
+
+
+@contextmanager
+def overheard(site: Site, client: Client) -> Iterator[Echoes]:
+    """Listen on the router's leg to ``client``, where its clock is already its own, while the context lasts."""
+    echoes, ended = Echoes(), threading.Event()
+
+    def listen() -> None:
+        while not ended.is_set():
+            with suppress(TimeoutError):
+                packet, (_, protocol, *_rest) = ours.recvfrom(CHUNK + 1)
+                if protocol in (0x0800, 0x86DD) and packet[9 if protocol == 0x0800 else 6] == socket.IPPROTO_TCP:
+                    echoes.note(packet)
+
+    with site.router.call(socket.socket, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        ours.bind((f"client{client.number}", 3))
+        ours.settimeout(0.2)
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        try:
+            yield echoes
+        finally:
+            ended.set()
+            thread.join()
+
+
 def sha256(size: int) -> str:
     """Of the first ``size`` bytes of BLOCK, repeated."""
     digest = hashlib.sha256()
@@ -208,7 +255,7 @@ def standing(
     kind: Kind, host: Host, *, clocks: tuple[int, ...] = CLOCKS, layout: Layout | None = None, wire: Wire | None = None
 ) -> Iterator[Site]:
     """A site with a client for each of ``clocks`` (ms at the start, modulo 2³²), and its server, while it lasts."""
-    layout = layout or Layout(tunnel=kind is Kind.VXLAN)
+    layout = layout or Layout(tunnel=kind is Kind.VXLAN, outer_checksum=True)
     with ExitStack() as undo:
         lab = undo.enter_context(Lab(layout, wire or Bridge(), host))
         if wire is None:

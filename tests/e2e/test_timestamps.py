@@ -246,6 +246,19 @@ def test_two_hundred_connections_and_a_gigabyte(site: Site) -> None:
     assert _refusals(site) == before
 
 
+def test_client_is_sent_what_it_sent(site: Site) -> None:
+    """To the tick: Linux does not look at an echo from its own future, and takes one from the past for a slow path."""
+    with fixer(site, "normalise") as service, snat.overheard(site, site.clients[4]) as echoes:
+        for version in (4, 6):
+            for way in (Conversation.get, Conversation.put):
+                assert site.visit(site.clients[1], version) == "served"
+                with site.connected(site.clients[4], version) as conversation:
+                    assert way(conversation, 1 << 20)
+    assert echoes.wrong == []
+    assert echoes.right > 100
+    assert service.counters["replies"]["translated"] > 50
+
+
 @contextmanager
 def _watched(site: Site, seen: list[Socket]) -> Iterator[None]:
     """Look at all connections again and again, at both ends, while the context lasts."""
@@ -367,21 +380,21 @@ def test_over_a_wire_that_finishes_no_checksum(machine: Host, mode: str, outer_c
     assert service.counters["action"]["repair"] > 1000
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="two clients that are ahead move the clock farther than the server's memory follows",
-)
-def test_normalise_clocks_all_around_the_circle(machine: Host) -> None:
-    """Of three clocks each is ahead of the next: what clients show that draw an offset for each connection."""
+def test_normalise_cannot_order_clocks_all_around_the_circle(machine: Host) -> None:
+    """The limit of deltas that are never negative, shown so that nobody promises more.
+
+    Of these three clocks each is ahead of the next. Two clients that are ahead move the source's clock, one after the
+    other, farther than half the circle from what the server remembers, which learns of a clock only when a connection
+    closes (and the server first). Clients that draw an offset for each connection come to that when several are
+    connected at once.
+    """
     with ExitStack() as standing:
         site = standing.enter_context(snat.standing(Kind.VXLAN, machine, clocks=(0, 0x30000000, 0x90000000)))
         standing.enter_context(_gate(site, Variant.BEFORE))
         standing.enter_context(fixer(site, "normalise"))
-        if site.visit(site.clients[0]) != "served":  # and remembered
-            pytest.fail("not what is expected to fail")
+        assert site.visit(site.clients[0]) == "served"  # and remembered
         with site.connected(site.clients[1]):  # and not remembered yet
-            assert site.visit(site.clients[2]) == "served"
+            assert site.visit(site.clients[2], seconds=snat.ONE_SYN_SECONDS) == "timed out"
 
 
 def test_after_sixty_seconds_everybody_is_served(poisoned: dict[str, tuple[Site, Gate]]) -> None:
