@@ -39,6 +39,7 @@ class Traffic:
     outer_checksum: bool = False
     flows: int = 1
     spread: bool = False  # RPS: the receiver's CPUs share the packets, by a hash of addresses and ports
+    apart: bool = False  # what comes back to the sender is received by a kernel thread, not on the time of who sent it
     one_clock: bool = False  # the sender's TSvals are its uptime, without an offset drawn for each connection
 
 
@@ -99,6 +100,10 @@ class Cable:
         if traffic.payload is not None:
             mss = traffic.payload + TIMESTAMPS
             self.right.configure(f"route replace {OVERLAY['left']}/32 dev vxlan0 advmss {mss}")
+        if traffic.apart:
+            # Or whoever gives a verdict on an acknowledgement is charged with all that another machine does next.
+            must(self.left.run("ethtool", "-K", "eth0", "gro", "on"), "ethtool")  # or veth has no NAPI
+            must(self.left.run("sh", "-c", "echo 1 > /sys/class/net/eth0/threaded"), "threaded NAPI")
         if traffic.one_clock:
             must(self.left.run("sysctl", "-q", "net.ipv4.tcp_timestamps=2"), "sysctl")
         if traffic.spread:

@@ -76,13 +76,13 @@ CASES = (
     Case(
         "normalise",
         "Clean TCP, packets of 1,450 bytes, GRO off, timestamps normalised",
-        Traffic(one_clock=True),
+        Traffic(one_clock=True, apart=True),
         (NO_RULE, FIXER_ALL, FIXER_NORMALISES, FIXER_OTHERS),
     ),
     Case(
         "normalise-gro",
         "Clean TCP, packets of 1,450 bytes, GRO on, timestamps normalised",
-        Traffic(one_clock=True, gro=True),
+        Traffic(one_clock=True, apart=True, gro=True),
         (NO_RULE, FIXER_ALL, FIXER_NORMALISES, FIXER_OTHERS),
     ),
 )
