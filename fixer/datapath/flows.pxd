@@ -4,13 +4,21 @@
 The table lies in memory that is handed in, which the daemon maps from a file, so that nothing is lost with the process.
 Its size is fixed, every operation takes a bounded number of steps, and nothing in it is believed unchecked: whatever
 identifies a connection or shifts its timestamps is covered by a check, and one store of one byte makes each change
-valid, so that a kill between any two leaves the state before or the state after. What only speeds things up (the index,
-the free entries) is private memory, made anew by whoever opens the table.
+valid, so that a kill between any two leaves the state before or the state after. What only speeds things up (the tags)
+is private memory, made anew by whoever opens the table.
+
+An entry lies in one of two buckets, which its hash names. A bucket's tags are half a cache line, all tags together stay
+in the caches, and an entry is one cache line: so a search among any number of connections waits for memory once.
 
 A connection is entered at its SYN. It is *normalised* if its delta is not 0: that is added to the TSval of what the
 client sends and taken off the TSecr of what it is sent. A second SYN of the same five-tuple with another initial
 sequence number is another attempt: it gets a delta of its own, which becomes the connection's once the server has
 answered that SYN, so that a stray or forged one does no harm to a connection that lives.
+
+The delta brings a SYN up to its source's clock, which is the highest TSval sent. But TSvals lie on a circle, and offsets
+drawn at random for each connection lie all around it: the clock may then be more than half of the circle ahead of what
+the server remembers, and what is further ahead than that is *behind* to the server. So what the server remembers is
+followed too (it does so when a connection that it closed first comes to its end), and has the last word.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -41,13 +49,14 @@ cdef enum:
     # Bytes; the layout of the file, which `fixer.flowfile` reads too.
     HEADER = 4096
     KEY = 40
-    FLOW = 80
-    CLOCK = 40
+    FLOW = 64
+    ATTEMPT = 12
+    CLOCK = 48
     VERSION = 1
 
     PLAIN = 0x80000000U     # in `Key.where`: no VXLAN
 
-    BUCKET = 8              # index entries, one cache line of 64 bytes
+    BUCKET = 16             # entries
     CLOCK_WAYS = 4
     SWEEPS = 64             # settles until every entry has been looked at
 
@@ -57,7 +66,8 @@ cdef enum:
     HALF_CLOSED_SECONDS = 3600
     CLOSING_SECONDS = 120
     DISBELIEF_SECONDS = 2   # after which a segment of the server says that it did not believe a RST of the client
-    CLOCK_SECONDS = 300     # a server remembers for 60
+    CLOCK_SECONDS = 300     # how long a source is kept that nobody hears of
+    MEMORY_SECONDS = 60     # TCP_PAWS_MSL: how long a server remembers a source
     REPLY_SECONDS = 120     # how old the last reply may be for a source to have a way back
 
 
@@ -78,13 +88,13 @@ cdef struct Attempt:
 
 cdef struct Flow:
     Key key
-    Attempt attempt[2]
+    Attempt attempt         # attempt 0; attempt 1, which few ever have, is in `FlowTable.others`
     uint32_t seen           # uptime, seconds
     uint8_t state           # State
     uint8_t life            # bit 0: which attempt is the connection's; bit 1: the other one waits for its answer
-    uint8_t fins            # bit 0: the client's was sent, bit 1: the server's
+    uint8_t fins            # bit 0: the client's was sent, bit 1: the server's, bit 2: and it was the first
     uint8_t was             # State before a RST of the client
-    uint8_t unused[8]
+    uint32_t clock          # number of the source's clock when it was last looked for; believed only if it is that
 
 
 cdef struct Clock:
@@ -96,12 +106,14 @@ cdef struct Clock:
     uint32_t seen           # uptime, seconds
     uint32_t replied        # uptime of the last reply + 1, or 0
     uint32_t used           # 0 or 1
+    uint32_t remembered     # what a server remembers of it, if it does as tcp_remember_stamp did …
+    uint32_t remembered_at  # … since this uptime + 1; 0: nothing
 
 
 cdef struct Header:
     uint8_t magic[8]
     uint32_t version
-    uint32_t flows
+    uint32_t flows          # connections that may be entered, of which `slots_for` tells the number of entries
     uint32_t clocks
     uint32_t check          # of all of the above and the seed
     uint64_t seed
@@ -109,11 +121,6 @@ cdef struct Header:
     uint32_t draining       # written by `fixer off --drain`
     uint32_t normalised     # live connections with a delta other than 0
     uint32_t used           # entries
-
-
-cdef struct Place:
-    uint32_t tag            # of the key's hash; never 0 where `entry` is valid
-    uint32_t entry
 
 
 cdef struct FlowCounters:
@@ -126,16 +133,15 @@ cdef struct FlowCounters:
 cdef struct FlowTable:
     Header *header
     Clock *clocks
-    Flow *flows
+    Flow *flows             # `slots` of them
+    Attempt *others         # of each entry, its attempt 1
     uint32_t capacity
-    uint32_t clock_sets
+    uint32_t slots
+    uint32_t buckets
+    uint32_t clocks_most
     uint64_t seed
-    Place *index
-    uint32_t index_mask     # buckets − 1
-    uint32_t *free          # a stack of entries
-    uint32_t free_count
+    uint16_t *tags          # of each entry, 16 bits of its key's hash; 0: free
     uint32_t *half_open     # a ring of entries in the order of their SYNs: when it is full the oldest gives way
-    uint32_t *placed        # of each entry, its place in the index
     uint32_t *born          # of each entry, its number in that order
     uint32_t births
     uint32_t half_open_most
@@ -152,6 +158,7 @@ cdef struct Segment:
     bint stamped            # it has timestamps: `value` is valid
     uint32_t sequence
     uint32_t acknowledged
+    uint32_t length         # bytes of payload
     uint32_t value          # TSval, as the client sent it
 
 

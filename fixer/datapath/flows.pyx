@@ -15,6 +15,7 @@ cdef extern from *:
     #define publish() __asm__ __volatile__("" ::: "memory")
     """
     void publish() noexcept nogil
+    void __builtin_prefetch(const void *) noexcept nogil
 
 cdef const char *MAGIC = b"FIXFLOWS"
 
@@ -30,19 +31,24 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint32_t now, uin
         return open_(table, segment, hashed, flow, now, delta)
     if flow == NULL:
         if segment.stamped and not segment.flags & TCP_RST:
-            move_clock(table, segment, segment.value, now)
+            clock = move_clock(table, segment, NULL, segment.value, now)
+            if clock != NULL and segment.flags & TCP_FIN:
+                remember(clock, segment.value, now)     # if the server was the first, which nobody knows
         return Verdict.UNTRACKED
     if flow.state != State.CLOSED:
         flow.seen = now
-    if flow.life & 2 and segment.sequence == flow.attempt[~flow.life & 1].sequence + 1:
+    if flow.life & 2 and segment.sequence == attempt_of(table, flow, ~flow.life).sequence + 1:
         one_way(table, flow, ~flow.life & 1)
-    elif flow.state == State.SYN_SENT and 0 < segment.sequence - flow.attempt[flow.life & 1].sequence < 0x10000U:
+    elif flow.state == State.SYN_SENT and 0 < segment.sequence - attempt_of(table, flow, flow.life).sequence < 0x10000U:
         one_way(table, flow, flow.life)
-    attempt = &flow.attempt[flow.life & 1]
+    attempt = attempt_of(table, flow, flow.life)
     if segment.stamped and not segment.flags & TCP_RST:
-        clock = move_clock(table, segment, segment.value + attempt.delta, now)
+        clock = move_clock(table, segment, flow, segment.value + attempt.delta, now)
         if clock != NULL and flow.state == State.SYN_RECEIVED:
             clock.replied = now + 1
+        if clock != NULL and flow.fins & 4 and segment.flags & TCP_ACK \
+                and (flow.life & 2 or <int32_t>(segment.acknowledged - attempt_of(table, flow, ~flow.life).sequence) >= 0):
+            remember(clock, segment.value + attempt.delta, now)
     if segment.flags & TCP_RST:
         if flow.state != State.CLOSED:
             flow.was = flow.state
@@ -58,7 +64,7 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint32_t now, uin
 cdef Verdict reply(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil:
     """A segment to a client: what is to be taken off its TSecr."""
     cdef Flow *flow = find(table, &segment.key, hash_of(table, &segment.key), now)
-    cdef Clock *clock = find_clock(table, &segment.key)
+    cdef Clock *clock = clock_of(table, &segment.key, flow)
     cdef Attempt *attempt
     delta[0] = 0
     if clock != NULL:
@@ -68,7 +74,7 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint32_t now, uint3
     if flow.state != State.CLOSED:
         flow.seen = now
     if flow.life & 2:
-        attempt = &flow.attempt[~flow.life & 1]
+        attempt = attempt_of(table, flow, ~flow.life)
         if segment.flags & TCP_ACK and 0 < segment.acknowledged - attempt.sequence < 0x10000U:
             if segment.flags & TCP_SYN:
                 flow.fins = 0
@@ -77,7 +83,7 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint32_t now, uint3
             elif segment.flags & TCP_RST:
                 flow.life &= 1      # refused
                 return Verdict.TRACKED
-    attempt = &flow.attempt[flow.life & 1]
+    attempt = attempt_of(table, flow, flow.life)
     if segment.flags & TCP_RST:
         flow.was = State.CLOSED     # the server itself has given it up
         change(table, flow, State.CLOSED, flow.life)
@@ -88,6 +94,10 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint32_t now, uint3
         flow.seen = now
         change(table, flow, flow.was, flow.life)    # the server did not believe the client's RST (RFC 5961 §3.2)
     if segment.flags & TCP_FIN:
+        if flow.fins == 0 and not flow.life & 2:
+            # With the acknowledgement of this FIN the server goes to TIME_WAIT. No attempt needs the place.
+            attempt_of(table, flow, ~flow.life).sequence = segment.sequence + segment.length + 1
+            flow.fins = 4
         closing(table, flow, 2)
     delta[0] = attempt.delta
     return Verdict.TRACKED
@@ -96,7 +106,7 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint32_t now, uint3
 cdef void sweep(FlowTable *table, uint32_t now) noexcept nogil:
     """To be called about once a second: a SWEEPS-th of the entries is looked at, and those whose time is over go."""
     cdef uint32_t _entry
-    for _entry in range(table.capacity // SWEEPS + 1):
+    for _entry in range(table.slots // SWEEPS + 1):
         step(table, now)
 
 
@@ -104,14 +114,16 @@ cdef Verdict open_(FlowTable *table, const Segment *segment, uint64_t hashed, Fl
                    uint32_t *delta) noexcept nogil:
     """A SYN: one that was seen before keeps its delta, another one is an attempt of its own."""
     cdef Verdict verdict = Verdict.OPENED
+    cdef Attempt *attempt
     cdef uint32_t chosen
     cdef uint8_t i
     if not segment.stamped:
         return Verdict.UNTRACKED
     if flow != NULL:
         for i in range(1 + (flow.life >> 1)):
-            if flow.attempt[(flow.life ^ i) & 1].sequence == segment.sequence:
-                delta[0] = flow.attempt[(flow.life ^ i) & 1].delta
+            attempt = attempt_of(table, flow, flow.life ^ i)
+            if attempt.sequence == segment.sequence:
+                delta[0] = attempt.delta
                 flow.seen = now
                 return Verdict.TRACKED
     if table.header.draining:
@@ -129,16 +141,16 @@ cdef Verdict open_(FlowTable *table, const Segment *segment, uint64_t hashed, Fl
             return Verdict.FULL
         flow.key = segment.key
         flow.life = flow.fins = flow.was = 0
-        set_attempt(&flow.attempt[0], segment, hashed, chosen)
+        set_attempt(&flow.attempt, segment, hashed, chosen)
     elif flow.state in (State.SYN_SENT, State.TIME_WAIT, State.CLOSED):     # nothing lives that this could harm
         flow.state = State.FREE
         publish()
-        set_attempt(&flow.attempt[0], segment, hashed, chosen)
+        set_attempt(&flow.attempt, segment, hashed, chosen)
         flow.life = flow.fins = flow.was = 0
     else:
         flow.life &= 1
         publish()
-        set_attempt(&flow.attempt[~flow.life & 1], segment, hashed, chosen)
+        set_attempt(attempt_of(table, flow, ~flow.life), segment, hashed, chosen)
         publish()
         flow.life |= 2
         flow.seen = now
@@ -164,13 +176,18 @@ cdef Verdict choose(FlowTable *table, const Segment *segment, uint32_t now, uint
     SYNs with any TSvals cannot turn the clock round.
     """
     cdef Clock *clock = find_clock(table, &segment.key)
-    cdef uint32_t behind
+    cdef uint32_t base, behind
     delta[0] = 0
     if clock == NULL:
         return Verdict.OPENED if room_for_clock(table, &segment.key, now) != NULL else Verdict.FULL
-    behind = clock.value - segment.value
-    if behind == 0 or behind >= 0x80000000U:
+    base = clock.value
+    if clock.remembered_at and now - (clock.remembered_at - 1) <= MEMORY_SECONDS \
+            and (is_behind(base, clock.remembered) or not is_behind(segment.value, base)
+                 and is_behind(segment.value, clock.remembered)):
+        base = clock.remembered             # the clock, or this client, is more than half of the circle ahead of it
+    if not is_behind(segment.value, base):
         return Verdict.OPENED
+    behind = base - segment.value
     if clock.replied == 0 or now - (clock.replied - 1) > REPLY_SECONDS:
         # Without a segment for so long the server has forgotten it, and nothing is missing.
         return Verdict.NO_WAY_BACK if now - clock.seen <= REPLY_SECONDS else Verdict.OPENED
@@ -178,23 +195,36 @@ cdef Verdict choose(FlowTable *table, const Segment *segment, uint32_t now, uint
     return Verdict.OPENED
 
 
-cdef inline bint is_live(const Flow *flow) noexcept nogil:
-    return (State.SYN_RECEIVED <= flow.state <= State.HALF_CLOSED) and flow.attempt[flow.life & 1].delta != 0
+cdef inline bint is_behind(uint32_t value, uint32_t other) noexcept nogil:
+    """RFC 7323 §5.2: `value` is 1 to 2^31 − 1 before `other`, where numbers lie on a circle."""
+    return 0 < other - value < 0x80000000U
+
+
+cdef void remember(Clock *clock, uint32_t value, uint32_t now) noexcept nogil:
+    """The server goes to TIME_WAIT, or may: tcp_remember_stamp (linux 4.11, net/ipv4/tcp_metrics.c)."""
+    if clock.remembered_at == 0 or now - (clock.remembered_at - 1) > MEMORY_SECONDS \
+            or not is_behind(value, clock.remembered):
+        clock.remembered = value
+        clock.remembered_at = now + 1
+
+
+cdef inline bint is_live(FlowTable *table, Flow *flow) noexcept nogil:
+    return (State.SYN_RECEIVED <= flow.state <= State.HALF_CLOSED) and attempt_of(table, flow, flow.life).delta != 0
 
 
 cdef inline void change(FlowTable *table, Flow *flow, uint8_t state, uint8_t life) noexcept nogil:
     """To another state; with another life the connection begins anew."""
-    if is_live(flow) and table.header.normalised:
+    if is_live(table, flow) and table.header.normalised:
         table.header.normalised -= 1
     flow.life = life
     flow.state = state
-    table.header.normalised += is_live(flow)
+    table.header.normalised += is_live(table, flow)
 
 
 cdef inline void closing(FlowTable *table, Flow *flow, uint8_t side) noexcept nogil:
     flow.fins |= side
     if flow.state != State.CLOSED:
-        change(table, flow, State.TIME_WAIT if flow.fins == 3 else State.HALF_CLOSED, flow.life)
+        change(table, flow, State.TIME_WAIT if flow.fins & 3 == 3 else State.HALF_CLOSED, flow.life)
 
 
 # Entries
@@ -207,13 +237,20 @@ cdef inline uint32_t check_of(uint64_t hashed, const Attempt *attempt) noexcept 
     return <uint32_t>mix(hashed ^ (<uint64_t>attempt.sequence << 32 | attempt.delta))
 
 
-cdef inline bint is_whole(const Flow *flow, uint64_t hashed) noexcept nogil:
-    """Whether everything that is valid in an entry passes its check."""
-    cdef const Attempt *own = &flow.attempt[flow.life & 1]
-    cdef const Attempt *other = &flow.attempt[~flow.life & 1]
-    return (State.SYN_SENT <= flow.state <= State.CLOSED and flow.life < 4 and flow.fins < 4
-            and flow.was <= State.CLOSED and own.check == check_of(hashed, own) and own.delta < 0x80000000U
-            and (not flow.life & 2 or (other.check == check_of(hashed, other) and other.delta < 0x80000000U)))
+cdef inline Attempt *attempt_of(FlowTable *table, Flow *flow, uint8_t number) noexcept nogil:
+    """Attempt 0 or 1, by the number's lowest bit."""
+    return &table.others[flow - table.flows] if number & 1 else &flow.attempt
+
+
+cdef inline bint is_right(const Attempt *attempt, uint64_t hashed) noexcept nogil:
+    return attempt.check == check_of(hashed, attempt) and attempt.delta < 0x80000000U
+
+
+cdef inline bint is_whole(const Flow *flow, const Attempt *other, uint64_t hashed) noexcept nogil:
+    """Whether everything that is valid in an entry passes its check. `other` is its attempt 1."""
+    return (State.SYN_SENT <= flow.state <= State.CLOSED and flow.life < 4 and flow.fins < 8
+            and flow.was <= State.CLOSED and (flow.life == 1 or is_right(&flow.attempt, hashed))
+            and (flow.life == 0 or is_right(other, hashed)))
 
 
 cdef inline uint32_t lifetime(uint8_t state) noexcept nogil:
@@ -228,114 +265,104 @@ cdef inline bint is_over(const Flow *flow, uint32_t now) noexcept nogil:
     return <int32_t>(now - flow.seen) > <int32_t>lifetime(flow.state)
 
 
-cdef inline Place *bucket(const FlowTable *table, uint64_t hashed, int which) noexcept nogil:
-    """One of the two buckets where a key may have its place."""
-    return table.index + <size_t>(<uint32_t>(hashed if which == 0 else hashed >> 20) & table.index_mask) * BUCKET
+cdef inline uint32_t bucket(const FlowTable *table, uint64_t hashed, int which) noexcept nogil:
+    """The first entry of one of the two buckets where a key may be: of bits 16…31 or 32…63 a share of all buckets."""
+    cdef uint64_t bits = hashed >> 32 if which else hashed & 0xffffffffU
+    return <uint32_t>(bits * table.buckets >> 32) * BUCKET
 
 
-cdef inline uint32_t tag_of(uint64_t hashed) noexcept nogil:
-    return <uint32_t>(hashed >> 32) | 1
+cdef inline uint16_t tag_of(uint64_t hashed) noexcept nogil:
+    """The lowest bits, which tell the entries of a bucket apart since they hardly say which bucket it is."""
+    cdef uint16_t tag = <uint16_t>hashed
+    return tag if tag else 1
 
 
-cdef Place *place_of(FlowTable *table, const Key *key, uint64_t hashed) noexcept nogil:
-    cdef uint32_t tag = tag_of(hashed)
-    cdef Place *places
-    cdef int which, i
-    for which in range(2):
-        places = bucket(table, hashed, which)
-        for i in range(BUCKET):
-            if places[i].tag == tag and memcmp(&table.flows[places[i].entry].key, key, KEY) == 0:
-                return &places[i]
+cdef inline Flow *in_bucket(const FlowTable *table, const Key *key, uint16_t tag, uint32_t first) noexcept nogil:
+    cdef const uint16_t *tags = table.tags + first
+    cdef uint32_t found = 0, i
+    for i in range(BUCKET):                 # no way out, so that all are compared at once
+        found |= <uint32_t>(tags[i] == tag) << i
+    i = first
+    while found:
+        if found & 1 and memcmp(&table.flows[i].key, key, KEY) == 0:
+            return &table.flows[i]
+        found >>= 1
+        i += 1
     return NULL
 
 
 cdef Flow *find(FlowTable *table, const Key *key, uint64_t hashed, uint32_t now) noexcept nogil:
     """The connection's entry, or NULL. One that is over, or damaged, is removed."""
-    cdef Place *place = place_of(table, key, hashed)
-    cdef Flow *flow
-    if place == NULL:
-        return NULL
-    flow = &table.flows[place.entry]
-    if not is_whole(flow, hashed):
+    cdef uint16_t tag = tag_of(hashed)
+    cdef Flow *flow = in_bucket(table, key, tag, bucket(table, hashed, 0))
+    if flow == NULL:
+        flow = in_bucket(table, key, tag, bucket(table, hashed, 1))
+        if flow == NULL:
+            return NULL
+    if not is_whole(flow, &table.others[flow - table.flows], hashed):
         table.counted.damaged += 1
     elif is_over(flow, now):
         table.counted.expired += 1
     else:
         return flow
-    drop(table, place)
+    drop(table, flow)
     return NULL
 
 
 cdef Flow *take(FlowTable *table, uint64_t hashed, uint32_t now) noexcept nogil:
-    """A free entry and its place in the index, for the caller to fill; NULL if there is none."""
-    cdef uint32_t entry, oldest, slot
-    cdef Place *place = NULL
-    cdef Place *found = NULL
-    cdef Place *places
-    cdef int which, i, _entry, room, most = 0
+    """A free entry where a key may be, for the caller to fill; NULL if there is no room."""
+    cdef uint32_t entry = 0, oldest, slot, first, i
+    cdef int which, _entry, room, most = 0
     slot = table.births % table.half_open_most
     oldest = table.half_open[slot]
     if table.births >= table.half_open_most and table.born[oldest] == table.births - table.half_open_most \
             and State.SYN_SENT <= table.flows[oldest].state <= State.SYN_RECEIVED:
         table.counted.evicted += 1
-        forget(table, oldest)
-    if table.free_count == 0:
+        drop(table, &table.flows[oldest])
+    if table.header.used >= table.capacity:
         for _entry in range(SWEEPS):
             step(table, now)
-        if table.free_count == 0:
+        if table.header.used >= table.capacity:
             return NULL
     for which in range(2):
-        places = bucket(table, hashed, which)
+        first = bucket(table, hashed, which)
         room = 0
-        for i in range(BUCKET):
-            if places[i].tag == 0:
-                room += 1
-                found = &places[i]
-        if room > most:                 # of two, the emptier: then half of the index is enough for all entries
+        for i in range(first, first + BUCKET):
+            room += table.tags[i] == 0
+        if room > most:                     # of two, the emptier: so none is ever full while a third of all are free
             most = room
-            place = found
-    if place == NULL:
+            entry = first
+    if most == 0:
         return NULL
-    table.free_count -= 1
-    entry = table.free[table.free_count]
-    place.tag = tag_of(hashed)
-    place.entry = entry
-    table.placed[entry] = <uint32_t>(place - table.index)
+    while table.tags[entry]:
+        entry += 1
+    table.tags[entry] = tag_of(hashed)
     table.half_open[slot] = entry
     table.born[entry] = table.births
     table.births += 1
-    if table.births == 0:               # after 2^32 connections: the ring counts as empty for one turn
+    if table.births == 0:                   # after 2^32 connections: the ring counts as empty for one turn
         table.births = table.half_open_most
     table.header.used += 1
     return &table.flows[entry]
 
 
-cdef void drop(FlowTable *table, Place *place) noexcept nogil:
-    cdef Flow *flow = &table.flows[place.entry]
+cdef void drop(FlowTable *table, Flow *flow) noexcept nogil:
+    """Free an entry that is in use."""
     if State.SYN_SENT <= flow.state <= State.CLOSED:
         change(table, flow, State.FREE, flow.life & 1)
     flow.state = State.FREE
-    place.tag = 0
-    table.free[table.free_count] = place.entry
-    table.free_count += 1
+    table.tags[flow - table.flows] = 0
     table.header.used -= 1
-
-
-cdef void forget(FlowTable *table, uint32_t entry) noexcept nogil:
-    """Free an entry that is in use."""
-    cdef Place *place = &table.index[table.placed[entry]]
-    if place.tag != 0 and place.entry == entry:
-        drop(table, place)
 
 
 cdef inline void step(FlowTable *table, uint32_t now) noexcept nogil:
     """The sweep's next entry."""
     cdef Flow *flow = &table.flows[table.hand]
-    if flow.state != State.FREE and is_over(flow, now):
+    if table.tags[table.hand] and is_over(flow, now):
         table.counted.expired += 1
-        forget(table, table.hand)
+        drop(table, flow)
     table.hand += 1
-    if table.hand == table.capacity:
+    if table.hand == table.slots:
         table.hand = 0
 
 
@@ -346,7 +373,7 @@ cdef inline uint64_t clock_hash(const FlowTable *table, const uint8_t *address, 
 
 
 cdef inline Clock *clock_set(FlowTable *table, uint64_t hashed) noexcept nogil:
-    return table.clocks + <size_t>(<uint32_t>hashed % table.clock_sets) * CLOCK_WAYS
+    return table.clocks + <size_t>(<uint32_t>hashed % (table.clocks_most // CLOCK_WAYS)) * CLOCK_WAYS
 
 
 cdef Clock *find_clock(FlowTable *table, const Key *key) noexcept nogil:
@@ -359,6 +386,19 @@ cdef Clock *find_clock(FlowTable *table, const Key *key) noexcept nogil:
                 and ways[i].check == <uint32_t>(hashed >> 32):
             return &ways[i]
     return NULL
+
+
+cdef inline Clock *clock_of(FlowTable *table, const Key *key, Flow *flow) noexcept nogil:
+    """The clock of a key's source, or NULL; where `flow`, if there is one, found it before, or else searched for."""
+    cdef Clock *clock
+    if flow != NULL and flow.clock < table.clocks_most:
+        clock = &table.clocks[flow.clock]
+        if clock.used == 1 and clock.where == key.where and memcmp(clock.address, key.client, 16) == 0:
+            return clock
+    clock = find_clock(table, key)
+    if flow != NULL and clock != NULL:
+        flow.clock = <uint32_t>(clock - table.clocks)
+    return clock
 
 
 cdef Clock *room_for_clock(FlowTable *table, const Key *key, uint32_t now) noexcept nogil:
@@ -375,9 +415,13 @@ cdef Clock *room_for_clock(FlowTable *table, const Key *key, uint32_t now) noexc
     return oldest
 
 
-cdef Clock *move_clock(FlowTable *table, const Segment *segment, uint32_t value, uint32_t now) noexcept nogil:
-    """The server saw `value`: the source's clock is that, unless it was ahead already. NULL if there is no room."""
-    cdef Clock *clock = find_clock(table, &segment.key)
+cdef Clock *move_clock(FlowTable *table, const Segment *segment, Flow *flow, uint32_t value,
+                       uint32_t now) noexcept nogil:
+    """The server saw `value`: the source's clock is that, unless it was ahead already. NULL if there is no room.
+
+    flow: the segment's, or NULL.
+    """
+    cdef Clock *clock = clock_of(table, &segment.key, flow)
     if clock == NULL:
         clock = room_for_clock(table, &segment.key, now)
         if clock == NULL:
@@ -387,7 +431,7 @@ cdef Clock *move_clock(FlowTable *table, const Segment *segment, uint32_t value,
         memcpy(clock.address, segment.key.client, 16)
         clock.where = segment.key.where
         clock.check = <uint32_t>(clock_hash(table, clock.address, clock.where) >> 32)
-        clock.replied = 0
+        clock.replied = clock.remembered_at = 0
         clock.value = value if segment.stamped else 0
         publish()
         clock.used = 1
@@ -427,45 +471,36 @@ cdef class Flows:
     def __cinit__(self, unsigned char[::1] memory not None, int flows, *, seed=None):
         """memory: `size(flows)` bytes, which are formatted; seed: of the hashes, random if None."""
         cdef FlowTable *table = &self.table
-        cdef uint32_t i, buckets = 1
         memset(table, 0, sizeof(FlowTable))
         if memory.shape[0] < self.size(flows):
             raise ValueError(f"{flows} flows need {self.size(flows)} bytes, not {memory.shape[0]}")
         self.memory = memory
         table.capacity = flows
+        table.slots = slots_for(flows)
+        table.buckets = table.slots // BUCKET
+        table.clocks_most = clocks_for(flows)
         table.seed = int.from_bytes(os.urandom(8)) if seed is None else seed
         table.header = <Header *>&memory[0]
         table.clocks = <Clock *>(&memory[0] + HEADER)
-        table.clock_sets = clocks_for(flows) // CLOCK_WAYS
-        table.flows = <Flow *>(&memory[0] + HEADER + <size_t>clocks_for(flows) * CLOCK)
+        table.flows = <Flow *>(&memory[0] + HEADER + <size_t>table.clocks_most * CLOCK)
+        table.others = <Attempt *>(table.flows + table.slots)
         memset(&memory[0], 0, self.size(flows))
         table.header.version = VERSION
         table.header.flows = flows
-        table.header.clocks = clocks_for(flows)
+        table.header.clocks = table.clocks_most
         table.header.seed = table.seed
         memcpy(table.header.magic, MAGIC, 8)
         table.header.check = header_check(table.header)
-        while buckets * BUCKET < 2 * table.capacity:
-            buckets *= 2
-        table.index_mask = buckets - 1
         table.half_open_most = table.capacity // 4
-        table.index = <Place *>calloc(<size_t>buckets * BUCKET, sizeof(Place))
-        table.free = <uint32_t *>calloc(table.capacity, sizeof(uint32_t))
-        table.born = <uint32_t *>calloc(table.capacity, sizeof(uint32_t))
-        table.placed = <uint32_t *>calloc(table.capacity, sizeof(uint32_t))
+        table.tags = <uint16_t *>calloc(table.slots, sizeof(uint16_t))
+        table.born = <uint32_t *>calloc(table.slots, sizeof(uint32_t))
         table.half_open = <uint32_t *>calloc(table.half_open_most, sizeof(uint32_t))
-        if table.index == NULL or table.free == NULL or table.born == NULL or table.placed == NULL \
-                or table.half_open == NULL:
+        if table.tags == NULL or table.born == NULL or table.half_open == NULL:
             raise MemoryError("no memory for the flow table's index")
-        for i in range(table.capacity):
-            table.free[i] = table.capacity - 1 - i
-        table.free_count = table.capacity
 
     def __dealloc__(self):
-        free(self.table.index)
-        free(self.table.free)
+        free(self.table.tags)
         free(self.table.born)
-        free(self.table.placed)
         free(self.table.half_open)
 
     @staticmethod
@@ -473,7 +508,7 @@ cdef class Flows:
         """Bytes of memory that a table of so many flows takes; ValueError if it cannot have so many."""
         if not 1024 <= flows <= 1 << 22:
             raise ValueError(f"1024 to {1 << 22} flows, not {flows}")
-        return HEADER + <size_t>clocks_for(flows) * CLOCK + <size_t>flows * FLOW
+        return HEADER + <size_t>clocks_for(flows) * CLOCK + <size_t>slots_for(flows) * (FLOW + ATTEMPT)
 
     def adopt(self, const unsigned char[::1] memory not None, uint32_t uptime):
         """Take over what another table, of this layout but any size and seed, holds: its connections and clocks.
@@ -483,12 +518,14 @@ cdef class Flows:
         cdef FlowTable *table = &self.table
         cdef const Header *header
         cdef const Flow *old
+        cdef const Attempt *other
         cdef const Clock *clock
         cdef Flow *flow
         cdef Clock *room
         cdef uint64_t hashed
         cdef uint32_t i, clocks, flows, damaged = 0, left = 0, taken = 0
         cdef int turn
+        cdef uint8_t number
         cdef Key key
         if memory.shape[0] < HEADER or memcmp(&memory[0], MAGIC, 8) != 0:
             raise ValueError("it is no flow table")
@@ -518,12 +555,13 @@ cdef class Flows:
             room[0] = clock[0]
             room.check = <uint32_t>(clock_hash(table, room.address, room.where) >> 32)
         for turn in range(2):           # who is established comes first, if it should not be room for all
-            for i in range(flows):
+            for i in range(slots_for(flows)):
                 old = <const Flow *>(&memory[0] + HEADER + <size_t>clocks * CLOCK) + i
+                other = <const Attempt *>(old - i + slots_for(flows)) + i
                 if old.state == State.FREE or (old.state == State.ESTABLISHED) == turn:
                     continue
                 hashed = hash_bytes(header.seed, <const uint8_t *>&old.key, KEY)
-                if not is_whole(old, hashed) or old.seen > uptime:
+                if not is_whole(old, other, hashed) or old.seen > uptime:
                     damaged += 1
                     continue
                 if is_over(old, uptime):
@@ -537,9 +575,10 @@ cdef class Flows:
                     left += 1
                     continue
                 flow[0] = old[0]
-                flow.attempt[0].check = check_of(hashed, &flow.attempt[0])
-                flow.attempt[1].check = check_of(hashed, &flow.attempt[1])
-                table.header.normalised += is_live(flow)
+                table.others[flow - table.flows] = other[0]
+                for number in range(2):
+                    attempt_of(table, flow, number).check = check_of(hashed, attempt_of(table, flow, number))
+                table.header.normalised += is_live(table, flow)
                 taken += 1
         return taken, damaged, left
 
@@ -569,6 +608,11 @@ cdef class Flows:
         return inet_ntop(AF_INET6, found.address[:16])
 
 
+cdef inline uint32_t slots_for(uint32_t flows) noexcept nogil:
+    """How many entries it takes for so many flows: a third of them stays free."""
+    return (flows + flows // 2 + BUCKET - 1) & ~(BUCKET - 1U)
+
+
 cdef inline uint32_t clocks_for(uint32_t flows) noexcept nogil:
-    """How many sources there may be, at most, for so many flows; a multiple of CLOCK_WAYS."""
-    return (flows // 16) & ~3U
+    """How many sources there may be, at most, for so many flows; in whole sets, and whole cache lines."""
+    return (flows // 16) & ~7U

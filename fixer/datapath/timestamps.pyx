@@ -101,6 +101,7 @@ cdef Outcome normalise(const Timestamps *policy, FlowTable *table, const uint8_t
     segment.flags = tcp[TCP_FLAGS]
     segment.sequence = be32(tcp + TCP_SEQUENCE)
     segment.acknowledged = be32(tcp + TCP_ACKNOWLEDGED)
+    segment.length = walk.inner.covered - (tcp[TCP_OFFSET] >> 4) * 4
     segment.stamped = found == Outcome.STRIPPED
     segment.value = be32(packet + edit.option + TCP_TSVAL) if segment.stamped else 0
     verdict = (reply if outgoing else forward)(table, &segment, now, &delta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from dataclasses import dataclass, field
 
@@ -499,7 +500,6 @@ def test_a_flood_of_syns_evicts_nothing_that_is_established() -> None:
 class Server:
     """A server with tcp_tw_recycle: what it remembers of a source, and what PAWS says of each connection."""
 
-    since: bool  # a26552afe894
     remembered: tuple[int, int] | None = None  # value, uptime
     connections: dict[int, int] = field(default_factory=dict)  # port: ts_recent
 
@@ -527,41 +527,80 @@ class Server:
             self.remembered = (value, now)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.integers(0, WRAP - 1), min_size=2, max_size=6),
-    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 11), st.integers(0, 3)), min_size=5, max_size=80),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 11), st.integers(0, 4)), min_size=5, max_size=120),
+    st.booleans(),
+    st.booleans(),
 )
-def test_no_server_refuses_and_no_client_is_told_a_lie(clocks: list[int], steps: list[tuple[int, int, int]]) -> None:
-    """Clients with any clocks open, use and close connections in any order and at any pace."""
-    # Half of the clocks' range apart at most: beyond it no arithmetic knows who is ahead.
-    node, server = Node(), Server(since=False)
-    clients = [(clocks[0] + clock % 0x7000_0000) % WRAP for clock in clocks]
+def test_no_server_refuses_and_no_client_is_told_a_lie(
+    clocks: list[int], steps: list[tuple[int, int, int]], random_offsets: bool, data_at_the_end: bool
+) -> None:
+    """Clients with any clocks, or another one for each connection, open, use and close connections in any order."""
+    node, server = Node(), Server()
+    rng = random.Random(clocks[0])
     living: dict[int, Connection] = {}
     isn = 0
-    for who, port, wait in steps:
-        node.uptime += wait * 3
+    for who, port, what in steps:
+        node.uptime += 0 if what == 1 else what * 3
         isn += 100_000
-        which = who % len(clients)
+        which = who % len(clocks)
         port += 1 + 100 * which
         if port not in living:
-            connection = Connection(node, port, clients[which], isn)
+            connection = Connection(node, port, rng.randrange(WRAP) if random_offsets else clocks[which], isn)
             value = connection.syn()
             assert server.takes(value, node.uptime)
             server.connections[port] = value
             assert connection.answer() == connection.sent[-1]
             living[port] = connection
-            value = connection.send(ACK) or 0
-            assert server.paws(port, value)
-        elif wait:
+            assert server.paws(port, connection.send(ACK) or 0)
+        elif what > 1:
             connection = living[port]
-            value = connection.send(ACK | PUSH) or 0
-            assert server.paws(port, value)
+            assert server.paws(port, connection.send(ACK | PUSH) or 0)
             assert connection.answer(ACK) == connection.sent[-1]
+        elif what == 1:  # the client closes first, and the server remembers nothing
+            connection = living.pop(port)
+            assert server.paws(port, connection.send(FIN | ACK, acknowledged=9000) or 0)
+            assert connection.answer(FIN | ACK) == connection.sent[-1]
+            assert server.paws(port, connection.send(ACK, 2, acknowledged=9001) or 0)
+            server.connections.pop(port)
         else:
             connection = living.pop(port)
-            connection.answer(FIN | ACK)
-            value = connection.send(FIN | ACK) or 0
-            assert server.paws(port, value)
+            assert connection.answer(FIN | ACK) == connection.sent[-1]
+            if data_at_the_end:  # was under way: it does not answer the FIN yet
+                assert server.paws(port, connection.send(ACK, acknowledged=9000) or 0)
+                late = Connection(node, 10_000 + port, rng.randrange(WRAP), isn)
+                assert server.takes(late.syn(), node.uptime)
+            assert server.paws(port, connection.send(FIN | ACK, acknowledged=9001) or 0)
             server.remember(port, node.uptime)
             assert connection.answer(ACK) == connection.sent[-1]
+
+
+def test_what_the_server_remembers_has_the_last_word() -> None:
+    """Each client is ahead of the one before by nearly half of the circle, and stays: only the first is remembered."""
+    node = Node()
+    first = Connection(node, 1, 0)
+    first.open()
+    first.answer(FIN | ACK)
+    first.send(FIN | ACK, acknowledged=9001)
+    remembered = first.seen_by_server[-1]
+    Connection(node, 2, 0x7000_0000).open()
+    third = Connection(node, 3, 0xE000_0000)
+    assert third.syn() == remembered, "what is further ahead than half of the circle is behind"
+    assert third.answer() == third.sent[-1]
+    node.uptime += 61
+    forgotten = Connection(node, 4, 0xE000_0000)
+    assert forgotten.syn() == forgotten.sent[-1], "and after a minute nothing is"
+
+
+def test_a_connection_that_the_client_closes_is_not_remembered() -> None:
+    node = Node()
+    first = Connection(node, 1, 0)
+    first.open()
+    first.send(FIN | ACK, acknowledged=9000)
+    first.answer(FIN | ACK)
+    first.send(ACK, 2, acknowledged=9001)
+    Connection(node, 2, 0x7000_0000).open()
+    third = Connection(node, 3, 0xE000_0000)
+    assert third.syn() == third.sent[-1]
