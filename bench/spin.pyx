@@ -6,7 +6,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fixer._csum cimport sum_bytes
-from fixer.datapath.flows cimport PLAIN, Flows, FlowTable, Segment, Verdict, forward, reply
+from fixer.datapath.flows cimport PLAIN, Flows, FlowTable, Segment, Verdict, announce, forward, reply
 from fixer.datapath.pipeline cimport Handed, Pipeline
 from fixer.datapath.repair cimport REPAIR
 from fixer.datapath.wire cimport TCP_ACK, TCP_SYN
@@ -73,14 +73,17 @@ def lookups(Flows flows not None, int connections, list order not None, int turn
 
     `connections` are established before, each with a delta other than 0. order: of each segment the number of its
     connection, and whether it is a reply. Time goes on from segment to segment, so each of a client moves its clock.
-    What the table is asked is written on the spot, as from a packet: that is in the time.
+    What the table is asked is written on the spot, as from a packet: that is in the time. A question is announced while
+    the one before is asked, as the packet path does it before it sums the payload.
     """
     cdef FlowTable *table = &flows.table
     cdef uint32_t count = <uint32_t>len(order), i, delta, ticks = 2
     cdef uint64_t begun, shifted = 0
     cdef int _turn
     cdef Verdict verdict
-    cdef Segment segment
+    cdef Segment[2] segments
+    cdef uint64_t[2] hashed
+    cdef uint32_t this, following
     cdef uint32_t *asked = <uint32_t *>calloc(count, sizeof(uint32_t))      # an array of segments would fill the caches
     if asked == NULL:
         raise MemoryError
@@ -90,11 +93,16 @@ def lookups(Flows flows not None, int connections, list order not None, int turn
     with nogil:
         begun = now()
         for _turn in range(turns):
+            about(&segments[0], asked[0] >> 1, TCP_ACK)
+            hashed[0] = announce(table, &segments[0].key)
             for i in range(count):
-                about(&segment, asked[i] >> 1, TCP_ACK)
-                segment.value += ticks
+                this, following = i & 1, ~i & 1
+                if i + 1 < count:
+                    about(&segments[following], asked[i + 1] >> 1, TCP_ACK)
+                    hashed[following] = announce(table, &segments[following].key)
+                segments[this].value += ticks
                 ticks += 1
-                verdict = (reply if asked[i] & 1 else forward)(table, &segment, NOW, &delta)
+                verdict = (reply if asked[i] & 1 else forward)(table, &segments[this], hashed[this], NOW, &delta)
                 shifted += verdict == Verdict.TRACKED and delta != 0
         begun = now() - begun
     free(asked)
@@ -109,15 +117,15 @@ cdef void establish(FlowTable *table, int connections) noexcept nogil:
         about(&segment, number, TCP_ACK)
         segment.key.server_port[0] = 1
         segment.value += AHEAD
-        forward(table, &segment, NOW, &delta)
-        reply(table, &segment, NOW, &delta)
+        forward(table, &segment, announce(table, &segment.key), NOW, &delta)
+        reply(table, &segment, announce(table, &segment.key), NOW, &delta)
     for number in range(connections):
         about(&segment, number, TCP_SYN)
-        forward(table, &segment, NOW, &delta)
+        forward(table, &segment, announce(table, &segment.key), NOW, &delta)
         segment.flags = TCP_SYN | TCP_ACK
-        reply(table, &segment, NOW, &delta)
+        reply(table, &segment, announce(table, &segment.key), NOW, &delta)
         about(&segment, number, TCP_ACK)
-        forward(table, &segment, NOW, &delta)
+        forward(table, &segment, announce(table, &segment.key), NOW, &delta)
 
 
 cdef void about(Segment *segment, uint32_t number, uint8_t flags) noexcept nogil:

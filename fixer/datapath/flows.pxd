@@ -8,17 +8,18 @@ valid, so that a kill between any two leaves the state before or the state after
 is private memory, made anew by whoever opens the table.
 
 An entry lies in one of two buckets, which its hash names. A bucket's tags are half a cache line, all tags together stay
-in the caches, and an entry is one cache line: so a search among any number of connections waits for memory once.
+in the caches, and an entry is one cache line: so a search among any number of connections waits for memory once, and
+hardly that if something else is done between `announce` and the question.
 
 A connection is entered at its SYN. It is *normalised* if its delta is not 0: that is added to the TSval of what the
 client sends and taken off the TSecr of what it is sent. A second SYN of the same five-tuple with another initial
 sequence number is another attempt: it gets a delta of its own, which becomes the connection's once the server has
 answered that SYN, so that a stray or forged one does no harm to a connection that lives.
 
-The delta brings a SYN up to its source's clock, which is the highest TSval sent. But TSvals lie on a circle, and offsets
-drawn at random for each connection lie all around it: the clock may then be more than half of the circle ahead of what
-the server remembers, and what is further ahead than that is *behind* to the server. So what the server remembers is
-followed too (it does so when a connection that it closed first comes to its end), and has the last word.
+The delta brings a SYN up to its source's clock, which is the highest TSval sent. But TSvals lie on a circle, and
+offsets drawn at random for each connection lie all around it: the clock may then be more than half of the circle ahead
+of what the server remembers, and what is further ahead than that is *behind* to the server. So what the server
+remembers is followed too (it does so when a connection that it closed first comes to its end), and has the last word.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -162,8 +163,11 @@ cdef struct Segment:
     uint32_t value          # TSval, as the client sent it
 
 
-cdef Verdict forward(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil
-cdef Verdict reply(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil
+cdef uint64_t announce(const FlowTable *table, const Key *key) noexcept nogil
+cdef Verdict forward(FlowTable *table, const Segment *segment, uint64_t hashed, uint32_t now,
+                     uint32_t *delta) noexcept nogil
+cdef Verdict reply(FlowTable *table, const Segment *segment, uint64_t hashed, uint32_t now,
+                   uint32_t *delta) noexcept nogil
 cdef void sweep(FlowTable *table, uint32_t now) noexcept nogil
 
 

@@ -16,13 +16,28 @@ cdef extern from *:
     """
     void publish() noexcept nogil
     void __builtin_prefetch(const void *) noexcept nogil
+    int __builtin_ctz(unsigned int) noexcept nogil
 
 cdef const char *MAGIC = b"FIXFLOWS"
 
 
-cdef Verdict forward(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil:
-    """A segment of a client: what is to be added to its TSval."""
-    cdef uint64_t hashed = hash_of(table, &segment.key)
+cdef uint64_t announce(const FlowTable *table, const Key *key) noexcept nogil:
+    """A segment with this key is going to be asked about: memory is told to bring its entry. Returns the key's hash."""
+    cdef uint64_t hashed = hash_of(table, key)
+    cdef uint16_t tag = tag_of(hashed)
+    cdef uint32_t first, found
+    cdef int which
+    for which in range(2):
+        first = bucket(table, hashed, which)
+        found = tagged(table, tag, first)
+        if found:
+            __builtin_prefetch(&table.flows[first + __builtin_ctz(found)])
+    return hashed
+
+
+cdef Verdict forward(FlowTable *table, const Segment *segment, uint64_t hashed, uint32_t now,
+                     uint32_t *delta) noexcept nogil:
+    """A segment of a client, whose key was `announce`d: what is to be added to its TSval."""
     cdef Flow *flow = find(table, &segment.key, hashed, now)
     cdef Attempt *attempt
     cdef Clock *clock
@@ -46,8 +61,8 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint32_t now, uin
         clock = move_clock(table, segment, flow, segment.value + attempt.delta, now)
         if clock != NULL and flow.state == State.SYN_RECEIVED:
             clock.replied = now + 1
-        if clock != NULL and flow.fins & 4 and segment.flags & TCP_ACK \
-                and (flow.life & 2 or <int32_t>(segment.acknowledged - attempt_of(table, flow, ~flow.life).sequence) >= 0):
+        if clock != NULL and flow.fins & 4 and segment.flags & TCP_ACK and (
+                flow.life & 2 or <int32_t>(segment.acknowledged - attempt_of(table, flow, ~flow.life).sequence) >= 0):
             remember(clock, segment.value + attempt.delta, now)
     if segment.flags & TCP_RST:
         if flow.state != State.CLOSED:
@@ -61,9 +76,10 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint32_t now, uin
     return Verdict.TRACKED
 
 
-cdef Verdict reply(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil:
-    """A segment to a client: what is to be taken off its TSecr."""
-    cdef Flow *flow = find(table, &segment.key, hash_of(table, &segment.key), now)
+cdef Verdict reply(FlowTable *table, const Segment *segment, uint64_t hashed, uint32_t now,
+                   uint32_t *delta) noexcept nogil:
+    """A segment to a client, whose key was `announce`d: what is to be taken off its TSecr."""
+    cdef Flow *flow = find(table, &segment.key, hashed, now)
     cdef Clock *clock = clock_of(table, &segment.key, flow)
     cdef Attempt *attempt
     delta[0] = 0
@@ -277,17 +293,23 @@ cdef inline uint16_t tag_of(uint64_t hashed) noexcept nogil:
     return tag if tag else 1
 
 
-cdef inline Flow *in_bucket(const FlowTable *table, const Key *key, uint16_t tag, uint32_t first) noexcept nogil:
+cdef inline uint32_t tagged(const FlowTable *table, uint16_t tag, uint32_t first) noexcept nogil:
+    """One bit for each entry of the bucket that has this tag."""
     cdef const uint16_t *tags = table.tags + first
     cdef uint32_t found = 0, i
     for i in range(BUCKET):                 # no way out, so that all are compared at once
         found |= <uint32_t>(tags[i] == tag) << i
-    i = first
+    return found
+
+
+cdef inline Flow *in_bucket(const FlowTable *table, const Key *key, uint16_t tag, uint32_t first) noexcept nogil:
+    cdef uint32_t found = tagged(table, tag, first)
+    cdef Flow *flow
     while found:
-        if found & 1 and memcmp(&table.flows[i].key, key, KEY) == 0:
-            return &table.flows[i]
-        found >>= 1
-        i += 1
+        flow = &table.flows[first + __builtin_ctz(found)]
+        if memcmp(&flow.key, key, KEY) == 0:
+            return flow
+        found &= found - 1
     return NULL
 
 

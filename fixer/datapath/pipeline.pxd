@@ -9,7 +9,7 @@ from fixer.datapath.history cimport History
 from fixer.datapath.repair cimport ACTIONS, Action, Policy
 from fixer.datapath.ring cimport Event, Ring
 from fixer.datapath.snat cimport Snat
-from fixer.datapath.timestamps cimport OUTCOMES, Timestamps
+from fixer.datapath.timestamps cimport OUTCOMES, Asked, Timestamps
 from fixer.datapath.walk cimport Walk
 
 
@@ -57,8 +57,9 @@ cdef class Pipeline:
                         Event *event) noexcept nogil
     cdef void sight(self, const uint8_t *packet, const Walk *route, uint64_t when) noexcept nogil
     cdef Action stamp(self, uint8_t *packet, const Walk *route, const Finding *finding, const Handed *handed,
-                      Action action) noexcept nogil
-    cdef Action send(self, uint8_t *packet, const Walk *route, const Handed *handed, Event *event) noexcept nogil
+                      Asked *asked, Action action) noexcept nogil
+    cdef Action send(self, uint8_t *packet, const Walk *route, const Handed *handed, Asked *asked,
+                     Event *event) noexcept nogil
     cdef void settle(self, uint64_t when, uint32_t uptime, bint all) noexcept nogil
 
 

@@ -16,7 +16,8 @@ from fixer.datapath.repair cimport DROP, PASS, REPAIR, Stale, decide, mend
 from fixer.datapath.repair import Action as ActionName, Stale as StaleName
 from fixer.datapath.ring cimport Endpoints, describe, ring_free, ring_new, ring_settle, ring_take, ring_tell
 from fixer.datapath.snat cimport PLAIN, snat_free, snat_new, snat_note, snat_sights
-from fixer.datapath.timestamps cimport MAX_SOURCES, Edit, Mode, Outcome, Timestamps, apply, consider, look
+from fixer.datapath.timestamps cimport (MAX_SOURCES, Asked, Edit, Mode, Outcome, Timestamps, apply, consider, look,
+                                        normalise, prepare)
 from fixer.datapath.timestamps import Mode as ModeName, Outcome as OutcomeName
 from fixer.datapath.walk cimport MAX_PORTS, Reason, Walk, walk
 from fixer.datapath.walk import Reason as ReasonName
@@ -86,10 +87,13 @@ cdef class Pipeline:
         cdef Finding finding
         cdef Event own
         cdef Action would, action
+        cdef Asked asked
         cdef uint32_t now = <uint32_t>(handed.when // 1000000000U)
         walk(packet, captured, length, &self.policy.ports, self.policy.plain, &route)
+        if self.timestamps.mode == Mode.NORMALISE:
+            prepare(&self.timestamps, self.table, packet, &route, handed.outgoing, &asked)
         if handed.outgoing:
-            return self.send(packet, &route, handed, event)
+            return self.send(packet, &route, handed, &asked, event)
         judge(packet, &route, &self.policy.ports, handed.skb_info, self.policy.trust_device, &finding)
         if finding.outer == OUT_WRONG:
             if finding.inner != IN_WRONG and finding.inner != IN_UNCHECKABLE and not route.inner.header_wrong \
@@ -119,7 +123,7 @@ cdef class Pipeline:
         if finding.inner != IN_WRONG and is_syn(packet, &route):
             self.sight(packet, &route, handed.when)
         if self.timestamps.mode != Mode.OFF and action != DROP:
-            action = self.stamp(packet, &route, &finding, handed, action)
+            action = self.stamp(packet, &route, &finding, handed, &asked, action)
         return action
 
     cdef void sight(self, const uint8_t *packet, const Walk *route, uint64_t when) noexcept nogil:
@@ -132,7 +136,7 @@ cdef class Pipeline:
                       be32(packet + edit.option + TCP_TSVAL), when)
 
     cdef Action stamp(self, uint8_t *packet, const Walk *route, const Finding *finding, const Handed *handed,
-                      Action action) noexcept nogil:
+                      Asked *asked, Action action) noexcept nogil:
         """Strip or normalise the timestamps of a packet that is about to pass; REPAIR if it was changed."""
         cdef Edit edit
         cdef Outcome outcome
@@ -143,7 +147,10 @@ cdef class Pipeline:
             return action
         if not whole:
             return action
-        outcome = consider(&self.timestamps, self.table, packet, route, False, handed.uptime, &edit)
+        if self.timestamps.mode == Mode.NORMALISE:
+            outcome = normalise(&self.timestamps, self.table, packet, route, False, handed.uptime, asked, &edit)
+        else:
+            outcome = consider(&self.timestamps, packet, route, &edit)
         if outcome == Outcome.STRIPPED or outcome == Outcome.TRANSLATED:
             if action != REPAIR and not self.policy.monitor:
                 if handed.skb_info & SKB_CHECKSUM_NOT_READY:
@@ -156,7 +163,8 @@ cdef class Pipeline:
         self.counted.timestamps[<int>outcome] += 1
         return action
 
-    cdef Action send(self, uint8_t *packet, const Walk *route, const Handed *handed, Event *event) noexcept nogil:
+    cdef Action send(self, uint8_t *packet, const Walk *route, const Handed *handed, Asked *asked,
+                     Event *event) noexcept nogil:
         """A packet that leaves: the reply to a source is translated back. Its checksums are not judged.
 
         This host has just made them: the kernel finishes them before it hands them to a queue without the GSO flag.
@@ -168,7 +176,7 @@ cdef class Pipeline:
             if handed.skb_info & (SKB_CHECKSUM_NOT_READY | SKB_GSO) or route.captured != route.length:
                 outcome = Outcome.INCOMPLETE
             else:
-                outcome = consider(&self.timestamps, self.table, packet, route, True, handed.uptime, &edit)
+                outcome = normalise(&self.timestamps, self.table, packet, route, True, handed.uptime, asked, &edit)
         if outcome == Outcome.TRANSLATED:
             apply(packet, route, &edit)
             action = REPAIR

@@ -7,9 +7,9 @@ that exists is never touched. The option becomes NOPs where it stands; no byte m
 updated incrementally (RFC 1624): what was wrong stays wrong by the same amount.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from fixer.datapath.flows cimport FlowTable
+from fixer.datapath.flows cimport FlowTable, Segment
 from fixer.datapath.walk cimport Walk
 
 
@@ -62,7 +62,17 @@ cdef struct Edit:
     uint32_t value
 
 
-cdef Outcome consider(const Timestamps *policy, FlowTable *table, const uint8_t *packet, const Walk *walk,
-                      bint outgoing, uint32_t now, Edit *edit) noexcept nogil
+cdef struct Asked:
+    # A segment about which the flow table is going to be asked.
+    bint concerns            # it is of a configured source, or a reply to one: the rest is valid
+    uint64_t hashed
+    Segment segment
+
+
+cdef void prepare(const Timestamps *policy, const FlowTable *table, const uint8_t *packet, const Walk *walk,
+                  bint outgoing, Asked *asked) noexcept nogil
+cdef Outcome normalise(const Timestamps *policy, FlowTable *table, const uint8_t *packet, const Walk *walk,
+                       bint outgoing, uint32_t now, Asked *asked, Edit *edit) noexcept nogil
+cdef Outcome consider(const Timestamps *policy, const uint8_t *packet, const Walk *walk, Edit *edit) noexcept nogil
 cdef Outcome look(const uint8_t *packet, const Walk *walk, Edit *edit) noexcept nogil
 cdef void apply(uint8_t *packet, const Walk *walk, const Edit *edit) noexcept nogil

@@ -2,25 +2,20 @@
 from libc.string cimport memcmp, memcpy, memset
 
 from fixer._csum cimport sum_bytes, updated
-from fixer.datapath.flows cimport PLAIN, Segment, Verdict, forward, reply
+from fixer.datapath.flows cimport PLAIN, Segment, Verdict, announce, forward, reply
 from fixer.datapath.walk cimport Reason
 from fixer.datapath.wire cimport *
 
 
-cdef Outcome consider(const Timestamps *policy, FlowTable *table, const uint8_t *packet, const Walk *walk,
-                      bint outgoing, uint32_t now, Edit *edit) noexcept nogil:
-    """What is to become of a packet; `edit` is valid for a STRIPPED or TRANSLATED one, which `apply` makes so.
-
-    outgoing: it leaves through OUTPUT, so it is a reply or nothing. now: uptime, seconds. `table` is needed to
-    normalise only.
-    """
-    if walk.inner.reason != Reason.NONE or walk.inner.protocol != PROTO_TCP:
-        return Outcome.NOT_CONCERNED
-    if policy.mode == Mode.NORMALISE:
-        return normalise(policy, table, packet, walk, outgoing, now, edit)
-    if policy.mode == Mode.STRIP and not outgoing and is_stripped(policy, packet, walk):
+cdef Outcome consider(const Timestamps *policy, const uint8_t *packet, const Walk *walk, Edit *edit) noexcept nogil:
+    """Mode strip: what is to become of a packet; `edit` is valid if it is to be STRIPPED, which `apply` does."""
+    if is_tcp(walk) and is_stripped(policy, packet, walk):
         return look(packet, walk, edit)
     return Outcome.NOT_CONCERNED
+
+
+cdef inline bint is_tcp(const Walk *walk) noexcept nogil:
+    return walk.inner.reason == Reason.NONE and walk.inner.protocol == PROTO_TCP
 
 
 cdef bint is_stripped(const Timestamps *policy, const uint8_t *packet, const Walk *walk) noexcept nogil:
@@ -77,34 +72,55 @@ cdef Outcome look(const uint8_t *packet, const Walk *walk, Edit *edit) noexcept 
     return Outcome.AUTHENTICATED if authenticated else Outcome.STRIPPED
 
 
-cdef Outcome normalise(const Timestamps *policy, FlowTable *table, const uint8_t *packet, const Walk *walk,
-                       bint outgoing, uint32_t now, Edit *edit) noexcept nogil:
-    """Ask the flow table what is to be done with a segment of a source, or with a reply to one."""
-    cdef Segment segment
+cdef void prepare(const Timestamps *policy, const FlowTable *table, const uint8_t *packet, const Walk *walk,
+                  bint outgoing, Asked *asked) noexcept nogil:
+    """Mode normalise: whose segment it is, and announce that. The sooner before `normalise`, the better.
+
+    outgoing: it leaves through OUTPUT, so it is a reply or nothing.
+    """
+    cdef Segment *segment = &asked.segment
     cdef const uint8_t *tcp = packet + walk.inner.transport
-    cdef const uint8_t *client = packet + (walk.inner.destination if outgoing else walk.inner.source)
-    cdef const uint8_t *server = packet + (walk.inner.source if outgoing else walk.inner.destination)
-    cdef uint32_t delta, echoed
-    cdef Outcome found
-    cdef Verdict verdict
+    cdef const uint8_t *client
+    cdef const uint8_t *server
+    asked.concerns = False
+    if not is_tcp(walk):
+        return
+    client = packet + (walk.inner.destination if outgoing else walk.inner.source)
+    server = packet + (walk.inner.source if outgoing else walk.inner.destination)
     if not matches(policy, client, walk.inner.version):
-        return Outcome.NOT_CONCERNED
-    found = look(packet, walk, edit)
-    if found == Outcome.MALFORMED or found == Outcome.AUTHENTICATED:
-        return found
-    memset(&segment, 0, sizeof(Segment))
+        return
+    asked.concerns = True
+    memset(segment, 0, sizeof(Segment))
     memcpy(segment.key.client, client, walk.inner.address_length)
     memcpy(segment.key.server, server, walk.inner.address_length)
     segment.key.where = <uint32_t>walk.inner.version << 24 | (walk.vni if walk.vxlan else PLAIN)
     memcpy(segment.key.client_port, tcp + (TCP_DESTINATION if outgoing else TCP_SOURCE), 2)
     memcpy(segment.key.server_port, tcp + (TCP_SOURCE if outgoing else TCP_DESTINATION), 2)
+    asked.hashed = announce(table, &segment.key)
     segment.flags = tcp[TCP_FLAGS]
     segment.sequence = be32(tcp + TCP_SEQUENCE)
     segment.acknowledged = be32(tcp + TCP_ACKNOWLEDGED)
     segment.length = walk.inner.covered - (tcp[TCP_OFFSET] >> 4) * 4
+
+
+cdef Outcome normalise(const Timestamps *policy, FlowTable *table, const uint8_t *packet, const Walk *walk,
+                       bint outgoing, uint32_t now, Asked *asked, Edit *edit) noexcept nogil:
+    """Ask the flow table about a `prepare`d packet; `edit` is valid if it is to be STRIPPED or TRANSLATED.
+
+    now: uptime, seconds.
+    """
+    cdef Segment *segment = &asked.segment
+    cdef uint32_t delta, echoed
+    cdef Outcome found
+    cdef Verdict verdict
+    if not asked.concerns:
+        return Outcome.NOT_CONCERNED
+    found = look(packet, walk, edit)
+    if found == Outcome.MALFORMED or found == Outcome.AUTHENTICATED:
+        return found
     segment.stamped = found == Outcome.STRIPPED
     segment.value = be32(packet + edit.option + TCP_TSVAL) if segment.stamped else 0
-    verdict = (reply if outgoing else forward)(table, &segment, now, &delta)
+    verdict = (reply if outgoing else forward)(table, segment, asked.hashed, now, &delta)
     if not segment.stamped:
         return Outcome.WITHOUT
     if verdict == Verdict.FULL:
