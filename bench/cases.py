@@ -19,6 +19,7 @@ from .receivers import (
     FIXER_OTHERS,
     FIXER_SUSPECTS,
     FIXER_TWICE,
+    FIXER_UNSHIFTED,
     LOOP,
     LOOP_GSO,
     LOOP_REPAIRS,
@@ -77,13 +78,13 @@ CASES = (
         "normalise",
         "Clean TCP, packets of 1,450 bytes, GRO off, timestamps normalised",
         Traffic(one_clock=True, apart=True),
-        (NO_RULE, FIXER_ALL, FIXER_NORMALISES, FIXER_OTHERS),
+        (NO_RULE, FIXER_ALL, FIXER_NORMALISES, FIXER_UNSHIFTED, FIXER_OTHERS),
     ),
     Case(
         "normalise-gro",
         "Clean TCP, packets of 1,450 bytes, GRO on, timestamps normalised",
         Traffic(one_clock=True, apart=True, gro=True),
-        (NO_RULE, FIXER_ALL, FIXER_NORMALISES, FIXER_OTHERS),
+        (NO_RULE, FIXER_ALL, FIXER_NORMALISES, FIXER_UNSHIFTED, FIXER_OTHERS),
     ),
 )
 

@@ -66,6 +66,8 @@ FIXER_ALL = Receiver("fixer", (*FIXER, "run"), ("on",))
 FIXER_SUSPECTS = Receiver("fixer, suspects", (*FIXER, "run"), ("on", "--scope", "suspects"))
 FIXER_TWICE = Receiver("fixer, 2 queues", (*FIXER, "run"), ("on",), queues=2)
 FIXER_NORMALISES = Receiver("fixer, normalises", (*FIXER, "run"), ("on",), source=OVERLAY["left"])
+# One clock alone is never shifted: the same packets both ways, and none of them changed.
+FIXER_UNSHIFTED = Receiver("fixer, delta 0", (*FIXER, "run"), ("on",), source=f"{OVERLAY['left']}/32")
 FIXER_OTHERS = Receiver("fixer, normalises others", (*FIXER, "run"), ("on",), source="192.0.2.1")
 
 

@@ -20,7 +20,7 @@ from fixer import flowfile
 from fixer.datapath.flows import Flows
 from fixer.errors import QueueBusy, SystemRefused
 
-HEADER, CLOCK, FLOW = 4096, 48, 64
+HEADER, CLOCK, FLOW = 4096, 136, 64
 DELTA, SEEN, STATE = 44, 52, 56  # in a flow
 CLOCKS = 1024 // 16
 

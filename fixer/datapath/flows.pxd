@@ -52,13 +52,14 @@ cdef enum:
     KEY = 40
     FLOW = 64
     ATTEMPT = 12
-    CLOCK = 48
+    CLOCK = 136
     VERSION = 1
 
     PLAIN = 0x80000000U     # in `Key.where`: no VXLAN
 
     BUCKET = 16             # entries
     CLOCK_WAYS = 4
+    MEMORIES = 8            # servers of one source that are followed
     SWEEPS = 64             # settles until every entry has been looked at
 
     # Seconds without a segment after which an entry is free. conntrack's, or more.
@@ -98,8 +99,15 @@ cdef struct Flow:
     uint32_t clock          # number of the source's clock when it was last looked for; believed only if it is that
 
 
+cdef struct Memory:
+    # What one server remembers of a source, if it does as tcp_remember_stamp did.
+    uint32_t server         # of its address, 32 bits of a hash
+    uint32_t value          # TSval
+    uint32_t since          # uptime + 1; 0: nothing
+
+
 cdef struct Clock:
-    # What a server may remember of one source.
+    # One source.
     uint8_t address[16]
     uint32_t where          # as in Key
     uint32_t check          # of the two above
@@ -107,8 +115,7 @@ cdef struct Clock:
     uint32_t seen           # uptime, seconds
     uint32_t replied        # uptime of the last reply + 1, or 0
     uint32_t used           # 0 or 1
-    uint32_t remembered     # what a server remembers of it, if it does as tcp_remember_stamp did …
-    uint32_t remembered_at  # … since this uptime + 1; 0: nothing
+    Memory memories[MEMORIES]
 
 
 cdef struct Header:

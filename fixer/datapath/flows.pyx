@@ -48,7 +48,7 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint64_t hashed, 
         if segment.stamped and not segment.flags & TCP_RST:
             clock = move_clock(table, segment, NULL, segment.value, now)
             if clock != NULL and segment.flags & TCP_FIN:
-                remember(clock, segment.value, now)     # if the server was the first, which nobody knows
+                remember(clock, &segment.key, segment.value, now)   # if the server was the first, which nobody knows
         return Verdict.UNTRACKED
     if flow.state != State.CLOSED:
         flow.seen = now
@@ -63,7 +63,7 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint64_t hashed, 
             clock.replied = now + 1
         if clock != NULL and flow.fins & 4 and segment.flags & TCP_ACK and (
                 flow.life & 2 or <int32_t>(segment.acknowledged - attempt_of(table, flow, ~flow.life).sequence) >= 0):
-            remember(clock, segment.value + attempt.delta, now)
+            remember(clock, &segment.key, segment.value + attempt.delta, now)
     if segment.flags & TCP_RST:
         if flow.state != State.CLOSED:
             flow.was = flow.state
@@ -192,15 +192,16 @@ cdef Verdict choose(FlowTable *table, const Segment *segment, uint32_t now, uint
     SYNs with any TSvals cannot turn the clock round.
     """
     cdef Clock *clock = find_clock(table, &segment.key)
+    cdef Memory *memory
     cdef uint32_t base, behind
     delta[0] = 0
     if clock == NULL:
         return Verdict.OPENED if room_for_clock(table, &segment.key, now) != NULL else Verdict.FULL
     base = clock.value
-    if clock.remembered_at and now - (clock.remembered_at - 1) <= MEMORY_SECONDS \
-            and (is_behind(base, clock.remembered) or not is_behind(segment.value, base)
-                 and is_behind(segment.value, clock.remembered)):
-        base = clock.remembered             # the clock, or this client, is more than half of the circle ahead of it
+    memory = memory_of(clock, server_of(&segment.key))
+    if is_remembered(memory, now) and (is_behind(base, memory.value) or not is_behind(segment.value, base)
+                                       and is_behind(segment.value, memory.value)):
+        base = memory.value                 # the clock, or this client, is more than half of the circle ahead of it
     if not is_behind(segment.value, base):
         return Verdict.OPENED
     behind = base - segment.value
@@ -216,12 +217,40 @@ cdef inline bint is_behind(uint32_t value, uint32_t other) noexcept nogil:
     return 0 < other - value < 0x80000000U
 
 
-cdef void remember(Clock *clock, uint32_t value, uint32_t now) noexcept nogil:
+cdef inline bint is_remembered(const Memory *memory, uint32_t now) noexcept nogil:
+    return memory != NULL and memory.since != 0 and now - (memory.since - 1) <= MEMORY_SECONDS
+
+
+cdef void remember(Clock *clock, const Key *key, uint32_t value, uint32_t now) noexcept nogil:
     """The server goes to TIME_WAIT, or may: tcp_remember_stamp (linux 4.11, net/ipv4/tcp_metrics.c)."""
-    if clock.remembered_at == 0 or now - (clock.remembered_at - 1) > MEMORY_SECONDS \
-            or not is_behind(value, clock.remembered):
-        clock.remembered = value
-        clock.remembered_at = now + 1
+    cdef uint32_t server = server_of(key), i
+    cdef Memory *memory = memory_of(clock, server)
+    if is_remembered(memory, now) and is_behind(value, memory.value):
+        return
+    if memory == NULL:
+        memory = &clock.memories[0]
+        for i in range(1, MEMORIES):
+            if clock.memories[i].since < memory.since:
+                memory = &clock.memories[i]
+    memory.since = 0
+    publish()
+    memory.server = server
+    memory.value = value
+    publish()
+    memory.since = now + 1
+
+
+cdef inline uint32_t server_of(const Key *key) noexcept nogil:
+    return <uint32_t>hash_bytes(0, key.server, 16)
+
+
+cdef Memory *memory_of(Clock *clock, uint32_t server) noexcept nogil:
+    """What is known of this server's memory, or NULL."""
+    cdef int i
+    for i in range(MEMORIES):
+        if clock.memories[i].since and clock.memories[i].server == server:
+            return &clock.memories[i]
+    return NULL
 
 
 cdef inline bint is_live(FlowTable *table, Flow *flow) noexcept nogil:
@@ -453,7 +482,8 @@ cdef Clock *move_clock(FlowTable *table, const Segment *segment, Flow *flow, uin
         memcpy(clock.address, segment.key.client, 16)
         clock.where = segment.key.where
         clock.check = <uint32_t>(clock_hash(table, clock.address, clock.where) >> 32)
-        clock.replied = clock.remembered_at = 0
+        clock.replied = 0
+        memset(clock.memories, 0, sizeof(clock.memories))
         clock.value = value if segment.stamped else 0
         publish()
         clock.used = 1

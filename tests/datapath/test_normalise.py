@@ -604,3 +604,19 @@ def test_a_connection_that_the_client_closes_is_not_remembered() -> None:
     Connection(node, 2, 0x7000_0000).open()
     third = Connection(node, 3, 0xE000_0000)
     assert third.syn() == third.sent[-1]
+
+
+@pytest.mark.parametrize("servers", [8, 9])
+def test_each_server_has_a_memory_of_its_own(servers: int) -> None:
+    """What one remembers says nothing of the others, eight of which are followed."""
+    node = Node()
+    closed = [Connection(node, 1, number * 0x1000_0000, server=f"10.0.0.{number + 1}") for number in range(servers)]
+    for each in closed:
+        node.uptime += 1
+        each.open()
+        each.answer(FIN | ACK)
+        each.send(FIN | ACK, acknowledged=9001)
+    for each in closed:
+        late = Connection(node, 2, 0x8800_0000, server=each.server)
+        too_far = each is closed[0] and servers == 8
+        assert late.syn() == (each.seen_by_server[-1] if too_far else late.sent[-1])

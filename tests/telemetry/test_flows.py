@@ -84,7 +84,7 @@ def test_damage() -> None:
     watch = watched(node)
     one = Connection(node, 1, 0)
     one.open()
-    for at in range(4096 + 64 * 48, len(node.memory) - 64, 64):
+    for at in range(4096 + 64 * 136, len(node.memory) - 64, 64):
         node.memory[at + 44] ^= 1
     one.send(ACK)
     assert only(watch, 1.0).fields["event.action"] == "flows-damaged"
