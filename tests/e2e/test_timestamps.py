@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -414,6 +415,26 @@ def test_normalise_serves_clients_that_draw_an_offset_for_each_connection(machin
             seen = Counter(pool.map(site.visit, turns))
         assert seen == {"served": 400}
         assert here.paws_passive == 0
+
+
+def test_many_clocks_behind_one_address_are_seen(machine: Host) -> None:
+    """Without any mode: from the SYNs that pass. (Whoever reads them looks every ten seconds.)"""
+    with snat.standing(Kind.VXLAN, machine) as site, Service(site.at) as service:
+
+        def suspects() -> list[dict[str, Any]]:
+            return [event for event in service.events() if event["event"]["action"] == "snat-suspect"]
+
+        give_up = time.monotonic() + 25
+        while not suspects():
+            assert time.monotonic() < give_up
+            for client in site.clients:
+                assert site.visit(client) == "served"
+            time.sleep(0.3)
+        [found] = [event for event in suspects() if event["source"]["ip"] == site.source[4]]
+    assert found["fixer"]["snat"]["suspect"] == "several-clocks"
+    assert 2 <= found["fixer"]["snat"]["clocks"] <= len(site.clients)
+    assert found["fixer"]["snat"]["refused_share"] > 0.1
+    assert found["fixer"]["vni"] == Layout().vni
 
 
 def test_after_sixty_seconds_everybody_is_served(poisoned: dict[str, tuple[Site, Gate]]) -> None:
