@@ -97,14 +97,24 @@ def test_a_retransmitted_syn_keeps_its_delta() -> None:
     ahead.open()
     behind = Connection(node, 2, 0)
     delta = (behind.syn() - behind.sent[-1]) % WRAP
-    for seconds in (1, 2, 4, 8, 16, 32, 60):
+    for number, seconds in enumerate((1, 2, 4, 8, 16, 32, 60), 10):
         node.uptime += seconds
-        ahead.send(ACK)
-        ahead.answer(ACK)
+        Connection(node, number, number * 1_000_000).open()  # the clock goes on faster than time
         assert (behind.syn() - behind.sent[-1]) % WRAP == delta
     assert behind.answer() == behind.sent[-1]
     assert behind.syn() - behind.sent[-1] == delta, "the SYN-ACK was lost"
-    assert node.flows.counters()["used"] == 2
+    assert node.flows.counters()["used"] == 9
+
+
+def test_the_clock_never_goes_back() -> None:
+    """Neither for a connection that was there before, nor for a segment that was overtaken."""
+    node = Node()
+    ahead = Connection(node, 1, 5_000_000)
+    ahead.open()
+    last = ahead.seen_by_server[-1]
+    Connection(node, 2, 3_000_000).send(ACK)
+    node.through(segment(CLIENT, SERVER, (1, 80), ACK, (last - 2_000_000, 1), 5001))
+    assert Connection(node, 3, 0).syn() == last
 
 
 def test_a_reused_port_gets_a_delta_of_its_own() -> None:
@@ -148,6 +158,9 @@ def test_a_second_attempt_is_the_connection_once_the_server_has_answered_it() ->
     refused.syn()
     refused.answer(RST | ACK)
     assert new.send(ACK) == new.sent[-1] + 30_000
+    refused.send(ACK)  # whatever that is, nobody goes on with it
+    assert new.send(ACK) == new.sent[-1] + 30_000
+    assert node.flows.counters()["one_way"] == 0
 
 
 def test_what_was_there_before_is_left_alone_and_moves_the_clock() -> None:
@@ -424,7 +437,9 @@ def test_a_rst_that_the_server_does_not_believe() -> None:
     assert node.flows.counters()["normalised"] == 0
     one.answer(ACK)  # may have been on its way
     assert node.flows.counters()["normalised"] == 0
-    node.uptime += 3
+    node.uptime += 1
+    one.send(ACK, 2)
+    node.uptime += 1
     one.answer(ACK)
     assert node.flows.counters()["normalised"] == 1
     node.uptime += DAY
