@@ -626,3 +626,29 @@ def test_each_server_has_a_memory_of_its_own(servers: int) -> None:
         late = Connection(node, 2, 0x8800_0000, server=each.server)
         too_far = each is closed[0] and servers == 8
         assert late.syn() == (each.seen_by_server[-1] if too_far else late.sent[-1])
+
+
+def test_what_a_server_remembers_of_a_connection_that_was_there_before() -> None:
+    node = Node()
+    before = Connection(node, 1, 0)
+    before.send(FIN | ACK)
+    before.answer(ACK)
+    Connection(node, 2, 0x7000_0000).open()
+    assert Connection(node, 3, 0xE000_0000).syn() == before.seen_by_server[-1]
+
+
+def test_more_sources_than_there_is_room_for() -> None:
+    """Who is there stays, until nobody has heard of it for longer than a server remembers."""
+    node = Node()
+    for number in range(1, 200):
+        one = Connection(node, 1, 5_000, client=f"192.0.2.{number}")
+        one.syn()
+        one.answer()
+        one.send(ACK)
+    assert node.counted()["full"] > 50
+    for number in range(1, 5):
+        assert Connection(node, 2, 0, client=f"192.0.2.{number}").open() == 5_000
+    node.uptime += 301
+    late = Connection(node, 1, 5_000, client="192.0.2.250")
+    assert late.open() == 0
+    assert Connection(node, 2, 0, client="192.0.2.250").open() == 5_000
