@@ -66,6 +66,26 @@ def test_everything_is_found_again_whatever_the_size(flows: int) -> None:
     assert Connection(after, 777, 0).open() == max(c.seen_by_server[-1] for c in connections) - after.uptime * 1000
 
 
+def test_second_attempts_are_found_again() -> None:
+    """One that has taken the connection's place, and one that still waits for its answer."""
+    before, _ = filled(1)
+    taken, waiting = (Connection(before, port, 0) for port in (100, 101))
+    for each in (taken, waiting):
+        each.open()
+    again = Connection(before, 100, 40_000, isn=123_456)
+    delta = again.open()
+    assert delta > 0
+    late = Connection(before, 101, 80_000, isn=654_321)
+    late.syn()
+    after, counts = taken_over(before.memory)
+    assert counts == (4, 0, 0)
+    assert goes_on(after, again, delta)
+    assert goes_on(after, waiting, delta_of(waiting))
+    late.node = after
+    assert late.answer() == late.sent[-1]
+    assert goes_on(after, late, delta_of(late))
+
+
 def test_too_many_for_the_new_size() -> None:
     before, connections = filled(2000, 4096)
     for each in connections[:500]:
