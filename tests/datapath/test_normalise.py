@@ -652,3 +652,30 @@ def test_more_sources_than_there_is_room_for() -> None:
     late = Connection(node, 1, 5_000, client="192.0.2.250")
     assert late.open() == 0
     assert Connection(node, 2, 0, client="192.0.2.250").open() == 5_000
+
+
+def test_a_monitor_leaves_alone_what_another_daemon_has_normalised() -> None:
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    one = Connection(node, 2, 0)
+    one.open()
+    one.node = Node(flows=node.flows, monitor=True)
+    one.node.uptime = node.uptime
+    assert one.send(ACK) == one.sent[-1]
+    assert one.answer(ACK, echo=7_000) == 7_000
+
+
+def test_the_server_remembers_once_its_fin_is_acknowledged_and_not_the_data_before_it() -> None:
+    node = Node()
+    first = Connection(node, 1, 0)
+    first.open()
+    fin = segment(SERVER, CLIENT, (80, 1), FIN | ACK, (4242, first.seen_by_server[-1]), 9000, 5001, b"x" * 1000)
+    node.through(fin, outgoing=True)
+    first.send(ACK, acknowledged=9500)
+    Connection(node, 2, 0x7000_0000).open()
+    third = Connection(node, 3, 0xE000_0000)
+    assert third.syn() == third.sent[-1], "of the data"
+    first.send(ACK, acknowledged=10_000)
+    assert Connection(node, 4, 0xE000_0000).syn() == third.sent[-1], "all of the data"
+    first.send(ACK, acknowledged=10_001)
+    assert Connection(node, 5, 0xE000_0000).syn() == first.seen_by_server[-1], "and the FIN"
