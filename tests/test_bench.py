@@ -192,6 +192,7 @@ def test_the_connection_that_is_measured_is_translated_both_ways() -> None:
 
 @needs_cc
 def test_every_lookup_that_is_measured_finds_its_connection(tmp_path: Path) -> None:
+    pytest.importorskip("Cython", reason="what is measured has to be compiled, as `make bench` does")
     found = datapath.normalising(datapath.compiled(tmp_path), lambda _: None, repetitions=1, connections=500)
     assert found.connections == 500
     assert all(0 < figure.median < 100_000 for figure in (found.lookup, found.off, found.there, found.back))
