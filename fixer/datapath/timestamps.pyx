@@ -146,20 +146,18 @@ cdef Outcome normalise(const Timestamps *policy, FlowTable *table, const uint8_t
 
 
 cdef void apply(uint8_t *packet, const Walk *walk, const Edit *edit) noexcept nogil:
-    """NOPs for the timestamps, or another number in them; both layers' checksums follow, whether right or wrong."""
+    """NOPs for the timestamps, or another number in them; both layers' checksums follow, whether right or wrong.
+
+    The inner field takes up what the options lose or gain, so the sum over both is what it was (RFC 1624), and with it
+    the outer checksum, which covers both.
+    """
     cdef uint32_t start = walk.inner.transport + TCP_HEADER
     cdef uint32_t length = (packet[walk.inner.transport + TCP_OFFSET] >> 4) * 4 - TCP_HEADER
     cdef uint16_t before = sum_bytes(packet + start, length), after
-    cdef uint16_t inner = be16(packet + walk.inner.field), outer
+    cdef uint16_t inner = be16(packet + walk.inner.field)
     if edit.at:
         put_be32(packet + edit.at, edit.value)
     else:
         memset(packet + edit.option, TCP_OPTION_NOP, TCP_TIMESTAMPS_LENGTH)
     after = sum_bytes(packet + start, length)
     put_be16(packet + walk.inner.field, updated(inner, before, after))
-    if not walk.tunnel:
-        return
-    outer = be16(packet + walk.outer.field)
-    if outer:                               # zero is none, and stays
-        outer = updated(updated(outer, before, after), inner, be16(packet + walk.inner.field))
-        put_be16(packet + walk.outer.field, outer if outer else 0xffff)
