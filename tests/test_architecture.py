@@ -22,7 +22,8 @@ MAY_CIMPORT = {
     "datapath.history": {"_csum", "datapath.wire", "datapath.walk", "datapath.diagnose", "datapath.hash"},
     "datapath.repair": {"datapath.wire", "datapath.walk", "datapath.diagnose"},
     "datapath.ring": {"datapath.wire", "datapath.walk", "datapath.diagnose"},
-    "datapath.flows": {"datapath.wire", "datapath.hash"},
+    "datapath.clocks": {"datapath.hash"},
+    "datapath.flows": {"datapath.wire", "datapath.hash", "datapath.clocks"},
     "datapath.timestamps": {"_csum", "datapath.wire", "datapath.walk", "datapath.flows"},
     "datapath.snat": {"datapath.hash"},
     "datapath.pipeline": {

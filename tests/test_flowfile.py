@@ -103,6 +103,13 @@ def test_what_is_over_is_not_taken_over() -> None:
     assert after.flows.adopt(before.memory, before.uptime + 121) == (1, 0, 0)
 
 
+def test_what_was_seen_later_than_now_is_not_taken_over() -> None:
+    """Of a machine that was up for longer: a reboot, and a runtime directory that outlived it."""
+    before, connections = filled()
+    after = Node()
+    assert after.flows.adopt(before.memory, before.uptime - 1) == (0, len(connections) + 1 + 1, 0), "and one clock"
+
+
 @pytest.mark.parametrize("part", ["flow", "clock", "header"])
 def test_every_damaged_bit_is_found_or_does_no_harm(part: str) -> None:
     """No bit that is flipped in one entry makes a delta or an address another one."""

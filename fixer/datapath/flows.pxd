@@ -16,13 +16,12 @@ client sends and taken off the TSecr of what it is sent. A second SYN of the sam
 sequence number is another attempt: it gets a delta of its own, which becomes the connection's once the server has
 answered that SYN, so that a stray or forged one does no harm to a connection that lives.
 
-The delta brings a SYN up to its source's clock, which is the highest TSval sent. But TSvals lie on a circle, and
-offsets drawn at random for each connection lie all around it: the clock may then be more than half of the circle ahead
-of what the server remembers, and what is further ahead than that is *behind* to the server. So what the server
-remembers is followed too (it does so when a connection that it closed first comes to its end), and has the last word.
+The delta brings a SYN up to its source's clock: clocks.pxd.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from fixer.datapath.clocks cimport Clock, Clocks
 
 
 cpdef enum State:
@@ -52,14 +51,11 @@ cdef enum:
     KEY = 40
     FLOW = 64
     ATTEMPT = 12
-    CLOCK = 136
     VERSION = 1
 
     PLAIN = 0x80000000U     # in `Key.where`: no VXLAN
 
     BUCKET = 16             # entries
-    CLOCK_WAYS = 4
-    MEMORIES = 8            # servers of one source that are followed
     SWEEPS = 64             # settles until every entry has been looked at
 
     # Seconds without a segment after which an entry is free. conntrack's, or more.
@@ -68,9 +64,6 @@ cdef enum:
     HALF_CLOSED_SECONDS = 3600
     CLOSING_SECONDS = 120
     DISBELIEF_SECONDS = 2   # after which a segment of the server says that it did not believe a RST of the client
-    CLOCK_SECONDS = 300     # how long a source is kept that nobody hears of
-    MEMORY_SECONDS = 60     # TCP_PAWS_MSL: how long a server remembers a source
-    REPLY_SECONDS = 120     # how old the last reply may be for a source to have a way back
 
 
 cdef struct Key:
@@ -99,25 +92,6 @@ cdef struct Flow:
     uint32_t clock          # number of the source's clock when it was last looked for; believed only if it is that
 
 
-cdef struct Memory:
-    # What one server remembers of a source, if it does as tcp_remember_stamp did.
-    uint32_t server         # of its address, 32 bits of a hash
-    uint32_t value          # TSval
-    uint32_t since          # uptime + 1; 0: nothing
-
-
-cdef struct Clock:
-    # One source.
-    uint8_t address[16]
-    uint32_t where          # as in Key
-    uint32_t check          # of the two above
-    uint32_t value          # the highest TSval the source has sent, as the server saw it
-    uint32_t seen           # uptime, seconds
-    uint32_t replied        # uptime of the last reply + 1, or 0
-    uint32_t used           # 0 or 1
-    Memory memories[MEMORIES]
-
-
 cdef struct Header:
     uint8_t magic[8]
     uint32_t version
@@ -139,16 +113,16 @@ cdef struct FlowCounters:
 
 
 cdef struct FlowTable:
-    Header *header
-    Clock *clocks
+    Clocks clocks
     Flow *flows             # `slots` of them
     Attempt *others         # of each entry, its attempt 1
-    uint32_t capacity
-    uint32_t slots
-    uint32_t buckets
-    uint32_t clocks_most
-    uint64_t seed
     uint16_t *tags          # of each entry, 16 bits of its key's hash; 0: free
+    uint64_t seed
+    uint32_t buckets
+    uint32_t slots
+    # So far 64 bytes, what every segment asks for.
+    Header *header
+    uint32_t capacity
     uint32_t *half_open     # a ring of entries in the order of their SYNs: when it is full the oldest gives way
     uint32_t *born          # of each entry, its number in that order
     uint32_t births

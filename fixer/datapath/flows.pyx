@@ -6,15 +6,14 @@ from libc.stdint cimport int32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
+from fixer.datapath.clocks cimport (
+    CLOCK, CLOCK_WAYS, add_clock, adopt_clocks, bring_up, clock_at, find_clock, move_clock, publish, remember,
+    room_for_clock,
+)
 from fixer.datapath.hash cimport hash_bytes, mix
 from fixer.datapath.wire cimport TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN
 
 cdef extern from *:
-    """
-    /* What is written before it is in memory before what is written behind it: we may be killed in between. */
-    #define publish() __asm__ __volatile__("" ::: "memory")
-    """
-    void publish() noexcept nogil
     void __builtin_prefetch(const void *) noexcept nogil
     int __builtin_ctz(unsigned int) noexcept nogil
 
@@ -46,9 +45,9 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint64_t hashed, 
         return open_(table, segment, hashed, flow, now, delta)
     if flow == NULL:
         if segment.stamped and not segment.flags & TCP_RST:
-            clock = move_clock(table, segment, NULL, segment.value, now)
-            if clock != NULL and segment.flags & TCP_FIN:
-                remember(clock, &segment.key, segment.value, now)   # if the server was the first, which nobody knows
+            clock = saw(table, &segment.key, NULL, segment.value, now)
+            if clock != NULL and segment.flags & TCP_FIN:   # the server may have been first, which nobody knows
+                remember(clock, segment.key.server, segment.value, now)
         return Verdict.UNTRACKED
     if flow.state != State.CLOSED:
         flow.seen = now
@@ -58,12 +57,12 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint64_t hashed, 
         one_way(table, flow, flow.life)
     attempt = attempt_of(table, flow, flow.life)
     if segment.stamped and not segment.flags & TCP_RST:
-        clock = move_clock(table, segment, flow, segment.value + attempt.delta, now)
+        clock = saw(table, &segment.key, flow, segment.value + attempt.delta, now)
         if clock != NULL and flow.state == State.SYN_RECEIVED:
             clock.replied = now + 1
         if clock != NULL and flow.fins & 4 and segment.flags & TCP_ACK and (
                 flow.life & 2 or <int32_t>(segment.acknowledged - attempt_of(table, flow, ~flow.life).sequence) >= 0):
-            remember(clock, &segment.key, segment.value + attempt.delta, now)
+            remember(clock, segment.key.server, segment.value + attempt.delta, now)
     if segment.flags & TCP_RST:
         if flow.state != State.CLOSED:
             flow.was = flow.state
@@ -186,71 +185,15 @@ cdef inline void set_attempt(Attempt *attempt, const Segment *segment, uint64_t 
 
 
 cdef Verdict choose(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil:
-    """What brings this SYN up to its source's clock: 0 for one that is ahead, and for a source without a way back.
-
-    A SYN does not move the clock by itself: the server remembers of connections that were established. So a flood of
-    SYNs with any TSvals cannot turn the clock round.
-    """
-    cdef Clock *clock = find_clock(table, &segment.key)
-    cdef Memory *memory
-    cdef uint32_t base, behind
+    """What brings this SYN up to its source's clock: 0 for a source without a way back, or that is new."""
+    cdef Clock *clock = find_clock(&table.clocks, segment.key.client, segment.key.where)
     delta[0] = 0
     if clock == NULL:
-        return Verdict.OPENED if room_for_clock(table, &segment.key, now) != NULL else Verdict.FULL
-    base = clock.value
-    memory = memory_of(clock, server_of(&segment.key))
-    if is_remembered(memory, now) and (is_behind(base, memory.value) or not is_behind(segment.value, base)
-                                       and is_behind(segment.value, memory.value)):
-        base = memory.value                 # the clock, or this client, is more than half of the circle ahead of it
-    if not is_behind(segment.value, base):
-        return Verdict.OPENED
-    behind = base - segment.value
-    if clock.replied == 0 or now - (clock.replied - 1) > REPLY_SECONDS:
-        # Without a segment for so long the server has forgotten it, and nothing is missing.
-        return Verdict.NO_WAY_BACK if now - clock.seen <= REPLY_SECONDS else Verdict.OPENED
-    delta[0] = behind
+        if room_for_clock(&table.clocks, segment.key.client, segment.key.where, now) == NULL:
+            return Verdict.FULL
+    elif not bring_up(clock, segment.key.server, segment.value, now, delta):
+        return Verdict.NO_WAY_BACK
     return Verdict.OPENED
-
-
-cdef inline bint is_behind(uint32_t value, uint32_t other) noexcept nogil:
-    """RFC 7323 §5.2: `value` is 1 to 2^31 − 1 before `other`, where numbers lie on a circle."""
-    return 0 < other - value < 0x80000000U
-
-
-cdef inline bint is_remembered(const Memory *memory, uint32_t now) noexcept nogil:
-    return memory != NULL and memory.since != 0 and now - (memory.since - 1) <= MEMORY_SECONDS
-
-
-cdef void remember(Clock *clock, const Key *key, uint32_t value, uint32_t now) noexcept nogil:
-    """The server goes to TIME_WAIT, or may: tcp_remember_stamp (linux 4.11, net/ipv4/tcp_metrics.c)."""
-    cdef uint32_t server = server_of(key), i
-    cdef Memory *memory = memory_of(clock, server)
-    if is_remembered(memory, now) and is_behind(value, memory.value):
-        return
-    if memory == NULL:
-        memory = &clock.memories[0]
-        for i in range(1, MEMORIES):
-            if clock.memories[i].since < memory.since:
-                memory = &clock.memories[i]
-    memory.since = 0
-    publish()
-    memory.server = server
-    memory.value = value
-    publish()
-    memory.since = now + 1
-
-
-cdef inline uint32_t server_of(const Key *key) noexcept nogil:
-    return <uint32_t>hash_bytes(0, key.server, 16)
-
-
-cdef Memory *memory_of(Clock *clock, uint32_t server) noexcept nogil:
-    """What is known of this server's memory, or NULL."""
-    cdef int i
-    for i in range(MEMORIES):
-        if clock.memories[i].since and clock.memories[i].server == server:
-            return &clock.memories[i]
-    return NULL
 
 
 cdef inline bint is_live(FlowTable *table, Flow *flow) noexcept nogil:
@@ -417,79 +360,20 @@ cdef inline void step(FlowTable *table, uint32_t now) noexcept nogil:
         table.hand = 0
 
 
-# Clocks
+# Sources
 
-cdef inline uint64_t clock_hash(const FlowTable *table, const uint8_t *address, uint32_t where) noexcept nogil:
-    return mix(hash_bytes(table.seed, address, 16) ^ where)
-
-
-cdef inline Clock *clock_set(FlowTable *table, uint64_t hashed) noexcept nogil:
-    return table.clocks + <size_t>(<uint32_t>hashed % (table.clocks_most // CLOCK_WAYS)) * CLOCK_WAYS
-
-
-cdef Clock *find_clock(FlowTable *table, const Key *key) noexcept nogil:
-    """The clock of a key's source, or NULL."""
-    cdef uint64_t hashed = clock_hash(table, key.client, key.where)
-    cdef Clock *ways = clock_set(table, hashed)
-    cdef int i
-    for i in range(CLOCK_WAYS):
-        if ways[i].used == 1 and ways[i].where == key.where and memcmp(ways[i].address, key.client, 16) == 0 \
-                and ways[i].check == <uint32_t>(hashed >> 32):
-            return &ways[i]
-    return NULL
-
-
-cdef inline Clock *clock_of(FlowTable *table, const Key *key, Flow *flow) noexcept nogil:
+cdef inline Clock *clock_of(const FlowTable *table, const Key *key, Flow *flow) noexcept nogil:
     """The clock of a key's source, or NULL; where `flow`, if there is one, found it before, or else searched for."""
-    cdef Clock *clock
-    if flow != NULL and flow.clock < table.clocks_most:
-        clock = &table.clocks[flow.clock]
-        if clock.used == 1 and clock.where == key.where and memcmp(clock.address, key.client, 16) == 0:
-            return clock
-    clock = find_clock(table, key)
-    if flow != NULL and clock != NULL:
-        flow.clock = <uint32_t>(clock - table.clocks)
-    return clock
+    cdef uint32_t nowhere = table.clocks.most
+    return clock_at(&table.clocks, key.client, key.where, &nowhere if flow == NULL else &flow.clock)
 
 
-cdef Clock *room_for_clock(FlowTable *table, const Key *key, uint32_t now) noexcept nogil:
-    """A free clock for a key's source, or one that every server has forgotten; NULL if there is none."""
-    cdef uint64_t hashed = clock_hash(table, key.client, key.where)
-    cdef Clock *ways = clock_set(table, hashed)
-    cdef Clock *oldest = NULL
-    cdef int i
-    for i in range(CLOCK_WAYS):
-        if ways[i].used != 1 or ways[i].check != <uint32_t>(clock_hash(table, ways[i].address, ways[i].where) >> 32):
-            return &ways[i]
-        if <int32_t>(now - ways[i].seen) > CLOCK_SECONDS and (oldest == NULL or ways[i].seen < oldest.seen):
-            oldest = &ways[i]
-    return oldest
-
-
-cdef Clock *move_clock(FlowTable *table, const Segment *segment, Flow *flow, uint32_t value,
-                       uint32_t now) noexcept nogil:
-    """The server saw `value`: the source's clock is that, unless it was ahead already. NULL if there is no room.
-
-    flow: the segment's, or NULL.
-    """
-    cdef Clock *clock = clock_of(table, &segment.key, flow)
+cdef Clock *saw(FlowTable *table, const Key *key, Flow *flow, uint32_t value, uint32_t now) noexcept nogil:
+    """The server saw `value`, which moves the source's clock. `flow`: the connection, or NULL. NULL if no room."""
+    cdef Clock *clock = clock_of(table, key, flow)
     if clock == NULL:
-        clock = room_for_clock(table, &segment.key, now)
-        if clock == NULL:
-            return NULL
-        clock.used = 0
-        publish()
-        memcpy(clock.address, segment.key.client, 16)
-        clock.where = segment.key.where
-        clock.check = <uint32_t>(clock_hash(table, clock.address, clock.where) >> 32)
-        clock.replied = 0
-        memset(clock.memories, 0, sizeof(clock.memories))
-        clock.value = value if segment.stamped else 0
-        publish()
-        clock.used = 1
-    elif segment.stamped and <int32_t>(value - clock.value) > 0:
-        clock.value = value
-    clock.seen = now
+        return add_clock(&table.clocks, key.client, key.where, value, now)
+    move_clock(clock, value, now)
     return clock
 
 
@@ -499,7 +383,7 @@ cdef void one_way(FlowTable *table, Flow *flow, uint8_t life) noexcept nogil:
     (A client that is told a wrong TSecr refuses the SYN-ACK with a RST, whose sequence number is SEG.ACK: RFC 9293
     §3.10.7.3.)
     """
-    cdef Clock *clock = find_clock(table, &flow.key)
+    cdef Clock *clock = find_clock(&table.clocks, flow.key.client, flow.key.where)
     table.counted.one_way += 1
     if clock != NULL:
         clock.replied = 0
@@ -530,16 +414,17 @@ cdef class Flows:
         table.capacity = flows
         table.slots = slots_for(flows)
         table.buckets = table.slots // BUCKET
-        table.clocks_most = clocks_for(flows)
+        table.clocks.most = clocks_for(flows)
         table.seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+        table.clocks.seed = table.seed
+        table.clocks.all = <Clock *>(&memory[0] + HEADER)
         table.header = <Header *>&memory[0]
-        table.clocks = <Clock *>(&memory[0] + HEADER)
-        table.flows = <Flow *>(&memory[0] + HEADER + <size_t>table.clocks_most * CLOCK)
+        table.flows = <Flow *>(&memory[0] + HEADER + <size_t>table.clocks.most * CLOCK)
         table.others = <Attempt *>(table.flows + table.slots)
         memset(&memory[0], 0, self.size(flows))
         table.header.version = VERSION
         table.header.flows = flows
-        table.header.clocks = table.clocks_most
+        table.header.clocks = table.clocks.most
         table.header.seed = table.seed
         memcpy(table.header.magic, MAGIC, 8)
         table.header.check = header_check(table.header)
@@ -571,44 +456,29 @@ cdef class Flows:
         cdef const Header *header
         cdef const Flow *old
         cdef const Attempt *other
-        cdef const Clock *clock
+        cdef Clocks others
         cdef Flow *flow
-        cdef Clock *room
         cdef uint64_t hashed
-        cdef uint32_t i, clocks, flows, damaged = 0, left = 0, taken = 0
+        cdef uint32_t i, flows, damaged = 0, left = 0, taken = 0
         cdef int turn
         cdef uint8_t number
-        cdef Key key
         if memory.shape[0] < HEADER or memcmp(&memory[0], MAGIC, 8) != 0:
             raise ValueError("it is no flow table")
         header = <const Header *>&memory[0]
-        flows, clocks = header.flows, header.clocks
+        flows = header.flows
         if header.version != VERSION:
             raise ValueError(f"it is a flow table of version {header.version}, not {VERSION}")
-        if header.check != header_check(header) or not 1024 <= flows <= 1 << 22 or clocks != clocks_for(flows) \
+        if header.check != header_check(header) or not 1024 <= flows <= 1 << 22 or header.clocks != clocks_for(flows) \
                 or <size_t>memory.shape[0] < self.size(flows):
             raise ValueError("the flow table's header is damaged")
         table.header.draining = header.draining == 1
-        for i in range(clocks):
-            clock = <const Clock *>(&memory[0] + HEADER) + i
-            if clock.used == 0:
-                continue
-            hashed = mix(hash_bytes(header.seed, clock.address, 16) ^ clock.where)
-            if clock.used != 1 or clock.check != <uint32_t>(hashed >> 32) or clock.seen > uptime:
-                damaged += 1
-                continue
-            memset(&key, 0, sizeof(Key))
-            memcpy(key.client, clock.address, 16)
-            key.where = clock.where
-            room = room_for_clock(table, &key, uptime)
-            if room == NULL:
-                left += 1
-                continue
-            room[0] = clock[0]
-            room.check = <uint32_t>(clock_hash(table, room.address, room.where) >> 32)
+        others.all = <Clock *>(&memory[0] + HEADER)
+        others.most = header.clocks
+        others.seed = header.seed
+        adopt_clocks(&table.clocks, &others, uptime, &damaged, &left)
         for turn in range(2):           # who is established comes first, if it should not be room for all
             for i in range(slots_for(flows)):
-                old = <const Flow *>(&memory[0] + HEADER + <size_t>clocks * CLOCK) + i
+                old = <const Flow *>(&memory[0] + HEADER + <size_t>header.clocks * CLOCK) + i
                 other = <const Attempt *>(old - i + slots_for(flows)) + i
                 if old.state == State.FREE or (old.state == State.ESTABLISHED) == turn:
                     continue
@@ -667,4 +537,4 @@ cdef inline uint32_t slots_for(uint32_t flows) noexcept nogil:
 
 cdef inline uint32_t clocks_for(uint32_t flows) noexcept nogil:
     """How many sources there may be, at most, for so many flows; in whole sets, and whole cache lines."""
-    return (flows // 16) & ~7U
+    return (flows // 16) & ~(2 * CLOCK_WAYS - 1U)
