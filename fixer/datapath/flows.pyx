@@ -202,11 +202,12 @@ cdef inline bint is_live(FlowTable *table, Flow *flow) noexcept nogil:
 
 cdef inline void change(FlowTable *table, Flow *flow, uint8_t state, uint8_t life) noexcept nogil:
     """To another state; with another life the connection begins anew."""
-    if is_live(table, flow) and table.header.normalised:
-        table.header.normalised -= 1
+    cdef uint32_t live = table.header.normalised - is_live(table, flow)
     flow.life = life
     flow.state = state
-    table.header.normalised += is_live(table, flow)
+    live += is_live(table, flow)
+    if live != table.header.normalised and live != 0xffffffffU:
+        table.header.normalised = live      # one store: who drains must not read less in between
 
 
 cdef inline void closing(FlowTable *table, Flow *flow, uint8_t side) noexcept nogil:
