@@ -57,7 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="streams for each receiver (15; quick: 3)")
     parser.add_argument("--seconds", type=int, help="length of one stream (2; quick: 1)")
     parser.add_argument("--frames", type=int, help="packets in the capture for scan (1,000,000; quick: 100,000)")
-    parser.add_argument("--pairs", type=int, help="how often scan and tshark have their turn (5; quick: 2)")
+    parser.add_argument("--pairs", type=int, help="how often scan and tshark have their turn (15; quick: 2)")
     parser.add_argument("--packets", type=int, help="packets for the daemon's memory (10,000,000; quick: 500,000)")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of: {' '.join(PARTS)}")
     parser.add_argument("--without", nargs="+", choices=PARTS, metavar="PART", default=[])
