@@ -41,14 +41,14 @@ from fixer.node.sources import Network
 Variant = Literal["nft", "legacy"]
 
 _LOCK_SECONDS = "5"
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 
 # Debian's iptables 1.8 and the kernel, in their own words.
 _NO_PERMISSION = re.compile(r"Permission denied|must be root|Operation not permitted")
 _ADVICE = r" (Error occurred at line|Try `|Perhaps ip\w+ or your kernel).*"
 _NOT_IN_KERNEL = re.compile(
     r"Table does not exist|initialize table|can't initialize|do you need to insmod|missing kernel module"
-    r"|not supported|No chain/target/match by that name|RULE_\w+ failed \(No such file|not implemented"
+    r"|not supported|No chain/target/match by that name|RULE_(?!DELETE)\w+ failed \(No such file|not implemented"
 )
 
 
@@ -396,8 +396,8 @@ def _settle(host: Host, tool: Tool, wanted: Chains) -> bool:
     for _ in range(_ATTEMPTS):  # somebody else may change the table between our reading and our writing
         done = host.run([f"{tool.command}-restore", "--noflush", "-w", _LOCK_SECONDS], input=_script(table, wanted))
         refusal = _refusal(tool, done) if done.status != 0 else None
-        if isinstance(refusal, (NotPermitted, KernelLacks)):
-            raise refusal
+        if isinstance(refusal, NotPermitted):
+            raise refusal  # what looks lacking may be a chain or a rule that has just been removed
         table = read(host, tool)
         if _settled(table, wanted):
             return True
