@@ -46,6 +46,7 @@ _ATTEMPTS = 5
 # Debian's iptables 1.8 and the kernel, in their own words.
 _NO_PERMISSION = re.compile(r"Permission denied|must be root|Operation not permitted")
 _ADVICE = r" (Error occurred at line|Try `|Perhaps ip\w+ or your kernel).*"
+_NO_SUCH_TABLE = re.compile(r"Table (`\w+' )?does not exist")
 _NOT_IN_KERNEL = re.compile(
     r"Table does not exist|initialize table|can't initialize|do you need to insmod|missing kernel module"
     r"|not supported|No chain/target/match by that name|RULE_(?!DELETE)\w+ failed \(No such file|not implemented"
@@ -221,7 +222,7 @@ def _turn_on_family(
     host: Host, family: Family, selection: Selection, variant: Variant | None, before: list[tuple[Tool, RawTable]]
 ) -> Iterator[str]:
     """One family; ``before`` gets each table as it was, before it is changed."""
-    found = [(tool, read(host, tool)) for tool in _tools(host, family, variant)]
+    found = _tables(host, family, variant)
     if variant is None:
         found.sort(key=lambda pair: not pair[1].has_ours)  # stable: among equals the host's own choice stays first
     (chosen, old), *others = found
@@ -263,8 +264,7 @@ def turn_off(host: Host) -> list[str]:
             continue
         was_on = False
         try:
-            for tool in _tools(host, family, None):
-                table = read(host, tool)
+            for tool, table in _tables(host, family):
                 if table.has_ours:
                     was_on = True
                     _settle(host, tool, {})
@@ -274,7 +274,10 @@ def turn_off(host: Host) -> list[str]:
                         f"{queued:,} packets) and {_count(table.jumps(), 'jump')} to it ({tool.command})"
                     )
         except FixerError as error:
-            errors.append(error)
+            if family is IPV6 and isinstance(error, KernelLacks):
+                lines.append(f"IPv6: not covered: {error}")
+            else:
+                errors.append(error)
         else:
             if not was_on:
                 lines.append(f"{family.name}: nothing of ours was there")
@@ -292,10 +295,10 @@ def rule_packets(host: Host, queue: int) -> dict[str, int | None]:
     for family in FAMILIES:
         found[family.key] = None
         try:
-            tables = [read(host, tool) for tool in _tools(host, family, None)]
+            both = _tables(host, family)
         except FixerError:
             continue
-        for table in tables:
+        for _, table in both:
             if table.is_on and queue in table.queues:
                 found[family.key] = table.packets
                 break
@@ -326,12 +329,34 @@ def tables(host: Host, family: Family) -> list[tuple[Tool, RawTable]]:
     """
     if family is IPV6 and (absence := _absence(host, family)):
         raise KernelLacks(absence)
-    both = [(tool, read(host, tool)) for tool in _tools(host, family, None)]
-    return sorted(both, key=lambda pair: not pair[1].is_on)
+    return sorted(_tables(host, family), key=lambda pair: not pair[1].is_on)
+
+
+def _tables(host: Host, family: Family, variant: Variant | None = None) -> list[tuple[Tool, RawTable]]:
+    """The raw table of each variant there is, ``variant`` (or else the host's choice) first.
+
+    One that the kernel lacks is left out if the other is the one asked for, or has our rules. Else nobody can say that
+    we have none: :class:`KernelLacks`.
+    """
+    found: list[tuple[Tool, RawTable]] = []
+    lacking: KernelLacks | None = None
+    for tool in _tools(host, family, variant):
+        try:
+            found.append((tool, read(host, tool)))
+        except KernelLacks as error:
+            if tool.variant == variant:
+                raise
+            lacking = error
+    if lacking and variant is None and not any(table.has_ours for _, table in found):
+        raise lacking
+    return found
 
 
 def read(host: Host, tool: Tool) -> RawTable:
-    """The raw table as it is; one that does not exist, or cannot, is empty. Looking does not create it."""
+    """The raw table as it is; one that does not exist is empty. Looking does not create it.
+
+    Any other refusal is an error: an unread table is not an empty one.
+    """
     if tool.variant == "legacy":
         names = "ip6_tables_names" if tool.family is IPV6 else "ip_tables_names"
         # iptables-legacy-save creates the table it is asked for.
@@ -340,10 +365,9 @@ def read(host: Host, tool: Tool) -> RawTable:
     done = host.run([f"{tool.command}-save", "-c", "-t", "raw"])
     if done.status == 0:
         return parse(done.out)
-    refusal = _refusal(tool, done)
-    if isinstance(refusal, KernelLacks):
+    if _NO_SUCH_TABLE.search(done.err):
         return RawTable()
-    raise refusal
+    raise _refusal(tool, done)
 
 
 def placed(table: RawTable, hook: Hook = HOOK) -> str:

@@ -609,7 +609,7 @@ def test_a_kernel_without_queue_is_quoted() -> None:
     [
         ("iptables v1.8.9 (legacy): can't initialize iptables table `raw': Table does not exist", KernelLacks),
         ("iptables-restore v1.8.9 (legacy): iptables-restore: unable to initialize table 'raw'", KernelLacks),
-        ("Could not fetch rule set generation id: Operation not supported", KernelLacks),
+        ("Could not initialize nft: Operation not supported", KernelLacks),
         ("Warning: Extension NFQUEUE revision 0 not supported, missing kernel module?", KernelLacks),
         ("Could not fetch rule set generation id: Permission denied (you must be root)", NotPermitted),
         ("Fatal: can't open lock file /run/xtables.lock: Permission denied", NotPermitted),
@@ -664,6 +664,75 @@ def test_a_kernel_without_ip6_raw_is_no_reason_to_leave_ipv4_broken() -> None:
     assert first.startswith("IPv4: already on")
     lacking = "the raw table, multiport, NFQUEUE or (for --scope suspects and to normalise timestamps) bpf"
     assert second.startswith(f"IPv6: not covered: the kernel lacks {lacking} for IPv6: can't")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Table `raw' does not exist",  # iptables-nft
+        "iptables-save v1.8.9 (legacy): Cannot initialize: Table does not exist (do you need to insmod?)",
+    ],
+)
+def test_a_table_that_does_not_exist_is_empty(said: str) -> None:
+    host = FakeHost()
+    host.answers["iptables-save"] = Completed(1, "", f"{said}\n")
+    assert rules.read(host, rules.Tool(IPV4, "nft", "iptables")).chains == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("iptables-save v1.8.9 (legacy): Cannot initialize: iptables who? (do you need to insmod?)", KernelLacks),
+        (
+            "iptables-save v1.8.9 (nf_tables): Could not fetch rule set generation id: Operation not supported",
+            KernelLacks,
+        ),
+        ("Failed to initialize nft: Protocol not supported", KernelLacks),
+        ("Could not fetch rule set generation id: Permission denied (you must be root)", NotPermitted),
+        ("Could not fetch rule set generation id: No buffer space available", SystemRefused),
+        ("# Table `raw' is incompatible, use 'nft' tool.", SystemRefused),
+        ("", SystemRefused),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_not_empty(said: str, error: type[Exception]) -> None:
+    """Who took it for empty would say that our rules are gone, and write them again."""
+    host = FakeHost()
+    host.answers["iptables-save"] = Completed(1, "", f"{said}\n")
+    for look in (lambda: rules.tables(host, IPV4), lambda: turn_on(host, VXLAN), lambda: turn_off(host)):
+        with pytest.raises(error):
+            look()
+    assert not any(line.startswith("iptables-restore") for line in host.ran)
+    assert rule_packets(host, 7) == {"ipv4": None, "ipv6": None}
+
+
+def test_a_kernel_that_cannot_show_ip6_raw_is_no_reason_to_leave_ipv4_broken() -> None:
+    host = FakeHost()
+    host.answers["iptables-save"] = Completed(0, ON, "")
+    host.answers["ip6tables-save"] = Completed(1, "", "Failed to initialize nft: Protocol not supported\n")
+    first, second = turn_on(host, VXLAN)
+    assert first.startswith("IPv4: already on")
+    assert second.startswith("IPv6: not covered: the kernel lacks")
+    assert not any(line.startswith("ip6tables-restore") for line in host.ran)
+    host.answers["iptables-save"] = OK
+    assert turn_off(host) == ["IPv4: nothing of ours was there", second]
+
+
+def test_a_variant_that_the_kernel_lacks_does_not_stand_in_the_others_way() -> None:
+    host = FakeHost()
+    host.answers |= {"iptables-save": Completed(1, "", "Failed to initialize nft: Protocol not supported\n")}
+    host.answers |= {"iptables-legacy": OK, "iptables-legacy-save": OK, "iptables-legacy-restore": OK}
+    host.files[f"{NET}/ip_tables_names"] = "raw\n"
+    del host.files[f"{NET}/if_inet6"]
+    with pytest.raises(KernelLacks, match="Protocol not supported"):
+        turn_on(host, VXLAN)  # ours may be in the table that was not shown
+    state = [OK, Completed(0, ON, "")]
+    host.answers["iptables-legacy-save"] = lambda *_: state[0]
+    host.answers["iptables-legacy-restore"] = lambda *_: state.reverse() or OK
+    assert turn_on(host, VXLAN, "legacy")[0].startswith("IPv4: on: ")
+    assert [tool.variant for tool, _ in rules.tables(host, IPV4)] == ["legacy"]
+    assert turn_on(host, VXLAN)[0].startswith("IPv4: already on")
+    with pytest.raises(KernelLacks, match="Protocol not supported"):
+        turn_on(host, VXLAN, "nft")
 
 
 def test_a_failing_undo_is_told_with_the_way_out() -> None:

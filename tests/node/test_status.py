@@ -211,6 +211,16 @@ def test_no_iptables_is_no_reason_to_hide_the_listener() -> None:
     assert "not available: iptables is not installed" in shown(status)
 
 
+def test_a_table_that_cannot_be_read_is_not_said_to_be_without_rules() -> None:
+    host = serving()
+    host.answers["iptables-save"] = Completed(1, "", "Could not fetch rule set generation id: Operation not supported")
+    status = collect(host, 7)
+    assert (status.exit_code, status.listening) == (3, True)
+    assert "Operation not supported" in (status.rules["ipv4"].unavailable or "")
+    assert status.passed_unseen is None
+    assert "not available: the kernel lacks" in shown(status)
+
+
 @pytest.mark.parametrize(
     "change",
     [
