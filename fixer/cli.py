@@ -340,10 +340,10 @@ def status(config: Path | None, queue: int | None, as_json: bool, netns: str | N
     """Show rule, listener, queue counters and losses, and what the daemon has found.
 
     "passed unseen" counts packets that were to be queued and the daemon was not given: the queue was full and let them
-    pass. It is "at least" so many where the kernel did not grant GSO. With several queues, each has a line and the
-    losses are of all; whether RSS or RPS spreads the flows of one VTEP pair over them is checked. "GRO" says whether
-    every packet can be verified: what it merges nobody can. With --scope suspects, the share of the path that is looked
-    at stands beside the rule.
+    pass; since the daemon began, or since `fixer on` last wrote a rule. It is "at least" so many where the kernel did
+    not grant GSO. With several queues, each has a line and the losses are of all; whether RSS or RPS spreads the flows
+    of one VTEP pair over them is checked. "GRO" says whether every packet can be verified: what it merges nobody can.
+    With --scope suspects, the share of the path that is looked at stands beside the rule.
 
     \b
     Exit codes: 0 the rule is on and every queue has a listener, 3 not so, 77 no root.

@@ -43,6 +43,12 @@ class FakeHost(Host):
             raise content
         return content
 
+    def write(self, path: str, text: str) -> None:
+        self.files[path] = text
+
+    def remove(self, path: str) -> None:
+        self.files.pop(path, None)
+
     def exists(self, path: str) -> bool:
         return path in self.files
 

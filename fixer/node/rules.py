@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing, SystemRefused
-from fixer.node import prefilter, sources
+from fixer.node import baseline, prefilter, queues, sources
+from fixer.node.baseline import Baseline
 from fixer.node.host import NET, Completed, Host
 from fixer.node.prefilter import Exemption
 from fixer.node.rawtable import (
@@ -206,6 +208,11 @@ def turn_on(host: Host, selection: Selection, variant: Variant | None = None) ->
     except BaseException as error:
         _put_back(host, before, error)
         raise
+    if before:
+        try:
+            _note(host, selection.queues)
+        except FixerError as error:
+            lines.append(f"fixer status cannot tell what passes unseen: {error}")
     return lines
 
 
@@ -214,14 +221,24 @@ def _put_back(host: Host, before: list[tuple[Tool, RawTable]], error: BaseExcept
     try:
         for tool, table in reversed(before):
             _settle(host, tool, table.own_chains() if table.position() else {})
+        for led in {table.queues for _, table in before if table.is_on}:
+            with suppress(FixerError):
+                _note(host, led)
     except FixerError as second:
         raise SystemRefused(f"{error}; taking back what was done failed too ({second}): run fixer off") from error
+
+
+def _note(host: Host, led: range) -> None:
+    """A rule that leads to these queues was written: from now on, what passes unseen is counted anew."""
+    # The queues are read before the rules: what comes in between must not look like a loss.
+    handed = queues.handed(host, led)
+    baseline.write(host, led.start, Baseline(rule_packets(host, led.start), handed))
 
 
 def _turn_on_family(
     host: Host, family: Family, selection: Selection, variant: Variant | None, before: list[tuple[Tool, RawTable]]
 ) -> Iterator[str]:
-    """One family; ``before`` gets each table as it was, before it is changed."""
+    """One family; ``before`` gets each table that is changed, as it was before."""
     found = _tables(host, family, variant)
     if variant is None:
         found.sort(key=lambda pair: not pair[1].has_ours)  # stable: among equals the host's own choice stays first
@@ -234,6 +251,8 @@ def _turn_on_family(
     before.append((chosen, old))
     wanted = selection.chains(family)
     changed = _settle(host, chosen, wanted)
+    if not changed:
+        before.pop()
     table = read(host, chosen)
     if not wanted:
         yield f"{family.name}: off: no {family.name} source is given" + (" (was on)" if old.is_on else "")
@@ -268,6 +287,8 @@ def turn_off(host: Host) -> list[str]:
                 if table.has_ours:
                     was_on = True
                     _settle(host, tool, {})
+                    if table.queues:
+                        host.remove(baseline.path_of(host, table.queues.start))
                     queued = sum(rule.packets for rule in table.ours() if rule.target == "NFQUEUE")
                     lines.append(
                         f"{family.name}: off: removed chain {CHAIN} ({_count(table.ours(), 'rule')}, "
@@ -313,10 +334,10 @@ def flows_queues(host: Host) -> dict[str, int]:
     found: dict[str, int] = {}
     for family in FAMILIES:
         try:
-            queues = [table.flows_queue for _, table in tables(host, family)]
+            led = [table.flows_queue for _, table in tables(host, family)]
         except (KernelLacks, ProgramMissing):
             continue
-        for queue in queues:
+        for queue in led:
             if queue is not None:
                 found[family.key] = queue
     return found

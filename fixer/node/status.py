@@ -6,7 +6,7 @@ once a second, while it lives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,16 +15,14 @@ from msgspec import Struct
 
 from fixer import flowfile
 from fixer.errors import FixerError, NotPermitted
-from fixer.node import links, rules, spread
-from fixer.node.host import NET, Host, Owner
+from fixer.node import baseline, links, rules, spread
+from fixer.node.baseline import Baseline
+from fixer.node.host import Host
 from fixer.node.links import Link
 from fixer.node.prefilter import longest_looked_at, queues_syns
+from fixer.node.queues import Handed, Listener, bound, listeners
 from fixer.node.rawtable import CHAIN_OUTPUT, FAMILIES, HOOK, OUTPUT, RawTable, Scope, shown_queues
 
-NETLINK_NETFILTER = 12
-"""linux/netlink.h"""
-
-_COPY_MODES = ("nothing", "metadata", "packets")
 _STALE_SECONDS = 10
 
 
@@ -72,30 +70,6 @@ class Rule(Struct, frozen=True):
         return self.packets / everything if everything else None
 
 
-class Listener(Struct, frozen=True):
-    """The socket bound to a queue: a line of ``nfnetlink_queue``, and that socket's line in ``netlink``."""
-
-    queue: int
-    portid: int
-    pid: int | None
-    process: str | None
-    waiting: int
-    copies: str
-    copy_range: int
-    queue_dropped: int
-    user_dropped: int
-    id_sequence: int
-    socket_drops: int
-
-    @property
-    def lost(self) -> int:
-        return self.queue_dropped + self.user_dropped + self.socket_drops
-
-    def __str__(self) -> str:
-        """Whose it is, for people."""
-        return f"{self.process} (pid {self.pid})" if self.pid else f"netlink port {self.portid}, process not visible"
-
-
 class Flows(Struct, frozen=True):
     """The queue where timestamps are normalised, and the flow table (its figures are None where there is no table)."""
 
@@ -140,40 +114,6 @@ def report_path(host: Host, queue: int) -> str:
     return f"/run/fixer/{host.netns_inode()}-{queue}.json"
 
 
-def listeners(host: Host, queues: Iterable[int]) -> list[Listener]:
-    """Who listens on these queues; those that nobody listens on (or that the kernel does not have) are left out."""
-    bound = _queues(host)
-    return [_listener(host, queue, *bound[queue]) for queue in queues if queue in bound]
-
-
-def _listener(
-    host: Host,
-    queue: int,
-    portid: int,
-    waiting: int,
-    mode: int,
-    copy_range: int,
-    queue_dropped: int,
-    user_dropped: int,
-    sequence: int,
-    *_: int,
-) -> Listener:
-    drops, owner = _socket(host, portid)
-    return Listener(
-        queue=queue,
-        portid=portid,
-        pid=owner.pid if owner else None,
-        process=owner.name if owner else None,
-        waiting=waiting,
-        copies=_COPY_MODES[mode],
-        copy_range=copy_range,
-        queue_dropped=queue_dropped,
-        user_dropped=user_dropped,
-        id_sequence=sequence,
-        socket_drops=drops,
-    )
-
-
 def collect(host: Host, queue: int, count: int = 1) -> Status:
     """Ask the kernel and the daemon about the queues the rule sends to, or without one ``count`` from ``queue`` on.
 
@@ -199,7 +139,7 @@ def collect(host: Host, queue: int, count: int = 1) -> Status:
             f"Next: fixer run with queue.count = {len(queues)}"
         )
     flows = _flows(host, families, queues[0], daemon, notes)
-    others = sorted(_queues(host).keys() - set(queues) - ({flows.queue} if flows else set()))
+    others = sorted(bound(host).keys() - set(queues) - ({flows.queue} if flows else set()))
     if not heard and others:
         notes.append(f"somebody listens on queue {', '.join(map(str, others))}. See: fixer status --queue {others[0]}")
     if not on and not heard and not others:
@@ -231,7 +171,7 @@ def collect(host: Host, queue: int, count: int = 1) -> Status:
         listening=len(heard) == len(queues) and (flows is None or flows.listener is not None),
         rules=families,
         listeners=heard,
-        passed_unseen=_passed_unseen(families, heard, daemon),
+        passed_unseen=_passed_unseen(families, heard, _baseline(host, queues[0], heard, daemon)),
         flows=flows,
         merging=links.merging(host, carriers),
         spread=obstacles,
@@ -379,21 +319,6 @@ def _carriers(host: Host, families: dict[str, Rule], notes: list[str]) -> list[L
     return list(found.values())
 
 
-def _queues(host: Host) -> dict[int, list[int]]:
-    """Queue number to the figures behind it, for each queue that is bound in this namespace."""
-    lines = (host.read(f"{NET}/netfilter/nfnetlink_queue") or "").splitlines()
-    return {number: figures for number, *figures in (map(int, line.split()) for line in lines)}
-
-
-def _socket(host: Host, portid: int) -> tuple[int, Owner | None]:
-    """What did not fit the listener's socket, and whose it is. ``NETLINK_NO_ENOBUFS`` hides it from the listener."""
-    for line in (host.read(f"{NET}/netlink") or "").splitlines()[1:]:
-        _, protocol, owner_portid, *_, drops, inode = line.split()
-        if int(protocol) == NETLINK_NETFILTER and int(owner_portid) == portid:
-            return int(drops), host.socket_owner(int(inode))
-    return 0, None
-
-
 def _report(host: Host, queue: int, heard: Sequence[Listener], notes: list[str]) -> dict[str, Any] | None:
     """The daemon's report, if the process that wrote it is the one that listens; ``queue`` is its first."""
     text = host.read(report_path(host, queue))
@@ -429,22 +354,36 @@ def _refused(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _passed_unseen(families: dict[str, Rule], heard: Sequence[Listener], daemon: dict[str, Any] | None) -> int | None:
-    """Packets the rule queued since the daemon began, less those it was given; None if that cannot be known.
+def _baseline(host: Host, queue: int, heard: Sequence[Listener], daemon: dict[str, Any] | None) -> Baseline | None:
+    """Where counting begins: a rule was written since one of the queues was bound, or else the daemon's own start."""
+    noted = baseline.read(host, queue)
+    if noted and any(each.socket in noted.handed for each in heard):
+        return noted
+    at_start = daemon.get("rule_packets_at_start") if daemon else None
+    return Baseline(at_start) if isinstance(at_start, dict) else None
+
+
+def _passed_unseen(families: dict[str, Rule], heard: Sequence[Listener], since: Baseline | None) -> int | None:
+    """Packets the rule queued ``since`` then, less those the queues were given; None if that cannot be known.
 
     A full queue with fail-open, and one nobody listens on, let packets pass that show in no drop counter: only the rule
     has counted them. A queue's sequence (32 bits, it wraps) numbers what was handed to the socket, what did not fit
     there included. A lower bound, unless super-packets come whole (GSO): if not, the kernel numbers each of their
     segments, while the rule has counted one packet.
     """
-    at_start = daemon.get("rule_packets_at_start") if daemon else None
-    if not heard or not isinstance(at_start, dict):
+    if not heard or since is None:
         return None
     matched = 0
     for key, rule in families.items():
-        since = rule.packets - (at_start.get(key) or 0)
-        if since < 0:  # the rule was put there anew
+        before = since.rule_packets.get(key)
+        more = rule.packets - (before or 0)
+        if more < 0 or (rule.unavailable and before is not None):  # somebody else put it there anew, or it is not seen
             return None
-        matched += since if rule.on else 0
-    missing = matched - sum(each.id_sequence for each in heard)
-    return (missing % (1 << 32) if missing > 0 else 0) + sum(each.socket_drops for each in heard)
+        matched += more if rule.on else 0
+    sequence, drops = 0, 0
+    for each in heard:
+        handed = since.handed.get(each.socket or 0, Handed(0, 0))
+        sequence += each.id_sequence - handed.sequence
+        drops += each.socket_drops - handed.drops
+    missing = matched - sequence
+    return (missing % (1 << 32) if missing > 0 else 0) + drops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from netns import Namespace
@@ -15,6 +16,8 @@ from fixer.node.host import Host
 def netns() -> Iterator[Namespace]:
     with Namespace(net.own_name(), Host()) as here:
         yield here
+        for left in Path("/run/fixer").glob(f"{here.call(Host().netns_inode)}-*.baseline"):
+            left.unlink()
 
 
 @pytest.fixture(params=["nft", "legacy"])

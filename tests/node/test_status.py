@@ -6,8 +6,10 @@ import io
 import json
 import os
 import re
+import signal
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,16 @@ from netns import Namespace
 from rich.console import Console
 
 from fixer import flowfile
-from fixer.errors import NotPermitted
+from fixer.errors import NotPermitted, SystemRefused
 from fixer.lab import traffic
 from fixer.lab.service import Service
+from fixer.node import baseline
+from fixer.node.baseline import Baseline
 from fixer.node.host import NET, Completed, Host, Owner
+from fixer.node.queues import Handed, Listener, listeners
 from fixer.node.rawtable import FAMILIES, spelt
 from fixer.node.rules import Selection, turn_off, turn_on
-from fixer.node.status import FlowsRule, Listener, Status, collect, listeners, report_path
+from fixer.node.status import FlowsRule, Status, collect, report_path
 from fixer.node.status_table import show
 
 ON = """\
@@ -95,7 +100,7 @@ def test_all_is_well() -> None:
     status = collect(serving(), 0)
     assert status.exit_code == 0
     assert status.queues == [7], "the rule says which queue, whatever the configuration says"
-    assert status.listeners == [Listener(7, 4242, 4711, "fixer", 12, "packets", 65531, 6, 7, 90, 4)]
+    assert status.listeners == [Listener(7, 4242, 4711, "fixer", 12, "packets", 65531, 6, 7, 90, 4, 777)]
     assert status.passed_unseen == 100 - 5 - 90 + 4
     assert status.notes == []
     assert msgspec.json.decode(msgspec.json.encode(status))["rules"]["ipv4"]["packets"] == 100
@@ -217,7 +222,8 @@ def test_a_table_that_cannot_be_read_is_not_said_to_be_without_rules() -> None:
     status = collect(host, 7)
     assert (status.exit_code, status.listening) == (3, True)
     assert "Operation not supported" in (status.rules["ipv4"].unavailable or "")
-    assert status.passed_unseen is None
+    set_report(rule_packets_at_start={"ipv4": 0, "ipv6": None})(host)
+    assert status.passed_unseen is collect(host, 7).passed_unseen is None
     assert "not available: the kernel lacks" in shown(status)
 
 
@@ -674,3 +680,139 @@ def test_what_passed_unseen_is_exact_where_merged_packets_come_whole(netns: Name
     assert status["passed_unseen"] == 0
     assert f"passed unseen {'' if gso else 'at least '}0" in table
     assert ("gso granted" if gso else "gso off") in table
+
+
+def stopped(service: Service) -> int:
+    """The daemon, stopped for a moment: what comes now fills its queue, and passes once it is full."""
+    (heard,) = json.loads(service.ask("status", "--json").out)["listeners"]
+    os.kill(heard["pid"], signal.SIGSTOP)
+    for thread in Path(f"/proc/{heard['pid']}/task").iterdir():
+        while "State:\tT" not in (thread / "status").read_text():
+            time.sleep(0.01)
+    return int(heard["pid"])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("how", ["flushed", "emptied", "changed", "off"])
+def test_what_passes_unseen_is_counted_from_where_the_rule_was_put_back(netns: Namespace, how: str) -> None:
+    """A new rule begins at 0, its daemon's queue does not."""
+    settings = "[queue]\nnumber = 7\nlength = 1000\n"
+    selection = Selection(queue=7, ports=(4789,))
+
+    def unseen() -> int | None:
+        return netns.call(collect, Host(), 7).passed_unseen
+
+    with Service(netns, settings=settings, on=None, off=("--force",)) as service:
+        netns.call(turn_on, Host(), selection)
+        pid = stopped(service)
+        try:
+            netns.send(1200)
+            assert unseen() == 200
+            netns.call(turn_on, Host(), selection)
+            assert unseen() == 200, "what is on already is not written again"
+            if how == "off":
+                netns.call(turn_off, Host())
+            elif how == "changed":
+                selection = Selection(queue=7, ports=(4789, 8472))
+            else:
+                netns.run("iptables", "-t", "raw", "-F", *(["FIXER"] if how == "emptied" else []))
+            netns.call(turn_on, Host(), selection)
+            assert unseen() == 0
+            netns.send(100)
+            netns.send(50, version=6)
+            assert unseen() == 150
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        # The family that was not touched has its old counter, and what is queued from here on is not missing.
+        while netns.call(listeners, Host(), [7])[0].waiting:
+            time.sleep(0.05)
+        netns.send(30)
+        netns.send(20, version=6)
+        assert unseen() == 150
+        netns.call(turn_off, Host())
+    assert not list(Path("/run/fixer").glob(f"{netns.call(Host().netns_inode)}-7.*")), "off and stop leave nothing"
+
+
+@pytest.mark.root
+def test_a_daemon_that_is_started_after_the_rule_counts_from_its_own_start(netns: Namespace) -> None:
+    with Service(netns, settings="[queue]\nnumber = 7\n", on=None) as service:
+        netns.call(turn_on, Host(), Selection(queue=7, ports=(4789,)))
+        netns.send(30)
+        service.kill()
+        netns.send(1000)
+        service.start_again()
+        netns.send(40)
+        found = netns.call(collect, Host(), 7)
+        assert (found.rules["ipv4"].packets, found.listeners[0].id_sequence, found.passed_unseen) == (1070, 40, 0)
+
+
+@pytest.mark.root
+def test_a_family_that_is_put_back_after_a_failure_is_noted_too(netns: Namespace) -> None:
+    class Refusing(Host):
+        def run(self, argv: Sequence[str], input: str | None = None) -> Completed:
+            if argv[0] == "ip6tables-restore":
+                return Completed(4, "", "Another app is currently holding the xtables lock")
+            return super().run(argv, input)
+
+    queue = netns.call(bound)
+    try:
+        netns.call(turn_on, Host(), Selection(queue=7, ports=(4789,)))
+        netns.send(10)
+        with pytest.raises(SystemRefused, match="xtables lock"):
+            netns.call(turn_on, Refusing(), Selection(queue=9, plain=True))
+        noted = netns.call(baseline.read, Host(), 7)
+        assert noted.rule_packets == {"ipv4": 0, "ipv6": 0}
+        assert [handed.sequence for handed in noted.handed.values()] == [10]
+    finally:
+        queue.unbind()
+
+
+def noted(socket: int, ipv4: int | None, sequence: int, drops: int = 0) -> Callable[[FakeHost], None]:
+    def change(host: FakeHost) -> None:
+        baseline.write(host, 7, Baseline({"ipv4": ipv4, "ipv6": None}, {socket: Handed(sequence, drops)}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "unseen"),
+    [
+        (noted(777, 0, 60), 100 - (90 - 60) + 4),
+        (noted(777, 0, 60, drops=3), 100 - (90 - 60) + 1),
+        (noted(777, 50, 89), 50 - 1 + 4),
+        (noted(777, None, (1 << 32) - 5), 100 - 95 + 4),  # the sequence has wrapped
+        (noted(777, 200, 60), None),  # put back once more, and by somebody else
+        (noted(776, 0, 60), 100 - 5 - 90 + 4),  # another socket's: the daemon was started again
+        (lambda host: host.files.__setitem__(baseline.path_of(host, 7), "{"), 100 - 5 - 90 + 4),
+    ],
+)
+def test_the_note_of_a_rule_holds_for_the_socket_that_was_bound_then(
+    change: Callable[[FakeHost], None], unseen: int | None
+) -> None:
+    host = serving()
+    change(host)
+    assert collect(host, 0).passed_unseen == unseen
+
+
+def test_a_queue_that_is_bound_after_the_rule_was_written_counts_from_0() -> None:
+    host = serving_two()
+    host.files[f"{NET}/netlink"] = TWO_SOCKETS.replace("2        777", "2        778")
+    noted(777, 0, 60)(host)
+    assert collect(host, 0).passed_unseen == 100 - (90 - 60) - 10 + 4 + 2
+
+
+def test_a_note_that_cannot_be_written_does_not_undo_the_rule() -> None:
+    class Full(FakeHost):
+        def write(self, path: str, text: str) -> None:
+            raise SystemRefused(f"{path} cannot be written: No space left on device")
+
+    host = Full()
+    for command in ("iptables", "ip6tables"):
+        state = [OK, Completed(0, ON, "")]
+        host.answers[f"{command}-save"] = lambda *_, state=state: state[0]
+        host.answers[f"{command}-restore"] = lambda *_, state=state: state.reverse() or OK
+    *_, last = turn_on(host, Selection(queue=7, ports=(4789,)))
+    assert last == (
+        f"fixer status cannot tell what passes unseen: {baseline.path_of(host, 7)} cannot be written: "
+        "No space left on device"
+    )
