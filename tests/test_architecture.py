@@ -21,7 +21,7 @@ MAY_CIMPORT = {
     "datapath.hash": set(),
     "datapath.history": {"_csum", "datapath.wire", "datapath.walk", "datapath.diagnose", "datapath.hash"},
     "datapath.repair": {"datapath.wire", "datapath.walk", "datapath.diagnose"},
-    "datapath.ring": {"datapath.wire", "datapath.walk", "datapath.diagnose"},
+    "datapath.ring": {"datapath.wire", "datapath.walk", "datapath.diagnose", "datapath.hash"},
     "datapath.clocks": {"datapath.hash"},
     "datapath.flows": {"datapath.wire", "datapath.hash", "datapath.clocks"},
     "datapath.timestamps": {"_csum", "datapath.wire", "datapath.walk", "datapath.flows"},

@@ -70,7 +70,7 @@ cdef class Pipeline:
         for first, last in vnis:
             for vni in range(<uint32_t>first, <uint32_t>last + 1):
                 know_vni(self.history, vni)
-        self.ring = ring_new(ring_size, events_per_second)
+        self.ring = ring_new(ring_size, events_per_second, seed)
 
     def __dealloc__(self):
         history_free(self.history)

@@ -3,11 +3,15 @@
 
 The writer (the packet path) never waits: an event over the limit is counted as left out, one that finds the ring full
 is counted as lost. The reader is whoever calls `ring_take`, one at a time.
+
+The limit is for each diagnosis and VTEP, and over all of them: a flood of spoofed VTEPs is told no more than VOICES of
+them would be, and who spoke before it began keeps half of that. What is left out is always told as a number: by VTEP as
+far as its bucket lived, else by diagnosis.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fixer.datapath.diagnose cimport Finding
+from fixer.datapath.diagnose cimport DIAGNOSES, Finding
 from fixer.datapath.walk cimport Walk
 
 
@@ -27,7 +31,8 @@ cdef struct Event:
     Finding finding
     uint8_t action           # repair.Action that was taken
     uint8_t would            # what it would have been if not monitoring
-    bint summary             # no packet: only `left_out` is told, of `finding.diagnosis` and `outer.source`
+    bint summary             # no packet: only `left_out` is told, of `finding.diagnosis` and `outer.source` (outer
+    #                          version 0: of VTEPs whose bucket is gone)
     bint tunnel
     uint32_t length          # of the packet, bytes from its first IP header
     uint32_t vni
@@ -38,7 +43,8 @@ cdef struct Event:
 
 cdef struct Bucket:
     uint64_t left_out
-    uint32_t second          # the second that `told` counts in
+    uint32_t since           # the second of its first event
+    uint32_t second          # the second that `told` counts in: of its last event
     uint32_t told
     uint8_t diagnosis
     uint8_t version          # 0: free
@@ -46,7 +52,10 @@ cdef struct Bucket:
 
 
 cdef enum:
-    BUCKETS = 512            # pairs of diagnosis and VTEP that are limited apart
+    SETS = 128               # × BUCKET_WAYS pairs of diagnosis and VTEP that are limited apart
+    BUCKET_WAYS = 4
+    VOICES = 20              # all together are told what so many pairs may tell
+    SUMMARIES = 20           # lines a second that tell nothing but how many were left out
 
 
 cdef struct Ring:
@@ -56,11 +65,16 @@ cdef struct Ring:
     uint64_t left_out        # events over the limit
     uint32_t size            # a power of two
     uint32_t per_second      # events a second for each diagnosis and VTEP; 0: none at all
-    Bucket buckets[BUCKETS]
+    uint64_t seed
+    uint32_t second          # the second that `told` and `summed` count in
+    uint32_t told            # events of all buckets
+    uint32_t summed          # summaries of a bucket
+    uint64_t others[DIAGNOSES]   # left out, and their bucket is gone
+    Bucket buckets[SETS][BUCKET_WAYS]
     Event *events
 
 
-cdef Ring *ring_new(uint32_t size, uint32_t per_second) except NULL
+cdef Ring *ring_new(uint32_t size, uint32_t per_second, uint64_t seed) except NULL
 cdef void ring_free(Ring *ring) noexcept
 cdef void describe(Event *out, const uint8_t *packet, const Walk *walk, const Finding *finding,
                    uint64_t when) noexcept nogil

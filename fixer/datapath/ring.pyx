@@ -2,6 +2,7 @@
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
+from fixer.datapath.hash cimport hash_bytes
 from fixer.datapath.walk cimport Layer
 from fixer.datapath.wire cimport *
 
@@ -16,8 +17,11 @@ cdef extern from *:
 cdef uint64_t SECOND = 1000000000
 
 
-cdef Ring *ring_new(uint32_t size, uint32_t per_second) except NULL:
-    """A ring of `size` events (a power of two) that tells `per_second` of each diagnosis and VTEP."""
+cdef Ring *ring_new(uint32_t size, uint32_t per_second, uint64_t seed) except NULL:
+    """A ring of `size` events (a power of two) that tells `per_second` of each diagnosis and VTEP.
+
+    `seed` keeps a sender from choosing addresses that share a set.
+    """
     cdef Ring *ring
     if size == 0 or size & (size - 1):
         raise ValueError("a ring's size is a power of two")
@@ -29,6 +33,7 @@ cdef Ring *ring_new(uint32_t size, uint32_t per_second) except NULL:
         raise MemoryError("no memory for the event ring")
     ring.size = size
     ring.per_second = per_second
+    ring.seed = seed
     return ring
 
 
@@ -75,58 +80,101 @@ cdef void put(Ring *ring, const Event *event) noexcept nogil:
 
 
 cdef void ring_tell(Ring *ring, const Event *event) noexcept nogil:
-    """Put `event` into the ring, or count it as left out if its diagnosis and VTEP had their share of this second."""
-    cdef const Endpoints *teller = &event.outer if event.outer.version else &event.inner
+    """Put `event` into the ring, or count it as left out if its diagnosis and VTEP, or all, had their share of this
+    second."""
     cdef uint32_t second = <uint32_t>(event.when // SECOND)
-    cdef uint32_t hashed = event.finding.diagnosis
-    cdef Bucket *bucket
+    cdef uint64_t most = <uint64_t>ring.per_second * VOICES
+    cdef Bucket *bucket = bucket_of(ring, event, second)
     cdef Event copy
-    cdef int i
-    for i in range(16):
-        hashed = (hashed ^ teller.source[i]) * 16777619U        # FNV-1a
-    bucket = &ring.buckets[(hashed ^ (hashed >> 16)) % BUCKETS]
-    if bucket.version != teller.version or bucket.diagnosis != event.finding.diagnosis \
-            or memcmp(bucket.source, teller.source, 16) != 0:
-        if bucket.left_out:
-            put_summary(ring, bucket, event.when)
-        memset(bucket, 0, sizeof(Bucket))
-        bucket.version = teller.version
-        bucket.diagnosis = event.finding.diagnosis
-        memcpy(bucket.source, teller.source, 16)
     if bucket.second != second:
         bucket.second = second
         bucket.told = 0
-    if bucket.told >= ring.per_second:
+    begin(ring, second)
+    if bucket.since == second:
+        most = (most + 1) // 2          # the other half is for who was there before
+    if bucket.told >= ring.per_second or ring.told >= most:
         bucket.left_out += 1
         ring.left_out += 1
         return
     bucket.told += 1
+    ring.told += 1
     copy = event[0]
     copy.left_out = bucket.left_out
     bucket.left_out = 0
     put(ring, &copy)
 
 
-cdef void put_summary(Ring *ring, Bucket *bucket, uint64_t when) noexcept nogil:
+cdef void begin(Ring *ring, uint32_t second) noexcept nogil:
+    """What is counted over all buckets is counted for one second at a time."""
+    if ring.second != second:
+        ring.second = second
+        ring.told = 0
+        ring.summed = 0
+
+
+cdef Bucket *bucket_of(Ring *ring, const Event *event, uint32_t second) noexcept nogil:
+    """The bucket of the event's diagnosis and VTEP. A new one displaces one that is as new, else the longest silent
+    (the younger of two): a flood takes one bucket of a set in a second, and then displaces itself."""
+    cdef const Endpoints *teller = &event.outer if event.outer.version else &event.inner
+    cdef uint64_t hashed = hash_bytes(ring.seed ^ event.finding.diagnosis, teller.source, 16)
+    cdef Bucket *ways = ring.buckets[hashed % SETS]
+    cdef Bucket *bucket = NULL
+    cdef uint64_t rank, lowest = 0
+    cdef int i
+    for i in range(BUCKET_WAYS):
+        if ways[i].version == teller.version and ways[i].diagnosis == event.finding.diagnosis \
+                and memcmp(ways[i].source, teller.source, 16) == 0:
+            return &ways[i]
+        rank = 0 if not ways[i].version else 1 if ways[i].since == second \
+            else <uint64_t>ways[i].second + 1 << 32 | <uint32_t>~ways[i].since
+        if bucket == NULL or rank < lowest:
+            bucket = &ways[i]
+            lowest = rank
+    ring.others[bucket.diagnosis] += bucket.left_out
+    memset(bucket, 0, sizeof(Bucket))
+    bucket.version = teller.version
+    bucket.diagnosis = event.finding.diagnosis
+    bucket.since = bucket.second = second
+    memcpy(bucket.source, teller.source, 16)
+    return bucket
+
+
+cdef void put_summary(Ring *ring, const Bucket *bucket, uint8_t diagnosis, uint64_t left_out,
+                      uint64_t when) noexcept nogil:
+    """Tell how many were left out of a bucket, or (NULL) of buckets that are gone."""
     cdef Event event
     memset(&event, 0, sizeof(Event))
     event.summary = True
     event.when = when
-    event.finding.diagnosis = bucket.diagnosis
-    event.left_out = bucket.left_out
-    event.outer.version = bucket.version
-    memcpy(event.outer.source, bucket.source, 16)
-    bucket.left_out = 0
+    event.finding.diagnosis = diagnosis
+    event.left_out = left_out
+    if bucket != NULL:
+        event.outer.version = bucket.version
+        memcpy(event.outer.source, bucket.source, 16)
     put(ring, &event)
 
 
 cdef void ring_settle(Ring *ring, uint64_t when, bint all) noexcept nogil:
     """Tell what was left out in seconds that are over, so that no burst's end is left unsaid. `all`: at a stop."""
     cdef uint32_t second = <uint32_t>(when // SECOND)
-    cdef int i
-    for i in range(BUCKETS):
-        if ring.buckets[i].left_out and (all or ring.buckets[i].second != second):
-            put_summary(ring, &ring.buckets[i], when)
+    cdef Bucket *bucket
+    cdef int i, j
+    begin(ring, second)
+    for i in range(SETS):
+        for j in range(BUCKET_WAYS):
+            bucket = &ring.buckets[i][j]
+            if not bucket.left_out or not (all or bucket.second != second):
+                continue
+            if ring.summed < SUMMARIES:
+                ring.summed += 1
+                put_summary(ring, bucket, bucket.diagnosis, bucket.left_out, when)
+            else:
+                ring.others[bucket.diagnosis] += bucket.left_out
+            bucket.left_out = 0
+    for i in range(DIAGNOSES):
+        if ring.others[i]:
+            put_summary(ring, NULL, <uint8_t>i, ring.others[i], when)
+            ring.others[i] = 0
 
 
 cdef bint ring_take(Ring *ring, Event *out) noexcept nogil:

@@ -68,11 +68,8 @@ def document(event: Result) -> dict[str, Any]:
         "fixer.packets_left_out": event.left_out,
     }
     if event.summary:
-        return fields | {
-            "event.type": ["info"],
-            "event.action": "left-out",
-            "fixer.vtep.source.ip": event.outer_source,
-        }
+        fields |= {"event.type": ["info"], "event.action": "left-out"}
+        return fields | ({"fixer.vtep.source.ip": event.outer_source} if event.outer_source else {})
     fields |= {
         "event.type": _TYPES[event.action],
         "event.action": event.action.name.lower(),
@@ -129,7 +126,8 @@ def flow(event: Result) -> dict[str, Any]:
 def sentence(event: Result) -> str:
     """The event in a line for somebody who reads the log itself."""
     if event.summary:
-        return f"{DIAGNOSES[event.diagnosis]}: {event.left_out} more from {event.outer_source or 'this host'}, not told"
+        sender = event.outer_source or "other senders"
+        return f"{DIAGNOSES[event.diagnosis]}: {event.left_out} more from {sender}, not told"
     layers = []
     if event.inner in (InnerState.PARTIAL, InnerState.WRONG):
         layers.append(f"inner {event.inner_found:04x} (right {event.inner_right:04x})")

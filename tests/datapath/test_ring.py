@@ -6,7 +6,7 @@ import pytest
 from packets import tunnelled
 
 from fixer.datapath.diagnose import Diagnosis
-from fixer.datapath.pipeline import Pipeline
+from fixer.datapath.pipeline import Pipeline, Result
 from fixer.datapath.repair import Action
 
 SECOND = 1_000_000_000
@@ -79,6 +79,56 @@ def test_more_vteps_than_there_are_buckets_lose_no_count() -> None:
     events = pipeline.drain(100_000)
     packets = [event for event in events if not event.summary]
     assert len(packets) + sum(event.left_out for event in events) == 6000
+
+
+def told_of(events: list[Result]) -> int:
+    return sum(not event.summary for event in events)
+
+
+def test_two_vteps_in_turns_are_told_no_more_than_apart() -> None:
+    """With an unseeded FNV 10.9.9.1 and 10.9.8.237 fell into one bucket, and each cleared the other's count."""
+    pipeline = Pipeline(ports=[4789], events_per_second=5)
+    for _ in range(1000):
+        for source in (b"\x0a\x09\x09\x01", b"\x0a\x09\x08\xed"):
+            packet = from_vtep(0)
+            packet[12:16] = source
+            pipeline.examine(packet, when_ns=SECOND)
+    assert told_of(pipeline.drain(100_000)) == 10
+
+
+def test_a_flood_of_spoofed_vteps_is_told_like_twenty_of_them_and_loses_no_count() -> None:
+    pipeline = Pipeline(ports=[4789], events_per_second=5, ring_size=8192)
+    for second in range(1, 5):
+        for vtep in range(5000):
+            pipeline.examine(from_vtep(second * 5000 + vtep), when_ns=second * SECOND)
+        pipeline.settled(when_ns=second * SECOND + SECOND // 2, uptime=second)
+    pipeline.finish(6 * SECOND)
+    events = pipeline.drain(100_000)
+    assert 4 * 50 <= told_of(events) <= 4 * 100
+    assert len(events) - told_of(events) <= 5 * (20 + 1), "summaries are bounded too"
+    assert told_of(events) + sum(event.left_out for event in events) == 20_000
+
+
+def test_a_rate_of_zero_under_a_flood_is_a_few_counts_a_second() -> None:
+    pipeline = Pipeline(ports=[4789], events_per_second=0, ring_size=8192)
+    for vtep in range(5000):
+        pipeline.examine(from_vtep(vtep), when_ns=SECOND)
+    pipeline.finish(2 * SECOND)
+    events = pipeline.drain(100_000)
+    assert told_of(events) == 0
+    assert len(events) <= 21
+    assert sum(event.left_out for event in events) == 5000
+
+
+def test_who_spoke_before_a_flood_is_heard_through_it() -> None:
+    pipeline = Pipeline(ports=[4789], events_per_second=5, ring_size=8192)
+    for second in range(1, 6):
+        for vtep in range(4000 if second > 1 else 0):
+            pipeline.examine(from_vtep(second * 4000 + vtep), when_ns=second * SECOND)
+        for _ in range(10):
+            pipeline.examine(from_vtep(1), when_ns=second * SECOND)
+        told = [event for event in pipeline.drain(100_000) if not event.summary and event.outer_source == "198.18.0.1"]
+        assert len(told) == 5, f"in second {second}"
 
 
 def test_a_full_ring_counts_what_it_lost() -> None:
