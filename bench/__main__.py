@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from fixer.errors import FixerError
+from fixer.host.machine import Host
 from fixer.lab import bpf, net
-from fixer.node.host import Host
 
 from . import cases, datapath, memory, receivers, report, scan
 

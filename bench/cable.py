@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fixer.errors import SystemRefused
+from fixer.host.machine import NET, Completed, Host
 from fixer.lab import bpf, net
 from fixer.lab.net import Namespace
-from fixer.node.host import NET, Completed, Host
 
 from .packets import ACK, stamped
 

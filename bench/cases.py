@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from fixer.node.host import Host
+from fixer.host.machine import Host
 
 from .cable import Cable, Run, Traffic
 from .ratio import Interval, ratios

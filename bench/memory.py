@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fixer.errors import SystemRefused
+from fixer.host.machine import Host
 from fixer.lab import net
-from fixer.node.host import Host
 
 from .cable import OVERLAY, Cable, Traffic
 from .receivers import FIXER_ALL, in_place, listening

@@ -13,10 +13,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
-from fixer import flowfile
+from fixer.host.machine import Host
 from fixer.lab import net
-from fixer.node.host import Host
-from fixer.node.status import report_path
+from fixer.state import flowfile
+from fixer.status.facts import report_path
 
 from .cable import OVERLAY, PORT, Cable, Run, must, wait_until
 

@@ -17,7 +17,7 @@ from typing import Any
 from rich.table import Table
 
 from fixer import __version__
-from fixer.node.host import Host
+from fixer.host.machine import Host
 
 from .cable import Run
 from .cases import CASES, Case, Runs, judgements

@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
-from fixer.node.host import Host
+from fixer.host.machine import Host
 
 from .cable import must
 from .packets import ETHERNET, conversation, flow

@@ -23,18 +23,18 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from fixer.capture import Capture, CaptureWriter, Frame
+from fixer.capture.link import NOT_IP
+from fixer.capture.open import Capture, CaptureWriter, Frame
 from fixer.config import Settings
-from fixer.datapath.census import Census
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.link import NOT_IP
 from fixer.datapath.pipeline import Pipeline, Result
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
 from fixer.errors import CaptureDamaged, FixerError
-from fixer.findings import MOST_VNIS, findings
-from fixer.tally import Counts, Row, Sender, Tally, census_of
-from fixer.telemetry.names import ACTIONS, DIAGNOSES, INNER_STATES, OUTER_STATES, REASONS
+from fixer.findings.census import Census
+from fixer.findings.sentences import MOST_VNIS, findings
+from fixer.findings.tally import Counts, Row, Sender, Tally, census_of
+from fixer.words import ACTIONS, DIAGNOSES, INNER_STATES, OUTER_STATES, REASONS
 
 LONG_FILE = 8 << 20
 """Bytes of a file that takes long enough to show progress."""

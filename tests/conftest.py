@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
+from support.netns import Namespace
 
+from fixer.host.machine import Host
 from fixer.lab import net
-from fixer.node.host import Host
 
 IN_CI = os.environ.get("CI") == "true"
 ran_as_root = pytest.StashKey[list[bool]]()  # one for each root test: whether it ran
@@ -63,3 +65,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if root_tests := terminalreporter.config.stash[ran_as_root]:
         ran = sum(root_tests)
         terminalreporter.write_line(f"tests that need root: {ran} ran, {len(root_tests) - ran} skipped")
+
+
+@pytest.fixture
+def netns() -> Iterator[Namespace]:
+    with Namespace(net.own_name(), Host()) as here:
+        yield here
+        for left in Path("/run/fixer").glob(f"{here.call(Host().netns_inode)}-*.baseline"):
+            left.unlink()
+
+
+@pytest.fixture(params=["nft", "legacy"])
+def variant(request: pytest.FixtureRequest, netns: Namespace) -> str:
+    """Both iptables, as far as this machine and its kernel have them."""
+    name: str = request.param
+    for command in (f"iptables-{name}", f"ip6tables-{name}"):
+        if netns.host.which(command) is None:
+            pytest.skip(f"needs {command}")
+        # In a namespace of its own, so that looking (which makes the table) is not what a test sees.
+        tried = netns.host.run(["unshare", "-n", command, "-t", "raw", "-L"])
+        if tried.status != 0:
+            pytest.skip(f"needs {command} in the kernel: {tried.err.strip()}")
+    return name

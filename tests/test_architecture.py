@@ -19,7 +19,7 @@ MAY_CIMPORT = {
     "datapath.walk": {"_csum", "datapath.wire"},
     "datapath.diagnose": {"_csum", "datapath.wire", "datapath.walk"},
     "datapath.hash": set(),
-    "datapath.history": {"_csum", "datapath.wire", "datapath.walk", "datapath.diagnose", "datapath.hash"},
+    "datapath.evidence": {"_csum", "datapath.wire", "datapath.walk", "datapath.diagnose", "datapath.hash"},
     "datapath.repair": {"datapath.wire", "datapath.walk", "datapath.diagnose"},
     "datapath.ring": {"datapath.wire", "datapath.walk", "datapath.diagnose", "datapath.hash"},
     "datapath.clocks": {"datapath.hash"},
@@ -28,23 +28,51 @@ MAY_CIMPORT = {
     "datapath.snat": {"datapath.hash"},
     "datapath.pipeline": {
         f"datapath.{step}"
-        for step in ("wire", "walk", "diagnose", "history", "repair", "flows", "timestamps", "snat", "ring")
+        for step in ("wire", "walk", "diagnose", "evidence", "repair", "flows", "timestamps", "snat", "ring")
     },
-    "datapath.link": {"datapath.wire"},
-    "datapath.table": {"datapath.hash"},
-    "datapath.census": {
-        f"datapath.{part}" for part in ("wire", "diagnose", "ring", "pipeline", "repair", "link", "table")
+    "capture.link": {"datapath.wire"},
+    "findings.table": {"datapath.hash"},
+    "findings.census": {
+        "datapath.wire",
+        "datapath.diagnose",
+        "datapath.ring",
+        "datapath.pipeline",
+        "datapath.repair",
+        "capture.link",
+        "findings.table",
     },
-    "pcap": {"datapath.wire", "datapath.link", "datapath.census"},
+    "capture.records": {"datapath.wire", "capture.link", "findings.census"},
     "nfqueue.netlink": set(),
     "nfqueue.queue": {"nfqueue.netlink", "datapath.pipeline", "datapath.repair"},
 }
+# Each room, and the rooms it may import from: from the ground up (docs/design.md).
+GROUND = {"errors", "words", "config", "datapath", "_csum"}
+MAY_IMPORT = {
+    "errors": set(),
+    "_csum": set(),
+    "datapath": {"_csum"},
+    "words": {"datapath"},
+    "config": {"errors", "datapath"},
+    "capture": {"errors", "datapath", "findings"},
+    "nfqueue": {"errors", "datapath"},
+    "host": {"errors"},
+    "findings": {"datapath", "words", "capture"},
+    "state": {"errors", "datapath", "host", "config"},
+    "doctor": {"errors", "host", "config"},
+    "rules": {"errors", "config", "host", "state"},
+    "telemetry": {"words", "datapath", "findings"},
+    "status": {"errors", "config", "rules", "state", "host"},
+    "scan": GROUND | {"capture", "findings"},
+    "daemon": GROUND | {"nfqueue", "host", "state", "rules", "telemetry", "findings", "status"},
+    "screen": GROUND | {"status", "rules", "host", "findings", "doctor", "scan"},
+}
+ANYTHING = {"cli", "lab", "data", "__main__", "__init__"}
 # And who in the pipeline hands it to those two, and who hands it to the pipeline.
 MAY_WRITE = {
     "datapath.repair": "mend",
     "datapath.timestamps": "apply",
     "datapath.pipeline": "process|stamp|send",
-    "datapath.census": "count",
+    "findings.census": "count",
 }
 
 
@@ -85,6 +113,32 @@ def test_the_packet_path_holds_no_lock_takes_no_gil_and_asks_for_no_memory(path:
         assert not re.search(r"\b(malloc|calloc|realloc|free|fopen|printf)\(|\braise\b", body)
 
 
+def rooms_imported_by(path: Path) -> set[str]:
+    """The rooms that a file imports from: `rules` for `fixer.rules.switch` and for `from fixer import rules`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("fixer.")}
+    return found - {"__version__"}
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=ids)
+def test_each_room_imports_from_the_floors_below_it(path: Path) -> None:
+    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if room not in ANYTHING:
+        assert rooms_imported_by(path) - {room} <= MAY_IMPORT[room]
+
+
+def test_every_room_has_its_floor() -> None:
+    rooms = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in [*PYTHON, *COMPILED]}
+    assert rooms == set(MAY_IMPORT) | ANYTHING
+
+
 @pytest.mark.parametrize("path", PYTHON, ids=ids)
 def test_only_the_host_runs_commands(path: Path) -> None:
     calls = {
@@ -93,13 +147,13 @@ def test_only_the_host_runs_commands(path: Path) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name)
     }
     runs = {call for call in calls if call in ("os.system", "os.popen") or call.startswith(("subprocess.", "os.exec"))}
-    assert runs == ({"subprocess.run", "subprocess.Popen"} if path == PACKAGE / "node" / "host.py" else set())
+    assert runs == ({"subprocess.run", "subprocess.Popen"} if path == PACKAGE / "host" / "machine.py" else set())
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=ids)
 def test_only_the_host_reads_proc_and_sys(path: Path) -> None:
     """A path of /proc may be named elsewhere, to be read through `Host`; nothing else opens one."""
-    if path == PACKAGE / "node" / "host.py":
+    if path == PACKAGE / "host" / "machine.py":
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ("open", "Path"):

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fixer import flowfile
 from fixer.datapath.diagnose import Diagnosis
 from fixer.datapath.pipeline import Pipeline
 from fixer.errors import SystemRefused
+from fixer.host.machine import Host
 from fixer.lab import bpf, net
 from fixer.lab.net import stop
-from fixer.node.host import Host
+from fixer.state import flowfile
 
 sys.path.append(str(Path(__file__).parents[1]))  # behind everything else: fixer stays the one that is installed
 

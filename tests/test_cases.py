@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import oracle
 import pytest
-from make_swarm import FILE as SWARM_FILE
-from make_swarm import swarm
+from support import oracle
+from support.make_swarm import FILE as SWARM_FILE
+from support.make_swarm import swarm
 
-from fixer.capture import Capture
+from fixer.capture.open import Capture
 from fixer.config import Settings
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action

@@ -11,20 +11,20 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import oracle
 import pytest
-from captures import pcap
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from make_swarm import SWARM
-from packets import encapsulate, frame, in_state, segment, tunnelled, vxlan
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import NoPayload, Packet, Padding
+from support import oracle
+from support.captures import pcap
+from support.make_swarm import SWARM
+from support.packets import encapsulate, frame, in_state, segment, tunnelled, vxlan
 
-from fixer.capture import Capture
+from fixer.capture.open import Capture
 from fixer.datapath.pipeline import Pipeline, Result
 from fixer.datapath.repair import Action
 

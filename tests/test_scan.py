@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 import pytest
-from captures import block, cooked, cooked2, enhanced, ethernet, interface, pcap, section
-from make_swarm import FILE as SWARM
-from packets import HOSTS, VTEPS, encapsulate, frame, in_state, segment, talk, tunnelled, vxlan
 from rich.console import Console
+from support.captures import block, cooked, cooked2, enhanced, ethernet, interface, pcap, section
+from support.make_swarm import FILE as SWARM
+from support.packets import HOSTS, VTEPS, encapsulate, frame, in_state, segment, talk, tunnelled, vxlan
 
-from fixer.capture import Capture
+from fixer.capture.open import Capture
 from fixer.config import Settings, Vxlan
 from fixer.scan import scan
 

@@ -46,7 +46,7 @@ cpdef enum Verdict:
 
 
 cdef enum:
-    # Bytes; the layout of the file, which `fixer.flowfile` reads too.
+    # Bytes; the layout of the file, which `fixer.state.flowfile` reads too.
     HEADER = 4096
     KEY = 40
     FLOW = 64

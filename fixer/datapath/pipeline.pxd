@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fixer.datapath.diagnose cimport DIAGNOSES, Finding
 from fixer.datapath.flows cimport Flows, FlowTable
-from fixer.datapath.history cimport History
+from fixer.datapath.evidence cimport History
 from fixer.datapath.repair cimport ACTIONS, Action, Policy
 from fixer.datapath.ring cimport Event, Ring
 from fixer.datapath.snat cimport Snat

@@ -2,8 +2,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
+from fixer.datapath.evidence import Explanation
 from fixer.datapath.flows import Flows
-from fixer.datapath.history import Explanation
 from fixer.datapath.repair import Action
 from fixer.datapath.snat import Sight
 from fixer.datapath.walk import Reason

@@ -9,9 +9,9 @@ from fixer.datapath.diagnose cimport (IN_PARTIAL, IN_UNCHECKABLE, IN_VERIFIES, I
                                       SKB_CHECKSUM_NOT_READY, SKB_GSO, SOUND, UNCHECKABLE, Finding, conclude, judge)
 from fixer.datapath.diagnose import Diagnosis as DiagnosisName, InnerState, OuterState
 from fixer.datapath.flows cimport Flows, sweep
-from fixer.datapath.history cimport (UNEXPLAINED, INNER_VERIFIES, explain, history_free, history_new, know_vni,
-                                     remember)
-from fixer.datapath.history import Explanation as ExplanationName
+from fixer.datapath.evidence cimport (UNEXPLAINED, INNER_VERIFIES, explain, history_free, history_new, know_vni,
+                                      remember)
+from fixer.datapath.evidence import Explanation as ExplanationName
 from fixer.datapath.repair cimport DROP, PASS, REPAIR, Stale, decide, mend
 from fixer.datapath.repair import Action as ActionName, Stale as StaleName
 from fixer.datapath.ring cimport Endpoints, describe, ring_free, ring_new, ring_settle, ring_take, ring_tell

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fixer.host.machine import Host
 from fixer.lab.net import Namespace, own_name
-from fixer.node.host import Host
 
 # <linux/bpf.h>
 BPF_PROG_LOAD, BPF_LINK_CREATE = 5, 28

@@ -25,8 +25,8 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self, TypeVar
 
 from fixer.errors import KernelLacks, NotPermitted, SystemRefused
+from fixer.host.machine import NET, Completed, Host
 from fixer.lab.pump import Fault
-from fixer.node.host import NET, Completed, Host
 
 T = TypeVar("T")
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fixer import config, flowfile
+from fixer import config
 from fixer.errors import SystemRefused
+from fixer.host.machine import NET, Completed
 from fixer.lab.net import Namespace, own_name, stop
-from fixer.node.host import NET, Completed
+from fixer.state import flowfile
 
 START_SECONDS = 10.0  # a start takes half a second; a loaded machine may need more
 LISTENERS = f"{NET}/netfilter/nfnetlink_queue"

@@ -22,10 +22,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fixer.errors import FixerError
+from fixer.host.machine import Host
 from fixer.lab import traffic
 from fixer.lab.net import Lab, Layout, Pump, missing
 from fixer.lab.service import Service
-from fixer.node.host import Host
 
 MEGABYTES = 5
 LOG_SECONDS = 3.0  # how long an event may take into the log; it usually takes a tenth of a second

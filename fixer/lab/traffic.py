@@ -17,8 +17,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 
+from fixer.host.machine import NET
 from fixer.lab.net import Namespace
-from fixer.node.host import NET
 
 HTTP_PORT, ECHO_PORT, CLOSED_PORT = 8080, 7007, 81
 CHUNK = 1 << 16  # bytes: more than any datagram

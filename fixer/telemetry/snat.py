@@ -13,8 +13,8 @@ from math import sqrt
 from typing import Any, NamedTuple, Protocol
 
 from fixer.datapath.snat import Clock, Sight
-from fixer.telemetry.events import timestamp
 from fixer.telemetry.flows import Saying
+from fixer.telemetry.packets import timestamp
 
 LOOK_NS = 10_000_000_000
 """How often the lines are looked at."""

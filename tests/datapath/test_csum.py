@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import ones_sum
+from support.oracle import ones_sum
 
 from fixer._csum import checksum_sum, pseudo_header_sum, updated_field
 

@@ -6,9 +6,13 @@ import random
 import struct
 from dataclasses import dataclass, field
 
-import oracle
 import pytest
-from conversation import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scapy.layers.inet import IP
+from scapy.packet import Raw
+from support import oracle
+from support.conversation import (
     ACK,
     CLIENT,
     FIN,
@@ -24,11 +28,7 @@ from conversation import (
     segment,
     stamps_of,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from packets import encapsulate, frame, in_state, vxlan
-from scapy.layers.inet import IP
-from scapy.packet import Raw
+from support.packets import encapsulate, frame, in_state, vxlan
 
 DAY = 86_400
 

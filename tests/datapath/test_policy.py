@@ -1,7 +1,18 @@
 """Diagnosis to action, and what the kernel says about a packet."""
 
 import pytest
-from packets import VTEPS, encapsulate, field, frame, in_state, pseudo_sum, segment, tunnelled, vxlan, with_field
+from support.packets import (
+    VTEPS,
+    encapsulate,
+    field,
+    frame,
+    in_state,
+    pseudo_sum,
+    segment,
+    tunnelled,
+    vxlan,
+    with_field,
+)
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.pipeline import ALLOWED_ACTIONS, Pipeline, Result

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import oracle
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from packets import encapsulate, frame, in_state, segment, vxlan
+from support import oracle
+from support.packets import encapsulate, frame, in_state, segment, vxlan
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.pipeline import Pipeline

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from packets import tunnelled
+from support.packets import tunnelled
 
 from fixer.datapath.diagnose import Diagnosis
 from fixer.datapath.pipeline import Pipeline, Result

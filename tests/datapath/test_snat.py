@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from packets import HOSTS, encapsulate, frame, ip, vxlan
 from scapy.layers.inet import TCP
+from support.packets import HOSTS, encapsulate, frame, ip, vxlan
 
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.snat import Memory, Sight

@@ -6,14 +6,14 @@ import ipaddress
 import itertools
 import struct
 
-import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packets import encapsulate, frame, in_state, ip, tunnelled, vxlan
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
+from support import oracle
+from support.packets import encapsulate, frame, in_state, ip, tunnelled, vxlan
 
 from fixer.datapath.pipeline import Pipeline, Result
 from fixer.datapath.repair import Action

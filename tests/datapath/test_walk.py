@@ -5,7 +5,6 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packets import TRANSPORTS, encapsulate, frame, in_state, ip, segment, tunnelled, vxlan
 from scapy.layers.inet import TCP, UDP, IPOption_LSRR
 from scapy.layers.inet6 import (
     HAO,
@@ -15,6 +14,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrSegmentRouting,
 )
 from scapy.packet import Raw
+from support.packets import TRANSPORTS, encapsulate, frame, in_state, ip, segment, tunnelled, vxlan
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.pipeline import Pipeline, Result

@@ -10,8 +10,8 @@ from types import FrameType
 
 import pytest
 
+from fixer.host.machine import Host
 from fixer.lab import bpf
-from fixer.node.host import Host
 
 
 @pytest.fixture(scope="session", autouse=True)

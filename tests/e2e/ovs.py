@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fixer.errors import SystemRefused
+from fixer.host.machine import Host
 from fixer.lab.net import Namespace, own_name, stop
-from fixer.node.host import Host
 
 PROGRAMS = ("ovsdb-server", "ovs-vswitchd", "ovsdb-tool", "ovs-vsctl")
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
+from fixer.host.machine import NET, Host
 from fixer.lab import bpf
 from fixer.lab.net import Lab, Layout, Namespace, Wire, own_name
-from fixer.node.host import NET, Host
 
 from . import gate
 

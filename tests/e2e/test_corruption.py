@@ -12,11 +12,11 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from fixer.host.machine import Host
 from fixer.lab import bpf, traffic
 from fixer.lab.net import Lab, Layout, Pump
 from fixer.lab.pump import Damage, Fault, Finish
 from fixer.lab.service import Service
-from fixer.node.host import Host
 
 from .conftest import Page
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fixer.host.machine import Host
 from fixer.lab import net, story, traffic
 from fixer.lab.net import Lab, Layout, Pump
 from fixer.lab.service import Service
-from fixer.node.host import Host
 
 from .conftest import Page
 
@@ -28,7 +28,7 @@ import signal, sys, time
 from fixer.lab import traffic
 from fixer.lab.net import Lab, Layout, Pump
 from fixer.lab.service import Service
-from fixer.node.host import Host
+from fixer.host.machine import Host
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 with Lab(Layout(), Pump(), Host()) as lab, traffic.serving(lab.right, b"x"), Service(lab.right):
     print("standing", flush=True)

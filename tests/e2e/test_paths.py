@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from fixer.host.machine import Host
 from fixer.lab import bpf, traffic
 from fixer.lab.net import End, Lab, Layout, Pump, Wire
 from fixer.lab.pump import Fault, Finish
 from fixer.lab.service import Service
-from fixer.node.host import Host
 
 from . import ovs
 from .conftest import Page

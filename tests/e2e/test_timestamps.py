@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from fixer import flowfile
 from fixer.errors import ConnectionsLive
+from fixer.host.machine import Host
 from fixer.lab.net import Layout, Pump
 from fixer.lab.service import Service
-from fixer.node.host import Host
+from fixer.state import flowfile
 
 from . import gate, snat
 from .gate import PAWS_MSL, Gate, Variant

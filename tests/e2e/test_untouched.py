@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from fixer.host.machine import Host
 from fixer.lab import traffic
 from fixer.lab.net import Lab, Layout, Pump
 from fixer.lab.pump import Fault, Finish
 from fixer.lab.service import Service
-from fixer.node.host import Host
 
 from .conftest import Page
 

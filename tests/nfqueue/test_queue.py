@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packets import tunnelled
+from support.packets import tunnelled
 
 from fixer.datapath.pipeline import Pipeline
 from fixer.nfqueue.queue import Queue

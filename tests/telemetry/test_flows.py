@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from conversation import ACK, CLIENT, Connection, Node
+from support.conversation import ACK, CLIENT, Connection, Node
 
 from fixer.telemetry.flows import QUIET_SECONDS, FlowWatch, Saying
 

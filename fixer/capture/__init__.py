@@ -1,0 +1,1 @@
+"""Captures: what frames a file holds, and a file to write."""

@@ -1,0 +1,1 @@
+"""``fixer run``: settings, queues, datapath, log and signals."""

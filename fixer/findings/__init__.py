@@ -1,0 +1,1 @@
+"""What was seen, added up, and what it means."""

@@ -1,0 +1,191 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+import os
+from socket import AF_INET, AF_INET6, inet_ntop
+
+from libc.string cimport memcmp, memcpy, memset
+
+from fixer.datapath.diagnose cimport IN_PARTIAL, IN_VERIFIES, OUT_NO_TUNNEL
+from fixer.capture.link cimport INCOMING, OUTGOING, UNMARKED
+from fixer.datapath.pipeline cimport Result
+from fixer.datapath.ring cimport Endpoints
+from fixer.findings.table cimport table_clear, table_entry, table_find, table_free, table_init
+from fixer.datapath.wire cimport PROTO_TCP, PROTO_UDP, TCP_ACK
+from fixer.datapath.repair import Action as ActionName
+
+OUTGOING_NAMES = {UNMARKED: None, INCOMING: False, OUTGOING: True}
+
+
+cdef class Census:
+    """Counts what `pipeline` says of the packets of one capture. One thread at once."""
+
+    def __cinit__(self, Pipeline pipeline not None, *, uint32_t common_mtu, uint32_t largest_mtu,
+                  uint32_t most_kinds=1 << 16, uint32_t most_conversations=1 << 16):
+        """common_mtu, largest_mtu: the bounds in bytes between which lengths mean the same; most_kinds,
+        most_conversations: powers of two. Conversations that begin when there is no more room are not followed."""
+        seed = int.from_bytes(os.urandom(8))
+        self.pipeline = pipeline
+        self.common = common_mtu
+        self.largest = largest_mtu
+        table_init(&self.kinds, most_kinds, sizeof(KindKey), sizeof(Kind), seed)
+        table_init(&self.conversations, most_conversations, sizeof(ConversationKey), sizeof(Conversation), seed)
+
+    def __dealloc__(self):
+        table_free(&self.kinds)
+        table_free(&self.conversations)
+
+    cdef bint is_full(self) noexcept nogil:
+        return self.kinds.used == self.kinds.most
+
+    cdef Action count(self, uint8_t *packet, uint32_t captured, uint32_t length, uint64_t when,
+                      Direction marked) noexcept nogil:
+        """Put one packet through the pipeline (see `process`: it is mended in place if the answer is REPAIR) and count
+        it. Only while the census is not full."""
+        cdef Event event
+        cdef KindKey key
+        cdef Kind *kind
+        cdef Handed handed = Handed(when=when, uptime=0, skb_info=0, outgoing=False)
+        cdef Action action = self.pipeline.process(packet, captured, length, &handed, &event)
+        self.frames += 1
+        memset(&key, 0, sizeof(KindKey))        # padding is part of a key
+        key.inner = event.finding.inner
+        key.outer = event.finding.outer
+        key.diagnosis = event.finding.diagnosis
+        key.reason = event.finding.reason
+        key.explanation = event.finding.explanation
+        key.would = event.would
+        key.unverified = event.finding.unverified
+        if event.tunnel or event.finding.outer == OUT_NO_TUNNEL:
+            key.sender.tunnel = event.tunnel
+            copy_source(&event.outer if event.tunnel else &event.inner, &key.sender)
+            key.vni = event.vni
+            key.marked = <uint8_t>marked
+            key.length_class = (event.length > self.common) + (event.length > self.largest)
+            if marked == UNMARKED:
+                self.follow(&key.sender, &event)
+        kind = <Kind *>table_find(&self.kinds, &key)
+        if kind.count == 0:
+            kind.first = event
+        kind.count += 1
+        return action
+
+    cdef void count_other(self) noexcept nogil:
+        """Count a frame without IP."""
+        self.frames += 1
+        self.not_ip += 1
+
+    cdef void follow(self, const Sender *sender, const Event *event) noexcept nogil:
+        """Remember who of an inner conversation sends unfinished segments, and who answers them.
+
+        An acknowledgement is an answer; a bare SYN is not, it comes again and again from somebody who hears nothing.
+        A UDP packet is one if the other side spoke first.
+        """
+        cdef const Endpoints *inner = &event.inner
+        cdef ConversationKey key
+        cdef Conversation *conversation
+        cdef Speaker *here
+        cdef int side
+        if (event.finding.inner != IN_PARTIAL and event.finding.inner != IN_VERIFIES) \
+                or (inner.protocol != PROTO_TCP and inner.protocol != PROTO_UDP):
+            return
+        side = memcmp(inner.source, inner.destination, 16)
+        side = 1 if side > 0 or (side == 0 and inner.source_port > inner.destination_port) else 0
+        memset(&key, 0, sizeof(ConversationKey))
+        memcpy(key.address[side], inner.source, 16)
+        memcpy(key.address[1 - side], inner.destination, 16)
+        key.port[side] = inner.source_port
+        key.port[1 - side] = inner.destination_port
+        key.version = inner.version
+        key.protocol = inner.protocol
+        conversation = <Conversation *>table_find(&self.conversations, &key)
+        if conversation == NULL:
+            return
+        here = &conversation.end[side]
+        if not conversation.end[0].spoke and not conversation.end[1].spoke:
+            conversation.began = <uint8_t>side
+        if not here.spoke:
+            here.spoke = True
+            here.sender = sender[0]
+        if event.finding.inner == IN_PARTIAL:
+            here.unfinished += 1
+            return
+        here.finished += 1
+        if conversation.end[1 - side].unfinished:
+            if inner.protocol == PROTO_TCP:
+                here.answers += inner.tcp_flags & TCP_ACK != 0
+            else:
+                here.answers += conversation.began != side
+
+    # The face to Python.
+
+    @property
+    def full(self):
+        """Whether it must be drained before it takes another packet."""
+        return self.is_full()
+
+    def add(self, unsigned char[::1] packet not None, uint32_t wire_length, uint64_t when_ns, outgoing):
+        """Count one packet and return the Action; it is mended in place if that is REPAIR.
+
+        packet: from its first IP header; wire_length: at least its length; outgoing: None if the capture does not know.
+        Raises BufferError if the census is full.
+        """
+        cdef uint8_t nothing = 0
+        cdef uint32_t captured = <uint32_t>packet.shape[0]
+        if self.is_full():
+            raise BufferError("the census is full: drain it first")
+        return ActionName(self.count(&packet[0] if captured else &nothing, captured, max(captured, wire_length),
+                                     when_ns, UNMARKED if outgoing is None else OUTGOING if outgoing else INCOMING))
+
+    def add_other(self):
+        """Count a frame without IP."""
+        self.count_other()
+
+    def drain(self):
+        """Take out the kinds counted so far, in the order of their first packets: that packet's `Result`, whether they
+        are marked as outgoing, and how many they are."""
+        cdef Kind *kind
+        cdef Result result
+        cdef uint32_t number
+        kinds = []
+        for number in range(self.kinds.used):
+            kind = <Kind *>table_entry(&self.kinds, number)
+            result = Result.__new__(Result)
+            result.event = kind.first
+            kinds.append((result, OUTGOING_NAMES[kind.key.marked], kind.count))
+        table_clear(&self.kinds)
+        return kinds
+
+    def answers(self):
+        """What the conversations say of who sends unfinished segments: by (whether it is a VTEP, address) how many of
+        these are in conversations where the other end answers them and sends none like them, and how many are not."""
+        cdef Conversation *conversation
+        cdef Speaker *here
+        cdef Speaker *there
+        cdef uint32_t number
+        cdef int side
+        found = {}
+        for number in range(self.conversations.used):
+            conversation = <Conversation *>table_entry(&self.conversations, number)
+            for side in range(2):
+                here, there = &conversation.end[side], &conversation.end[1 - side]
+                if not here.unfinished:
+                    continue
+                name = bool(here.sender.tunnel), address(&here.sender)
+                answered, unanswered = found.get(name, (0, 0))
+                if there.answers and not there.unfinished and here.unfinished > here.finished:
+                    answered += here.unfinished
+                else:
+                    unanswered += here.unfinished
+                found[name] = answered, unanswered
+        return found
+
+
+cdef inline void copy_source(const Endpoints *end, Sender *sender) noexcept nogil:
+    sender.version = end.version
+    memcpy(sender.address, end.source, 16)
+
+
+cdef address(const Sender *sender):
+    """Text of an address, '' where it is unknown."""
+    if sender.version == 4:
+        return inet_ntop(AF_INET, sender.address[:4])
+    return inet_ntop(AF_INET6, sender.address[:16]) if sender.version == 6 else ""

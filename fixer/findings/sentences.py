@@ -1,0 +1,127 @@
+"""What a tally means to the engineer on call: a sentence a finding, each with what to do about it.
+
+A finding says who, what and how often; whether it is a fault at all; what `fixer` does about it; and the lasting cure,
+which is always at the sender or at the hop that broke the checksum, never here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fixer.datapath.diagnose import Diagnosis
+from fixer.datapath.walk import Reason
+from fixer.findings.tally import UNFINISHED, Sender, Tally, is_unfinished
+from fixer.words import EXPLANATIONS, REASONS
+
+SENDER_CURE = "`ethtool -K DEV tx-checksum-ip-generic off`"
+"""DEV is the sender's NIC: the kernel then finishes every checksum itself before the packet leaves."""
+
+MOST_VNIS = 4
+"""VNIs that a sentence names before it only counts."""
+
+
+def findings(tally: Tally, ports: Sequence[int], *, plain: bool) -> list[str]:
+    """Everything worth saying about one file, most urgent first for each sender; never empty."""
+    said: list[str] = []
+    for address, sender in sorted(tally.vteps.items()):
+        said += of_sender(f"VTEP {address or 'unknown'}", sender)
+    for address, sender in sorted(tally.senders.items()):
+        said += of_sender(address or "An unknown sender", sender)
+    said += of_file(tally, ports, plain=plain)
+    if not said:
+        judged = sum(sender.packets for sender in tally.everybody())
+        uncheckable = sum(_count(sender, {Diagnosis.UNCHECKABLE}) for sender in tally.everybody())
+        reasons = {
+            REASONS[row.reason]
+            for sender in tally.everybody()
+            for row in sender.rows
+            if row.diagnosis is Diagnosis.UNCHECKABLE
+        }
+        but = f"; {uncheckable} cannot be checked: {'; '.join(sorted(reasons))}" if uncheckable else ""
+        said.append(f"Nothing to repair in {_packets(judged)}{but}.")
+    return said
+
+
+def of_sender(who: str, sender: Sender) -> Iterator[str]:
+    """What is wrong with one sender's packets, or why what looks wrong is not."""
+    own, why = sender.own_capture()
+    of_all = f"of {_packets(sender.packets)}"
+    headers = sum(
+        count for row, count in sender.rows.items() if row.diagnosis is Diagnosis.CORRUPT and is_unfinished(row)
+    )
+    faulty = sender.unfinished - (own or headers)
+    corrupt = _count(sender, {Diagnosis.CORRUPT}) - (headers if own else 0)
+    if corrupt:
+        yield f"{who}: {corrupt} {of_all} corrupt: `fixer run` drops such. " + (
+            "It leaves checksums unfinished too, and a NAT hop behind such a sender can turn one into the other."
+            if faulty
+            else "Damaged before encapsulation or on the way: look at the links, NICs and memory between."
+        )
+    if faulty:
+        yield (
+            f"{who} sends unfinished {_layers(sender)} checksums{_vnis(sender, UNFINISHED)} in {faulty} {of_all}; "
+            f"receivers discard such. Cure, on its host: {SENDER_CURE} for its NIC. Until then, on the receiver: "
+            f"`fixer on` and `fixer run`."
+        )
+    stale = {Diagnosis.OUTER_STALE, Diagnosis.STALE_UNFINISHED}
+    if _count(sender, stale):
+        causes = {EXPLANATIONS[row.explanation] for row in sender.rows if row.diagnosis in stale}
+        yield (
+            f"{who}: an outer checksum gone stale behind NAT{_vnis(sender, stale)} in {_count(sender, stale)} {of_all} "
+            f"({'; '.join(sorted(causes))}). `fixer run` rights such. Cure: keep VXLAN out of NAT."
+        )
+    wrong = {Diagnosis.OUTER_WRONG}
+    if _count(sender, wrong):
+        yield (
+            f"{who}: a wrong outer checksum that nothing explains{_vnis(sender, wrong)} in {_count(sender, wrong)} "
+            f"{of_all}: `fixer run` passes such, kernels discard them. Damage on the way, or NAT that too few packets "
+            f"show yet."
+        )
+    if own:
+        yield (
+            f"{who}: {own} {of_all} unfinished here, but {why}: taken on this host before its NIC finished the "
+            f"checksums, not a fault by itself. What reaches the other side shows in a capture there."
+        )
+
+
+def of_file(tally: Tally, ports: Sequence[int], *, plain: bool) -> Iterator[str]:
+    """What is to be said of the capture as a whole."""
+    cut = sum(
+        count for sender in tally.everybody() for row, count in sender.rows.items() if row.reason is Reason.TRUNCATED
+    )
+    if cut:
+        yield f"{_packets(cut)} cut short by the capture, so they cannot be checked: capture with `tcpdump -s 0`."
+    if tally.other[Reason.GENEVE]:
+        yield f"{_packets(tally.other[Reason.GENEVE])} of Geneve (UDP 6081), which is another tunnel than VXLAN."
+    if not tally.total.vxlan and not tally.plain:
+        *most, last = [str(port) for port in ports]
+        named = f"{', '.join(most)} or {last}" if most else last
+        yield (
+            f"No VXLAN on UDP {named} here. Other ports go into `ports` of the configuration"
+            + ("." if plain else "; --plain judges packets without a tunnel as well.")
+        )
+
+
+def _count(sender: Sender, diagnoses: set[Diagnosis]) -> int:
+    return sum(count for row, count in sender.rows.items() if row.diagnosis in diagnoses)
+
+
+def _layers(sender: Sender) -> str:
+    seen = {row.diagnosis for row in sender.rows if row.diagnosis in UNFINISHED}
+    if seen == {Diagnosis.INNER_UNFINISHED}:
+        return "inner"
+    return "outer" if seen == {Diagnosis.OUTER_UNFINISHED} else "inner and outer"
+
+
+def _vnis(sender: Sender, diagnoses: set[Diagnosis] | frozenset[Diagnosis]) -> str:
+    """' (VNI 4097)', or nothing for a plain sender."""
+    vnis = sorted(set().union(*(found for row, found in sender.vnis.items() if row.diagnosis in diagnoses)))
+    if not vnis:
+        return ""
+    if len(vnis) > MOST_VNIS:
+        return f" ({len(vnis)} VNIs)"
+    return f" (VNI {', '.join(map(str, vnis))})"
+
+
+def _packets(count: int) -> str:
+    return f"{count} packet{'' if count == 1 else 's'}"

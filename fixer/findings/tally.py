@@ -1,0 +1,239 @@
+"""What a capture adds up to: counts per sender, and whether a sender's packets were captured on the sender itself.
+
+The packets come from a `Census`, which has counted them by kind; here the kinds become a report.
+
+A sender is a VTEP (outer source address), or for a plain packet its source address. Captured before its NIC has
+finished the checksums, everything a healthy sender sends looks unfinished; `Sender.own_capture` says what gives that
+away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
+from fixer.datapath.evidence import Explanation
+from fixer.datapath.pipeline import Pipeline, Result
+from fixer.datapath.repair import Action
+from fixer.datapath.walk import Reason
+from fixer.findings.census import Census
+
+LAYER_STATES = ("good", "absent", "partial", "wrong", "uncheckable")
+INNER_COUNTED_AS = {
+    InnerState.VERIFIES: "good",
+    InnerState.PARTIAL: "partial",
+    InnerState.WRONG: "wrong",
+    InnerState.NONE: "uncheckable",
+    InnerState.ABSENT: "absent",
+    InnerState.UNCHECKABLE: "uncheckable",
+}
+OUTER_COUNTED_AS = {
+    OuterState.GOOD: "good",
+    OuterState.AGREES: "good",
+    OuterState.ZERO: "absent",
+    OuterState.PARTIAL: "partial",
+    OuterState.STALE: "wrong",
+    OuterState.WRONG: "wrong",
+    OuterState.UNCHECKABLE: "uncheckable",
+}
+REPAIRABLE = frozenset(
+    {
+        Diagnosis.INNER_UNFINISHED,
+        Diagnosis.OUTER_UNFINISHED,
+        Diagnosis.BOTH_UNFINISHED,
+        Diagnosis.OUTER_STALE,
+        Diagnosis.STALE_UNFINISHED,
+    }
+)
+UNFINISHED = frozenset(
+    {
+        Diagnosis.INNER_UNFINISHED,
+        Diagnosis.OUTER_UNFINISHED,
+        Diagnosis.BOTH_UNFINISHED,
+    }
+)
+
+NO_VNI = frozenset({Reason.OUTER_UNREADABLE, Reason.OUTER_FRAGMENT, Reason.NOT_VXLAN})
+"""Reasons for which a packet to a VXLAN port shows no VNI."""
+
+COMMON_MTU = 1500
+"""Bytes. A Linux sender leaves both layers unfinished only in a super-packet (the outer sum of a single packet already
+agrees with its inner one), so with both at P anything longer than a common packet is one."""
+LARGEST_MTU = 9216
+"""Bytes. The largest jumbo frame that is in use: no wire carried what is longer."""
+
+MOST_CONVERSATIONS = 1 << 16
+"""Inner conversations that are followed, for bounded memory; those that begin later prove nothing."""
+MOST_KINDS = 1 << 16
+"""Kinds of packets that are counted before they are taken into the tally."""
+ENOUGH_ANSWERED = 2
+"""Unfinished packets of answered conversations that make a sender's own capture: a handshake has that many."""
+
+
+class Row(NamedTuple):
+    """What makes packets of one sender alike."""
+
+    diagnosis: Diagnosis
+    inner: InnerState
+    outer: OuterState
+    reason: Reason
+    explanation: Explanation
+    action: Action
+    unverified: bool
+
+
+@dataclass
+class Counts:
+    """Of a whole file, or of one sender: packets by the state of each layer, and what would become of them."""
+
+    vxlan: int = 0
+    outer: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(LAYER_STATES, 0)))
+    inner: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(LAYER_STATES, 0)))
+    repairable: int = 0
+    corrupt: int = 0
+    unverified: int = 0
+
+    def add(self, rows: Counter[Row]) -> Counts:
+        for row, count in rows.items():
+            if row.outer is not OuterState.NO_TUNNEL:
+                self.vxlan += count
+                self.outer[OUTER_COUNTED_AS[row.outer]] += count
+            self.inner[INNER_COUNTED_AS[row.inner]] += count
+            self.repairable += count if row.diagnosis in REPAIRABLE else 0
+            self.corrupt += count if row.diagnosis is Diagnosis.CORRUPT else 0
+            self.unverified += count if row.unverified else 0
+        return self
+
+
+@dataclass
+class Sender:
+    """One VTEP or plain sender: the kinds of packets it sent with an example of each, and its unfinished ones sorted by
+    what they say about where the capture was taken."""
+
+    packets: int = 0
+    rows: Counter[Row] = field(default_factory=Counter)
+    examples: dict[Row, Result] = field(default_factory=dict)
+    vnis: dict[Row, set[int]] = field(default_factory=dict)
+    unfinished: int = 0
+    unfinished_outgoing: int = 0
+    unfinished_incoming: int = 0
+    super_packets: int = 0
+    answered: int = 0
+    unanswered: int = 0
+
+    @property
+    def counts(self) -> Counts:
+        return Counts().add(self.rows)
+
+    def add(self, row: Row, result: Result, outgoing: bool | None, count: int) -> None:
+        self.packets += count
+        self.rows[row] += count
+        if row not in self.examples:
+            self.examples[row] = result
+            self.vnis[row] = set()
+        if row.outer is not OuterState.NO_TUNNEL and row.reason not in NO_VNI:
+            self.vnis[row].add(result.vni)
+        if is_unfinished(row):
+            is_super = is_super_packet(row, result.length)
+            self.unfinished += count
+            self.super_packets += count if is_super else 0
+            self.unfinished_outgoing += count if outgoing is True else 0
+            self.unfinished_incoming += count if outgoing is False and not is_super else 0
+
+    def own_capture(self) -> tuple[int, str]:
+        """How many of this sender's unfinished packets are no fault, having been captured before a NIC finished them or
+        after GRO merged them, and why we think so; 0 if nothing says that.
+
+        One of three things says it: the capture marks them as outgoing; some are longer than any packet on a wire (GRO
+        merges only what verified, GSO is the sender's own); or, where the capture knows no directions, the other side
+        answers what looks unfinished here, so it was finished when it arrived. Packets marked as incoming are exempt.
+        """
+        if self.super_packets:
+            return self.unfinished - self.unfinished_incoming, "some are longer than any packet on a wire"
+        if self.unfinished_outgoing:
+            return self.unfinished_outgoing, "they are marked as outgoing"
+        if self.answered >= ENOUGH_ANSWERED and self.answered > self.unanswered:
+            return self.unfinished - self.unfinished_incoming, "the other side answers them and sends none like them"
+        return 0, ""
+
+
+def census_of(pipeline: Pipeline) -> Census:
+    """An empty census that tells apart the lengths which mean something here."""
+    return Census(
+        pipeline,
+        common_mtu=COMMON_MTU,
+        largest_mtu=LARGEST_MTU,
+        most_kinds=MOST_KINDS,
+        most_conversations=MOST_CONVERSATIONS,
+    )
+
+
+class Tally:
+    """Everything counted in one file."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.not_ip = 0
+        self.other: Counter[Reason] = Counter()
+        self.vteps: dict[str, Sender] = {}
+        self.senders: dict[str, Sender] = {}
+
+    def take(self, census: Census) -> None:
+        """Take what `census` has counted since it was last asked; it goes on with room for more."""
+        self.frames, self.not_ip = census.frames, census.not_ip
+        for result, outgoing, count in census.drain():
+            self._add(result, outgoing, count)
+
+    def finish(self, census: Census) -> None:
+        """After the last packet: take the rest, and what the conversations say of their senders."""
+        self.take(census)
+        for (is_vtep, address), (answered, unanswered) in census.answers().items():
+            sender = (self.vteps if is_vtep else self.senders)[address]
+            sender.answered += answered
+            sender.unanswered += unanswered
+
+    def _add(self, result: Result, outgoing: bool | None, count: int) -> None:
+        """`count` IP packets of one kind; `outgoing` as in `capture.Frame`."""
+        outer, reason = result.outer, result.reason
+        vxlan = outer is not OuterState.NO_TUNNEL
+        if vxlan and not result.vxlan:
+            self.other[reason] += count
+            return
+        row = Row(result.diagnosis, result.inner, outer, reason, result.explanation, result.would, result.unverified)
+        senders, source = (self.vteps, result.outer_source) if vxlan else (self.senders, result.inner_source)
+        sender = senders.get(source)
+        if sender is None:
+            sender = senders[source] = Sender()
+        sender.add(row, result, outgoing, count)
+
+    @property
+    def total(self) -> Counts:
+        counts = Counts()
+        for sender in self.everybody():
+            counts.add(sender.rows)
+        return counts
+
+    @property
+    def plain(self) -> int:
+        return sum(sender.packets for sender in self.senders.values())
+
+    def everybody(self) -> list[Sender]:
+        """VTEPs and plain senders."""
+        return [*self.vteps.values(), *self.senders.values()]
+
+
+def is_unfinished(row: Row) -> bool:
+    """Whether these packets are as a sender leaves them to its NIC; some leave it the IPv4 header's checksum as well.
+
+    The datapath calls such a packet corrupt, as it would be on a wire: inner PARTIAL under an outer that is not wrong.
+    """
+    header_too = row.diagnosis is Diagnosis.CORRUPT and row.inner is InnerState.PARTIAL
+    return row.diagnosis in UNFINISHED or (header_too and row.outer is not OuterState.WRONG)
+
+
+def is_super_packet(row: Row, length: int) -> bool:
+    """Whether an unfinished packet of `length` bytes (from its IP header) is longer than a wire would have carried."""
+    nothing_done = row.diagnosis in (Diagnosis.BOTH_UNFINISHED, Diagnosis.CORRUPT)
+    return length > LARGEST_MTU or (nothing_done and length > COMMON_MTU)

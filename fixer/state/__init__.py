@@ -1,0 +1,1 @@
+"""What lies below /run/fixer, and outlives the daemon that wrote it."""

@@ -1,0 +1,1 @@
+"""What ``fixer status`` finds, before it is shown."""

@@ -1,0 +1,278 @@
+"""A pcap file counted a block at a time says what it says frame by frame, and what the same frames say as pcapng.
+
+And nothing that can stand in a file makes the counting read beyond it, or take memory for what is not there.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from support.captures import cooked, cooked2, enhanced, ethernet, interface, pcap, section
+from support.packets import in_state, segment, talk, tunnelled
+
+from fixer.capture import open as capture
+from fixer.capture.link import LinkType
+from fixer.capture.open import LARGEST_RECORD, Capture
+from fixer.capture.records import Records
+from fixer.config import Settings
+from fixer.datapath.pipeline import Pipeline
+from fixer.findings import tally
+from fixer.findings.census import Census
+from fixer.scan import as_object, scan_file, show
+
+CAPTURES = Path(__file__).parents[3] / "shared/captures"
+STATES = [(inner, outer) for inner in ("VERIFIES", "PARTIAL", "WRONG") for outer in ("GOOD", "AGREES", "ZERO", "WRONG")]
+PACKETS = [
+    *(tunnelled(*state, inner=version, outer=version) for state in STATES for version in (4, 6)),
+    *(talk(flags, back, state) for flags in ("S", "A") for back in (False, True) for state in ("VERIFIES", "PARTIAL")),
+    tunnelled("ABSENT", "GOOD", "udp"),
+    tunnelled("PARTIAL", "PARTIAL", payload=bytes(10000)),
+    tunnelled("VERIFIES", "GOOD", port=53),
+    tunnelled("VERIFIES", "GOOD")[:50],
+    in_state(segment(4, "tcp"), 4, "tcp", "PARTIAL"),
+]
+FRAMES = [ethernet(packet) for packet in PACKETS] + [b"", b"\x01", bytes(60), ethernet(PACKETS[0], (0x8100, 5))]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "in.pcap"
+
+
+def said(path: Path, *, plain: bool = False) -> tuple[str, str]:
+    """All that `scan` says of a file, as JSON and as text."""
+    report = scan_file(path, Settings(plain=plain))
+    out = io.StringIO()
+    show(report, Console(file=out, width=100))
+    return json.dumps(as_object(report)), out.getvalue()
+
+
+def said_briefly(path: Path) -> str:
+    return json.dumps(as_object(scan_file(path, Settings())))
+
+
+@contextmanager
+def frame_by_frame() -> Iterator[None]:
+    """As pcapng is read, and what is to be written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Capture, "countable", False)
+        yield
+
+
+def is_the_same_frame_by_frame(path: Path) -> bool:
+    """Whether nothing depends on how a file is read; for many small files."""
+    counted = said_briefly(path)
+    with frame_by_frame():
+        return said_briefly(path) == counted
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CAPTURES.glob("*.pcap*")))
+def test_captures_of_others(name: str) -> None:
+    for plain in (False, True):
+        counted = said(CAPTURES / name, plain=plain)
+        with frame_by_frame():
+            assert said(CAPTURES / name, plain=plain) == counted
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("nano", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_every_form_of_a_file(file: Path, order: str, nano: bool, zipped: bool) -> None:
+    lengths = [len(frame) + (100 if n % 7 == 0 else 0) for n, frame in enumerate(FRAMES)]
+    lengths[5] = 1  # less than was captured: what was captured counts
+    data = pcap(FRAMES * 3, order=order, nano=nano, wire_lengths=lengths * 3)
+    file.write_bytes(gzip.compress(data) if zipped else data)
+    for plain in (False, True):
+        counted = said(file, plain=plain)
+        assert json.loads(counted[0])["frames"] == 3 * len(FRAMES)
+        with frame_by_frame():
+            assert said(file, plain=plain) == counted
+
+
+@pytest.mark.parametrize("link_type", list(LinkType))
+def test_every_link_layer(file: Path, link_type: LinkType) -> None:
+    frames = []
+    for number, packet in enumerate(PACKETS):
+        ethertype = 0x86DD if packet[0] >> 4 == 6 else 0x0800
+        family = struct.pack("<I" if link_type is LinkType.BSD_LOOP else ">I", 2 if ethertype == 0x0800 else 30)
+        direction = 4 if number % 3 else 0
+        frames.append(
+            {
+                LinkType.ETHERNET: ethernet(packet),
+                LinkType.SLL: cooked(packet, direction, ethertype),
+                LinkType.SLL2: cooked2(packet, direction, ethertype),
+                LinkType.BSD_LOOP: family + packet,
+                LinkType.LOOP: family + packet,
+            }.get(link_type, packet)
+        )
+    file.write_bytes(pcap(frames, link_type))
+    counted = said(file)
+    assert json.loads(counted[0])["repairable"]
+    with frame_by_frame():
+        assert said(file) == counted
+
+
+def test_the_same_frames_as_pcapng(tmp_path: Path) -> None:
+    file = tmp_path / "in"
+    file.write_bytes(pcap(FRAMES, nano=True))
+    counted = said(file)
+    when = 1_700_000_000_123_456_789
+    blocks = [enhanced(frame, when + number * 10**9) for number, frame in enumerate(FRAMES)]
+    file.write_bytes(section() + interface() + b"".join(blocks))
+    assert said(file) == counted
+
+
+@pytest.mark.parametrize("block", [16, 17, 100, 1000, 20000])
+def test_records_across_blocks(file: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_bytes(pcap(FRAMES * 2))
+    whole = said(file)
+    monkeypatch.setattr(capture, "BLOCK", block)
+    assert said(file) == whole
+
+
+def test_memory_for_one_kind_is_enough(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_bytes(pcap(FRAMES * 2))
+    whole = said(file)
+    monkeypatch.setattr(tally, "MOST_KINDS", 1)
+    assert said(file) == whole
+
+
+def test_conversations_beyond_the_limit_prove_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(port: int) -> list[bytes]:
+        return [ethernet(talk("A", back, "VERIFIES" if back else "PARTIAL", port=port)) for back in (False, True)] * 2
+
+    file.write_bytes(pcap(of(4000) + of(4001)))
+    assert "the other side answers them" in said(file)[0]
+    monkeypatch.setattr(tally, "MOST_CONVERSATIONS", 1)
+    file.write_bytes(pcap([ethernet(talk("A", True, "VERIFIES", port=3999)), *of(4000), *of(4001)]))
+    assert "the other side answers them" not in said(file)[0]
+
+
+def test_who_waits_sees_it_move_and_may_interrupt(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_bytes(pcap(FRAMES * 4))
+    monkeypatch.setattr(capture, "BLOCK", 4096)
+    steps: list[tuple[int, int]] = []
+    scan_file(file, Settings(), step=lambda done, of: steps.append((done, of)))
+    assert len(steps) >= file.stat().st_size // 20000
+    assert steps == sorted(steps)
+    assert steps[-1] == (file.stat().st_size,) * 2
+
+    def interrupt(_done: int, _of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan_file(file, Settings(), step=interrupt)
+
+
+# --- what is no whole file --------------------------------------------------------------------------------------------
+
+SHORT = pcap([frame for frame in FRAMES if len(frame) < 200][:6])
+
+
+def test_a_file_cut_anywhere_says_the_same(file: Path) -> None:
+    for cut in range(24, len(SHORT)):
+        file.write_bytes(SHORT[:cut])
+        assert is_the_same_frame_by_frame(file), cut
+
+
+def test_a_gzip_stream_cut_or_damaged_anywhere_says_the_same(file: Path) -> None:
+    zipped = gzip.compress(SHORT)
+    for at in range(10, len(zipped)):
+        for data in (zipped[:at], zipped[:at] + bytes([zipped[at] ^ 0x40]) + zipped[at + 1 :]):
+            file.write_bytes(data)
+            assert is_the_same_frame_by_frame(file), at
+
+
+def test_what_was_inflated_before_the_damage_counts(file: Path) -> None:
+    deflate = zlib.compressobj(wbits=31)
+    data = deflate.compress(pcap([ethernet(PACKETS[0])] * 3000)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    file.write_bytes(data + b"\x07" * 8)  # a block of the type that there is not (RFC 1951 §3.2.3)
+    found = json.loads(said(file)[0])
+    assert "gzip stream is damaged" in found["error"]
+    lost = (3000 - found["frames"]) * (16 + len(ethernet(PACKETS[0])))
+    assert lost <= capture.GZIP_PIECE + 200
+
+
+@pytest.mark.parametrize("claimed", [1, 1 << 20, LARGEST_RECORD, LARGEST_RECORD + 1, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_length_that_lies(file: Path, claimed: int) -> None:
+    file.write_bytes(SHORT + struct.pack("<IIII", 0, 0, claimed, claimed))
+    tracemalloc.start()
+    counted = said_briefly(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * LARGEST_RECORD
+    assert "damaged after frame 6" in counted
+    assert is_the_same_frame_by_frame(file)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_random_damage_says_the_same(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    file = tmp_path_factory.getbasetemp() / "damaged.pcap"
+    damaged = bytearray(SHORT)
+    for _ in range(data.draw(st.integers(1, 6))):
+        damaged[data.draw(st.integers(4, len(SHORT) - 1))] = data.draw(st.integers(0, 255))
+    file.write_bytes(damaged)
+    assert is_the_same_frame_by_frame(file)
+
+
+def records_of(link_type: int = 1, *, big_endian: bool = False) -> tuple[Records, Census]:
+    taken = Census(Pipeline(ports=[4789]), common_mtu=1500, largest_mtu=9216)
+    return Records(big_endian=big_endian, nanoseconds=False, link_type=link_type), taken
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=400), st.sampled_from(list(LinkType)), st.booleans())
+def test_any_bytes_are_counted_within_their_bounds(body: bytes, link_type: LinkType, big_endian: bool) -> None:
+    """Each block is an allocation of its own size, for the sanitizer to see what is read beyond it."""
+    order = ">I" if big_endian else "<I"
+    records, taken = records_of(link_type, big_endian=big_endian)
+    at = frames = 0
+    while len(body) - at >= 16 and (size := 16 + struct.unpack_from(order, body, at + 8)[0]) <= len(body) - at:
+        at += size
+        frames += 1
+    assert records.count(bytearray(body), 0, len(body), taken) == at
+    assert taken.frames == frames
+    left = len(body) - at
+    assert records.claimed(bytearray(body), at, len(body)) == (
+        16 + struct.unpack_from(order, body, at + 8)[0] if left >= 16 else 0
+    )
+
+
+def test_records_cut_anywhere_in_a_block_of_just_that_size() -> None:
+    body = SHORT[24:]
+    for cut in range(len(body) + 1):
+        records, taken = records_of()
+        assert records.count(bytearray(body[:cut]), 0, cut, taken) <= cut
+
+
+def test_a_place_that_is_not_in_the_block() -> None:
+    records, taken = records_of()
+    for at, end in ((0, 11), (5, 4), (11, 11)):
+        with pytest.raises(ValueError, match="not inside"):
+            records.count(bytearray(10), at, end, taken)
+        with pytest.raises(ValueError, match="not inside"):
+            records.claimed(bytearray(10), at, end)
+
+
+def test_it_stops_where_the_census_is_full_and_goes_on_from_there() -> None:
+    body = bytearray(SHORT[24:])
+    records = records_of()[0]
+    taken = Census(Pipeline(ports=[4789]), common_mtu=1500, largest_mtu=9216, most_kinds=1)
+    at, counts = 0, []
+    while at < len(body):
+        at = records.count(body, at, len(body), taken)
+        counts += [count for *_, count in taken.drain()]
+    assert sum(counts) + taken.not_ip == taken.frames == 6

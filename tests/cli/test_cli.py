@@ -1,0 +1,477 @@
+"""The command line: help, exit codes, one line per error and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from support.fakehost import FakeHost
+
+import fixer
+from fixer import cli, errors
+from fixer.config import Settings
+from fixer.host import machine as host_module
+from fixer.host.machine import NET, Completed, Host
+from fixer.state import flowfile
+
+FIXER = [sys.executable, "-m", "fixer"]
+VERBS = ["run", "on", "off", "status", "scan", "doctor", "demo"]
+ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.FixerError)]
+
+ON = """\
+[0:0] -A PREROUTING -j FIXER
+[4:40] -A FIXER -p udp -m multiport --dports 4789,8472,6784 -j NFQUEUE --queue-num 0 --queue-bypass
+"""
+
+
+def invoke(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli.cli, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def started(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*FIXER, *arguments], capture_output=True, text=True, timeout=30, check=False, **options)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """The host that every verb gets."""
+    host = FakeHost()
+    for command in ("iptables", "ip6tables"):
+        host.answers[f"{command}-save"] = Completed(0, ON, "")
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = ""
+    monkeypatch.setattr(host_module, "Host", lambda: host)
+    return host
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., int]], None]:
+    """Put a function in the place of `fixer.daemon.run`, whose real one needs the compiled datapath."""
+
+    def put(run: Callable[..., int]) -> None:
+        module = types.ModuleType("fixer.daemon.run")
+        module.run = run  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "fixer.daemon.run", module)
+
+    return put
+
+
+# Help
+
+
+def test_help_names_every_verb_in_the_order_of_use() -> None:
+    listed = invoke("--help").output.partition("Commands:")[2]
+    assert re.findall(r"^  (\w+) ", listed, re.MULTILINE) == VERBS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verbs_help_says_what_it_does_and_how_it_ends(verb: str) -> None:
+    result = invoke(verb, "--help")
+    assert result.exit_code == 0
+    assert "Exit codes:" in result.output
+    for line in result.output.splitlines():
+        assert len(line) <= 100, line
+    command = cli.cli.commands[verb]
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{verb} {option.name} has no help"
+
+
+def test_help_lists_every_exit_code_there_is() -> None:
+    text = invoke("--help").output
+    for kind in ERRORS:
+        if kind is not errors.FixerError:
+            assert re.search(rf"\b{kind.exit_code}\b", text), kind
+
+
+def test_help_is_quick_and_needs_nothing_heavy() -> None:
+    probe = "import sys, fixer.cli; print(*sorted(m for m in sys.modules if m.split('.')[0] in "
+    probe += "('scapy', 'rich', 'msgspec', 'structlog', 'pyroute2', 'netfilterqueue')))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_version() -> None:
+    assert invoke("--version").output == f"fixer {fixer.__version__}\n"
+
+
+# Errors
+
+
+def test_exit_codes_are_distinct() -> None:
+    assert len({kind.exit_code for kind in ERRORS}) == len(ERRORS)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_is_one_line_and_its_own_exit_code(kind: type[errors.FixerError], daemon: Any) -> None:
+    def fail(*_: Any) -> int:
+        raise kind("whose fault it is; what to do")
+
+    daemon(fail)
+    result = invoke("run")
+    assert (result.exit_code, result.stdout) == (kind.exit_code, "")
+    assert result.stderr == "fixer: error: whose fault it is; what to do\n"
+
+
+def test_ctrl_c_is_quiet(daemon: Any) -> None:
+    def interrupt(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    daemon(interrupt)
+    result = invoke("run")
+    assert (result.exit_code, result.output) == (130, "")
+
+
+def test_a_missing_compiled_part_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fixer, "daemon", raising=False)
+    monkeypatch.setitem(sys.modules, "fixer.daemon", None)  # import raises ImportError, as for a missing extension
+    result = invoke("run")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("fixer: error: this installation is incomplete, install it again: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        done = subprocess.run([*FIXER, "--help"], stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode in (1, cli.BROKEN_PIPE)  # click's own, where it meets the pipe before we do
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--queue", "65536"], "65536 is not in the range 0<=x<=65535"),
+        (["run", "--queue", "seven"], "'seven' is not a valid integer"),
+        (["on", "--source", "10.0.0.300"], "10.0.0.300 is no address or network such as 10.1.0.0/16"),
+        (["on", "--interface", "lo"], "what a host sends itself is never finished"),
+        (["on", "--variant", "ebtables"], "'ebtables' is not one of 'nft', 'legacy'"),
+        (["on", "--scope", "some"], "'some' is not one of 'all', 'suspects'"),
+        (["on", "--mtu", "1500"], "belongs to --scope suspects"),
+        (["on", "--scope", "suspects", "--mtu", "100"], "100 is not in the range 576<=x<=65535"),
+        (["off", "--netns", "a", "--pid", "1"], "--netns and --pid both name a network namespace"),
+        (["off", "--pid", "0"], "0 is not in the range x>=1"),
+        (["off", "--drain", "--force"], "--drain lets connections end, --force cuts them off: give one of them"),
+        (["off", "--timeout", "5"], "belongs to --drain"),
+        (["off", "--drain", "--timeout", "-1"], "-1.0 is not in the range x>=0"),
+        (["scan"], "Missing argument 'FILE...'"),
+        (["mend"], "No such command 'mend'"),
+    ],
+)
+def test_a_wrong_command_line(arguments: list[str], said: str, fake: FakeHost) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert fake.ran == []
+
+
+@pytest.mark.parametrize("verb", ["run", "on", "status", "scan"])
+def test_a_wrong_configuration_stops_every_verb_that_reads_it(verb: str, tmp_path: Path, fake: FakeHost) -> None:
+    config = tmp_path / "f.toml"
+    config.write_text("[queue]\nnumbr = 1\n")
+    more = ["x.pcap"] if verb == "scan" else []
+    result = invoke(verb, "--config", str(config), *more)
+    assert result.exit_code == 78
+    assert result.stderr == f"fixer: error: {config}: unknown key queue.numbr; did you mean queue.number?\n"
+    assert invoke(verb, "--config", f"{config}.not", *more).exit_code == 66
+    assert fake.ran == []
+
+
+# Verbs
+
+
+def test_run_hands_the_daemon_settings_with_the_command_lines_on_top(
+    daemon: Any, fake: FakeHost, tmp_path: Path
+) -> None:
+    config = tmp_path / "f.toml"
+    config.write_text("[queue]\nnumber = 3\nlength = 9\n")
+    seen: list[tuple[Settings, Host]] = []
+
+    def remember(settings: Settings, host: Host) -> int:
+        seen.append((settings, host))
+        return 7
+
+    daemon(remember)
+    assert invoke("run", "--config", str(config), "--queue", "0", "--monitor", "--plain").exit_code == 7
+    settings, host = seen[0]
+    assert (settings.queue.number, settings.queue.length, settings.monitor, settings.plain) == (0, 9, True, True)
+    assert host is fake
+
+
+def test_run_works_in_the_namespace_that_is_named(daemon: Any, fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[Any] = []
+    monkeypatch.setattr(fake, "enter_netns", lambda *where: entered.append(where))
+    daemon(lambda *_: 0)
+    invoke("run", "--netns", "web")
+    invoke("run", "--pid", "4711")
+    invoke("run")
+    assert entered == [("web", None), (None, 4711)]
+
+
+def test_on_says_what_to_type_next(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = invoke("on")
+    assert result.exit_code == 0
+    assert result.output == (
+        "IPv4: already on: UDP to port 4789, 8472, 6784 to queue 0; rule 1 of 1 in raw/PREROUTING, last\n"
+        "IPv6: already on: UDP to port 4789, 8472, 6784 to queue 0; rule 1 of 1 in raw/PREROUTING, last\n"
+        "Nobody listens on queue 0 yet: packets pass untouched. Next: fixer run\n"
+    )
+    monkeypatch.setattr(fake, "enter_netns", lambda *_: None)
+    said = invoke("on", "--queue", "0", "--netns", "web").output
+    assert said.endswith("Next: fixer run --queue 0 --netns web\n")
+
+
+@pytest.fixture
+def taking_over(fake: FakeHost) -> FakeHost:
+    """iptables-save shows what iptables-restore was given; there is one interface, eth0."""
+    saved = Completed(0, ON, "")
+
+    def restore(argv: Any, script: str | None) -> Completed:
+        nonlocal saved
+        lines = [f"[0:0] {line}" for line in (script or "").splitlines() if line.startswith("-A")]
+        saved = Completed(0, "\n".join(lines), "")
+        return Completed(0, "", "")
+
+    for command in ("iptables", "ip6tables"):
+        fake.answers |= {f"{command}-restore": restore, f"{command}-save": lambda *_: saved}
+    eth0 = {"ifname": "eth0", "mtu": 9000, "flags": ["UP"], "link_type": "ether"}
+    fake.answers["ip"] = Completed(0, json.dumps([eth0]), "")
+    return fake
+
+
+def test_on_with_several_queues_says_what_they_lack(taking_over: FakeHost, tmp_path: Path) -> None:
+    config = tmp_path / "f.toml"
+    config.write_text("[queue]\nnumber = 3\ncount = 2\n")
+    taking_over.answers["unshare"] = Completed(0, "eth0/queues/rx-0/rps_cpus:1\n", "")
+    lines = invoke("on", "--config", str(config)).output.splitlines()
+    assert lines[0].startswith("IPv4: on: UDP to port 4789, 8472, 6784 to queues 3 to 4;")
+    assert lines[2].startswith("eth0 does not spread the flows of one VTEP pair over CPUs")
+    assert lines[2].endswith("Next: echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus")
+    assert lines[3].startswith("Nobody listens on queues 3 to 4 yet: ")
+    taking_over.answers["unshare"] = Completed(0, "eth0/queues/rx-0/rps_cpus:3\n", "")
+    bound = "3 4242 0 2 65531 0 0 0 1\n"
+    taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = bound
+    lines = invoke("on", "--config", str(config)).output.splitlines()
+    assert len(lines) == 3
+    assert lines[2].endswith("listens on some of the queues 3 to 4, and not on all. See: fixer status")
+    taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = bound + bound.replace("3 4242", "4 4243")
+    assert invoke("on", "--config", str(config)).output.endswith("listens on queues 3 to 4. See: fixer status\n")
+    assert json.loads(invoke("status", "--json", "--config", str(config)).output)["queues"] == [3, 4]
+
+
+def test_on_says_that_timestamps_need_no_more(taking_over: FakeHost, tmp_path: Path) -> None:
+    config = tmp_path / "f.toml"
+    config.write_text('[timestamps]\nmode = "strip"\nsources = ["192.0.2.1/32"]\n')
+    said = 'timestamps.mode = "strip" needs no rule of its own.\n'
+    for scope in ("all", "suspects"):
+        assert said in invoke("on", "--config", str(config), "--scope", scope).output
+    assert said not in invoke("on").output
+
+
+NORMALISE = '[timestamps]\nmode = "normalise"\nsources = ["192.0.2.1/32"]\n'
+
+
+def flow_table(host: FakeHost, normalised: int, draining: int = 0) -> Path:
+    """The file of a daemon whose first queue is 0."""
+    path = flowfile.path_of(host, 0)
+    path.write_bytes(
+        flowfile._HEADER.pack(flowfile._MAGIC, flowfile._VERSION, 1024, 16, 0, 0, draining, normalised, normalised)
+    )
+    return path
+
+
+@pytest.fixture
+def normalising(taking_over: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration that normalises; `fixer on` was said, and both queues have a listener."""
+    monkeypatch.setattr(flowfile, "DIRECTORY", tmp_path)
+    config = tmp_path / "f.toml"
+    config.write_text(NORMALISE)
+    invoke("on", "--config", str(config))
+    bound = "0 4242 0 2 65531 0 0 0 1\n1 4243 0 2 65531 0 0 0 1\n"
+    taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = bound
+    return config
+
+
+def test_on_says_where_what_is_normalised_goes(taking_over: FakeHost, normalising: Path) -> None:
+    lines = invoke("on", "--config", str(normalising)).output.splitlines()
+    assert lines[0].startswith("IPv4: on: UDP to port 4789, 8472, 6784 to queue 0;")
+    assert lines[1] == (
+        "IPv4: normalising: TCP of the configured sources, and the replies to it, to queue 1; "
+        "rule 1 of 1 in raw/OUTPUT, last"
+    )
+    assert lines[4:] == ["A process that cannot be seen from here listens on queue 0. See: fixer status"]
+    taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = "0 4242 0 2 65531 0 0 0 1\n"
+    lines = invoke("on", "--config", str(normalising)).output.splitlines()
+    assert lines[4:] == [
+        "A process that cannot be seen from here listens on queue 0. See: fixer status",
+        "Nobody listens on queue 1 yet, so no timestamps are normalised. Next: start fixer run again",
+    ]
+
+
+def test_suspects_need_no_syns_for_what_is_normalised(taking_over: FakeHost, normalising: Path) -> None:
+    def programs(*more: str) -> set[str]:
+        invoke("on", "--scope", "suspects", "--mtu", "1500", *more)
+        saved = taking_over.run(["iptables-save"]).out
+        return {line for line in saved.splitlines() if "-A FIXER-VXLAN -m bpf" in line}
+
+    assert programs("--config", str(normalising)) == programs()
+
+
+def test_off_refuses_while_normalised_connections_live(taking_over: FakeHost, normalising: Path) -> None:
+    flow_table(taking_over, 2)
+    refused = invoke("off")
+    assert (refused.exit_code, refused.stdout) == (4, "")
+    assert refused.stderr == (
+        "fixer: error: 2 normalised connections would stall without the rule of queue 1: let them end with "
+        "fixer off --drain, or cut them off with fixer off --force\n"
+    )
+    waited = invoke("off", "--drain", "--timeout", "0")
+    assert waited.exit_code == 4
+    assert waited.stdout == "draining: 2 normalised connections left, new ones are left alone\n"
+    assert waited.stderr.startswith("fixer: error: 2 normalised connections left after 0 s; the rules stay")
+    assert "FIXER-FLOWS" in taking_over.run(["iptables-save"]).out
+    forced = invoke("off", "--force")
+    assert forced.exit_code == 0
+    assert forced.stderr.startswith("fixer: warning: 2 normalised connections will stall")
+    assert forced.stdout.startswith("IPv4: off: removed chain FIXER ")
+    assert "FIXER" not in taking_over.run(["iptables-save"]).out
+
+
+def test_off_takes_the_rules_away_once_all_is_drained(taking_over: FakeHost, normalising: Path) -> None:
+    flow_table(taking_over, 0)
+    done = invoke("off", "--drain")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.startswith("drained: no normalised connection is left\nIPv4: off: removed chain FIXER ")
+    assert invoke("off", "--drain").stdout == "IPv4: nothing of ours was there\nIPv6: nothing of ours was there\n"
+
+
+def test_on_ends_a_drain_and_takes_no_rule_away_that_is_needed(taking_over: FakeHost, normalising: Path) -> None:
+    path = flow_table(taking_over, 2, draining=1)
+    assert (
+        "The drain is ended: new connections are normalised again.\n"
+        in invoke("on", "--config", str(normalising)).output
+    )
+    live = flowfile.look(path)
+    assert live is not None
+    assert not live.draining
+    assert "drain" not in invoke("on", "--config", str(normalising)).output
+    refused = invoke("on")
+    assert (refused.exit_code, refused.stdout) == (4, "")
+    assert refused.stderr.endswith("or cut them off with fixer on --force\n")
+    assert "FIXER-FLOWS" in taking_over.run(["iptables-save"]).out
+    forced = invoke("on", "--force")
+    assert forced.exit_code == 0
+    assert "will stall" in forced.stderr
+    assert "FIXER-FLOWS" not in taking_over.run(["iptables-save"]).out
+
+
+def test_off_needs_nothing_compiled(taking_over: FakeHost, normalising: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("fixer.datapath.")]:
+        monkeypatch.setitem(sys.modules, module, None)
+    flow_table(taking_over, 1).write_bytes(b"of another world")
+    done = invoke("off")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("IPv4: off: removed chain FIXER ")
+    assert done.stderr.startswith("fixer: warning: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_on_says_what_suspects_leave_out(taking_over: FakeHost, tmp_path: Path) -> None:
+    said = invoke("on", "--scope", "suspects").output
+    assert "IPv4: on: suspects among UDP to port 4789, 8472, 6784 to queue 0;" in said
+    assert "Packets longer than 9,000 bytes are taken for merged by GRO and not looked at.\n" in said
+    assert "longer than 1,450 bytes" in invoke("on", "--scope", "suspects", "--mtu", "1450").output
+    without_syns = taking_over.run(["iptables-save"]).out
+    config = tmp_path / "f.toml"
+    config.write_text('[timestamps]\nmode = "strip"\nsources = ["192.0.2.1/32"]\n')
+    invoke("on", "--scope", "suspects", "--mtu", "1450", "--config", str(config))
+    assert len(taking_over.run(["iptables-save"]).out) > len(without_syns), "the programs look for SYNs as well"
+    missing = invoke("on", "--scope", "suspects", "--interface", "eth9")
+    assert missing.exit_code == 66
+    assert "there is no interface eth9 to read the MTU of; name that with --mtu BYTES" in missing.stderr
+
+
+def test_on_knows_who_listens_already(fake: FakeHost) -> None:
+    fake.files[f"{NET}/netfilter/nfnetlink_queue"] = "0 4242 0 2 65531 0 0 0 1\n"
+    assert invoke("on").output.endswith(
+        "A process that cannot be seen from here listens on queue 0. See: fixer status\n"
+    )
+
+
+def test_status_is_a_table_or_json_and_an_exit_code(fake: FakeHost) -> None:
+    result = invoke("status", "--json")
+    assert result.exit_code == 3
+    status = json.loads(result.output)
+    assert (status["on"], status["listening"], status["rules"]["ipv6"]["packets"]) == (True, False, 4)
+    table = invoke("status")
+    assert table.exit_code == 3
+    assert "nobody listens on queue 0" in table.output
+    fake.net_admin = False
+    refused = invoke("status")
+    assert (refused.exit_code, refused.stdout) == (77, "")
+    assert refused.stderr.startswith("fixer: error: ")
+
+
+def test_scan_gets_files_and_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def remember(files: Any, settings: Settings, **options: Any) -> int:
+        seen.update(options, files=files, plain=settings.plain)
+        return 65
+
+    module = types.ModuleType("fixer.scan")
+    module.scan = remember  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fixer.scan", module)
+    monkeypatch.setattr(fixer, "scan", module, raising=False)
+    assert invoke("scan", "a.pcap", "b.pcap", "--json", "--plain", "--write", "out.pcap").exit_code == 65
+    del seen["console"]
+    assert seen == {
+        "files": (Path("a.pcap"), Path("b.pcap")),
+        "as_json": True,
+        "write": Path("out.pcap"),
+        "plain": True,
+    }
+
+
+# The command as it is started
+
+
+def test_the_module_is_the_command() -> None:
+    done = started("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"fixer {fixer.__version__}\n", "")
+
+
+def test_an_error_of_the_started_command_has_no_traceback() -> None:
+    done = started("status", "--netns", "fx-no-such-namespace")
+    assert (done.returncode, done.stdout) == (66, "")
+    assert done.stderr == "fixer: error: there is no network namespace fx-no-such-namespace; see: ip netns list\n"
+
+
+def test_ctrl_c_of_the_started_command_is_quiet() -> None:
+    """In the middle of an import, where Python itself would tell a story."""
+    probe = "import sys; from fixer import cli, config; config.load = lambda path: (print('ready', flush=True), "
+    probe += "__import__('time').sleep(30)); sys.argv = ['fixer', 'status']; cli.main()"
+    process = subprocess.Popen([sys.executable, "-c", probe], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, out, err) == (130, "", "")

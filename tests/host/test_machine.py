@@ -1,0 +1,103 @@
+"""The host: commands, files, namespaces."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from support.netns import Namespace
+
+from fixer.errors import FileUnreadable, ProgramMissing, SystemRefused
+from fixer.host.machine import Host
+
+
+def test_a_failing_command_is_a_status() -> None:
+    done = Host().run(["sh", "-c", "cat; echo oops >&2; exit 3"], input="hello")
+    assert done == (3, "hello", "oops\n")
+
+
+def test_a_command_never_waits_for_the_terminal() -> None:
+    assert Host().run(["sh", "-c", "read line; echo $?"]).out == "1\n"
+
+
+def test_commands_speak_one_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert Host().run(["sh", "-c", "echo $LC_ALL"]).out == "C\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "package"), [("no-such-program", "no-such-program"), ("ip6tables-nosuch", "iptables")]
+)
+def test_a_missing_program_names_its_package(program: str, package: str) -> None:
+    with pytest.raises(ProgramMissing, match=f"{program} is not installed.*apt-get install {package}"):
+        Host().run([program])
+
+
+def test_sbin_is_searched_even_if_the_path_leaves_it_out() -> None:
+    done = Host().run(["sh", "-c", "echo $PATH"])
+    assert {"/usr/sbin", "/sbin"} <= set(done.out.strip().split(":"))
+
+
+def test_reading(tmp_path: Path) -> None:
+    assert Host().read("/proc/thread-self/comm")
+    assert Host().read(f"{tmp_path}/nowhere") is None
+    with pytest.raises(SystemRefused, match="Is a directory"):
+        Host().read(str(tmp_path))
+
+
+def test_capabilities_are_the_threads_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host()
+    for effective, has in (("0000000000001000", True), ("000001ffffffefff", False)):
+        monkeypatch.setattr(host, "read", lambda _, text=effective: f"Name:\tx\nCapEff:\t{text}\n")
+        assert host.has_net_admin() is has
+
+
+def test_a_socket_has_an_owner() -> None:
+    with socket.socket() as sock:
+        owner = Host().socket_owner(os.fstat(sock.fileno()).st_ino)
+    assert owner is not None
+    assert owner.pid == os.getpid()
+    assert Host().socket_owner(1) is None
+
+
+def test_a_namespace_that_is_not_there() -> None:
+    with pytest.raises(FileUnreadable, match="there is no network namespace fx-nowhere; see: ip netns list"):
+        Host().enter_netns("fx-nowhere")
+    with pytest.raises(FileUnreadable, match="there is no process 4194304999"):
+        Host().enter_netns(pid=4194304999)
+
+
+@pytest.mark.root
+def test_entering_by_name_by_path_and_by_pid(netns: Namespace) -> None:
+    host = Host()
+    outside = host.netns_inode()
+    inside = netns.call(host.netns_inode)
+    assert inside != outside
+    assert host.netns_inode() == outside, "only the thread that entered has moved"
+
+    def there_and_back() -> list[int]:
+        seen = []
+        host.enter_netns(f"/run/netns/{netns.name}")
+        seen.append(host.netns_inode())
+        host.enter_netns(pid=os.getpid())  # the process is where its first thread is
+        seen.append(host.netns_inode())
+        return seen
+
+    assert netns.call(there_and_back) == [inside, outside]
+
+
+@pytest.mark.root
+def test_what_is_no_namespace_is_said_so(netns: Namespace, tmp_path: Path) -> None:
+    plain_file = tmp_path / "file"
+    plain_file.touch()
+    with pytest.raises(SystemRefused, match="cannot be entered as a network namespace: Invalid argument"):
+        netns.call(Host().enter_netns, str(plain_file))
+
+
+@pytest.mark.root
+def test_commands_run_in_the_namespace_entered(netns: Namespace) -> None:
+    where = ["readlink", "/proc/self/ns/net"]
+    assert netns.call(Host().run, where).out.strip() == f"net:[{netns.call(Host().netns_inode)}]"
+    assert Host().run(where).out.strip() == f"net:[{Host().netns_inode()}]"

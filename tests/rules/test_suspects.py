@@ -1,0 +1,460 @@
+"""``fixer on --scope suspects``: whatever the datapath would repair by what stands in a packet is queued.
+
+The programs run in an interpreter of our own against the compiled diagnosis, on made packets, cases and captures; then
+in the kernel, against the interpreter.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import oracle
+from support.bpf_interpreter import parse, run
+from support.netns import Namespace
+from support.packets import frame, vxlan
+
+from fixer.capture.open import Capture
+from fixer.datapath.diagnose import Diagnosis
+from fixer.datapath.pipeline import Pipeline
+from fixer.datapath.repair import Action
+from fixer.host.machine import Host
+from fixer.rules import bytecode
+from fixer.rules import suspects as prefilter
+from fixer.rules import switch as rules
+from fixer.rules.rawtable import FAMILIES, IPV4, IPV6, Chains
+from fixer.rules.suspects import Version
+from fixer.rules.switch import Selection, turn_on
+
+PORTS = (4789, 8472, 6784)
+MTU = 1500
+HERE = Path(__file__).parents[1]
+CAPTURES = HERE.parents[1] / "shared/captures"
+ADDRESSES: dict[int, bytes] = {
+    4: bytes.fromhex("0a0001b00a0001c0"),
+    6: bytes.fromhex("20010db80000000000000000000000b020010db80000000000000000000000c0"),
+}
+NUMBERS = {"tcp": 6, "udp": 17, "icmp": 1, "icmp6": 58}
+HEADERS = {  # with a checksum of zero; UDP's ports and length are put in below
+    "tcp": bytes.fromhex("931000509dedb1af000000015018020000000000"),
+    "udp": bytes(8),
+    "icmp": bytes.fromhex("0800000000070001"),
+    "icmp6": bytes.fromhex("8000000000070001"),
+}
+INNER_STATES = {
+    "tcp": ["VERIFIES", "PARTIAL", "LENGTH_0", "WRONG"],
+    "udp": ["VERIFIES", "PARTIAL", "WRONG", "ZERO"],
+    "icmp": ["VERIFIES", "WRONG"],
+    "icmp6": ["VERIFIES", "PARTIAL", "WRONG"],
+}
+OUTER_STATES = ["VERIFIES", "ZERO", "PARTIAL", "FFFF", "WRONG"]
+KINDS = {4: ["tcp", "udp", "icmp"], 6: ["tcp", "udp", "icmp6"]}
+
+
+def made(
+    version: int, kind: str, addresses: bytes, payload: bytes, state: str, port: int = 5300, header: bytes = b""
+) -> bytes:
+    """An IP packet with its transport checksum in a state."""
+    header = header or HEADERS[kind]
+    if kind == "udp":
+        header = struct.pack(">HHHH", 60690, port, 8 + len(payload), 0)
+    segment = header + payload
+    if version == 4:
+        start = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(segment), 1, 0, 64, NUMBERS[kind], 0) + addresses
+        start = oracle.with_field(start, 10, 0xFFFF - oracle.ones_sum(start))
+    else:
+        start = struct.pack(">IHBB", 6 << 28, len(segment), NUMBERS[kind], 64) + addresses
+    packet = start + segment
+    layer = oracle.read_ip(packet, 0, len(packet))
+    oracle.read_transport(packet, layer)
+    right = layer.right(packet)
+    values = {"VERIFIES": right, "PARTIAL": layer.pseudo(), "LENGTH_0": layer.pseudo(0), "ZERO": 0, "FFFF": 0xFFFF}
+    return oracle.with_field(packet, layer.field_at, values.get(state, right ^ 0x0110))
+
+
+def tunnelled(inner: bytes, state: str = "ZERO", underlay: int = 4, *tags: int, **more: Any) -> bytes:
+    """An IP packet in VXLAN, the outer checksum in a state of OUTER_STATES."""
+    payload = vxlan(frame(inner, *tags, **more))
+    return made(underlay, "udp", ADDRESSES[underlay], payload, state, port=4789)
+
+
+def version_of(packet: bytes) -> Version:
+    return 4 if packet[0] >> 4 == 4 else 6
+
+
+def is_queued(packet: bytes, *, plain: bool = False, longest: int = MTU, syns: bool = False) -> bool:
+    """Whether our rules would queue a packet (that has come as far as our chain)."""
+    version = version_of(packet)
+    outer = oracle.read_ip(packet, 0, len(packet))
+    if oracle.is_udp_to(packet, outer, PORTS):
+        exemptions = prefilter.tunnelled(version, longest, syns)
+    elif plain:
+        exemptions = prefilter.plain(version, longest, syns)
+    else:
+        return False
+    return not any(all(run(program, packet) for program in each.programs) for each in exemptions)
+
+
+def is_repaired(packet: bytes, *, plain: bool = False, skb_info: int = 0) -> bool:
+    """Whether the datapath repairs a packet by what stands in it: without a memory, but knowing its VNI."""
+    vni = Pipeline(ports=PORTS, plain=plain, stale="off").examine(bytearray(packet), skb_info=skb_info).vni
+    pipeline = Pipeline(ports=PORTS, plain=plain, vnis=[(vni, vni)])
+    return pipeline.examine(bytearray(packet), skb_info=skb_info).action is Action.REPAIR
+
+
+# What must be queued
+
+
+def every_pair() -> Iterator[tuple[bytes, str]]:
+    for underlay in (4, 6):
+        for version in (4, 6):
+            for kind in KINDS[version]:
+                for inner_state in INNER_STATES[kind]:
+                    inner = made(version, kind, ADDRESSES[version], b"payload", inner_state)
+                    for outer_state in OUTER_STATES:
+                        for tags in ((), (7,), (7, 8)):
+                            what = f"{version} {kind} {inner_state} in {underlay} {outer_state} {tags}"
+                            yield tunnelled(inner, outer_state, underlay, *tags), what
+
+
+def test_every_pair_of_states() -> None:
+    repaired = 0
+    for packet, what in every_pair():
+        if is_repaired(packet):
+            repaired += 1
+            assert is_queued(packet), what
+    assert repaired > 200
+
+
+def test_sound_packets_of_ordinary_shape_are_not_queued() -> None:
+    """Else it would not be worth having."""
+    for packet, what in every_pair():
+        ordinary = "(7, 8)" not in what and not any(state in what for state in ("PARTIAL", "LENGTH_0", "FFFF"))
+        if ordinary:
+            assert not is_queued(packet), what
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("kind", ["tcp", "udp", "icmp", "icmp6"])
+def test_sound_packets_are_hardly_ever_queued(version: int, kind: str) -> None:
+    """Where they are, it is because the right checksum happens to be near the pseudo-header's sum."""
+    if kind not in KINDS[version]:
+        pytest.skip("no ICMP of the other version")
+    chance = random.Random(4097)
+    queued = 0
+    for _ in range(2000):
+        addresses = chance.randbytes(len(ADDRESSES[version]))
+        inner = made(version, kind, addresses, chance.randbytes(chance.randrange(64)), "VERIFIES")
+        queued += is_queued(tunnelled(inner, "VERIFIES", version))
+    assert queued <= 3
+
+
+@dataclass
+class Made:
+    packet: bytes
+    plain: bool
+
+
+def addresses_of(version: int) -> st.SearchStrategy[bytes]:
+    """Any, and those whose sums carry most or not at all."""
+    size = len(ADDRESSES[version])
+    words = st.sampled_from([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\xff\xff", b"\xff\xff\0\0", b"\xff\xff\xff\xfe"])
+    return st.binary(min_size=size, max_size=size) | st.lists(words, min_size=size // 4, max_size=size // 4).map(
+        b"".join
+    )
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> Made:
+    """Packets of every kind in every state, tunnelled or plain; some damaged, cut or lengthened anywhere."""
+    version, underlay = draw(st.sampled_from([4, 6])), draw(st.sampled_from([4, 6]))
+    kind = draw(st.sampled_from(KINDS[version]))
+    payload = draw(st.binary(max_size=40) | st.integers(0, 1400).map(bytes))
+    state = draw(st.sampled_from(INNER_STATES[kind]))
+    packet = made(version, kind, draw(addresses_of(version)), payload, state)
+    plain = draw(st.booleans())
+    if not plain or draw(st.booleans()):
+        tags = draw(st.lists(st.integers(0, 4095), max_size=2))
+        behind = vxlan(frame(packet, *tags, padding=draw(st.binary(max_size=5))))
+        state = draw(st.sampled_from(OUTER_STATES))
+        packet = made(underlay, "udp", draw(addresses_of(underlay)), behind, state, draw(st.sampled_from(PORTS)))
+    data = bytearray(packet)
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(data) - 1))
+        data[at] ^= draw(st.integers(1, 255))
+    cut = draw(st.sampled_from([0, 0, 0, 1, 9]))
+    return Made(bytes(data[: len(data) - cut] + draw(st.sampled_from([b"", b"", b"xyz"]))), plain)
+
+
+@settings(max_examples=4000, deadline=None)
+@given(packets())
+def test_whatever_the_datapath_repairs_by_signature_is_queued(made: Made) -> None:
+    if is_repaired(made.packet, plain=made.plain):
+        assert is_queued(made.packet, plain=made.plain, longest=len(made.packet))
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.sampled_from([4, 6]), st.sampled_from([4, 6]), st.data())
+def test_every_sum_of_addresses_is_recognised(version: int, underlay: int, data: st.DataObject) -> None:
+    """A sum of 32-bit words loses its carries: with the most of them, and with none, what is partial is seen."""
+    kind = data.draw(st.sampled_from([kind for kind in KINDS[version] if kind != "icmp"]))
+    payload = data.draw(st.integers(0, 1300).map(bytes))
+    state = data.draw(st.sampled_from(["PARTIAL", "LENGTH_0"] if kind == "tcp" else ["PARTIAL"]))
+    inner = made(version, kind, data.draw(addresses_of(version)), payload, state)
+    assert is_queued(inner, plain=True)
+    sound = made(4, "icmp", ADDRESSES[4], payload, "VERIFIES")
+    behind = vxlan(frame(sound))
+    outer = made(underlay, "udp", data.draw(addresses_of(underlay)), behind, "PARTIAL", 4789)
+    assert is_queued(outer)
+    assert is_queued(tunnelled(inner, "ZERO", underlay))
+
+
+def syn(version: int, state: str, flags: int = 0x02) -> bytes:
+    """A TCP packet with a timestamp option and these flags."""
+    header = HEADERS["tcp"][:12] + bytes([0x80, flags]) + HEADERS["tcp"][14:]
+    option = bytes.fromhex("0101080a0000000100000000")
+    return made(version, "tcp", ADDRESSES[version], option + b"payload", state, header=header)
+
+
+@pytest.mark.parametrize("state", INNER_STATES["tcp"])
+def test_a_syn_whose_timestamps_are_stripped_is_queued(state: str) -> None:
+    everybody = [(bytes(4), 0), (bytes(16), 0)]
+    stripped = 0
+    for version in (4, 6):
+        for flags in range(256):
+            inner = syn(version, state, flags)
+            for packet in (inner, *(tunnelled(inner, "ZERO", underlay, 7) for underlay in (4, 6))):
+                changed = bytearray(packet)
+                pipeline = Pipeline(ports=PORTS, plain=True, timestamps="strip", sources=everybody, syn_ack=True)
+                pipeline.examine(changed)
+                if pipeline.counters()["timestamps"]["stripped"]:
+                    stripped += 1
+                    assert changed != packet
+                    assert is_queued(packet, plain=True, syns=True)
+    assert stripped > 100 or state == "WRONG"  # which is dropped
+
+
+def test_syns_are_queued_for_those_alone_who_handle_timestamps() -> None:
+    for version in (4, 6):
+        assert is_queued(syn(version, "VERIFIES"), plain=True, syns=True)
+        for underlay in (4, 6):
+            for tags in ((), (7,)):
+                for wanted in (False, True):
+                    assert (
+                        is_queued(tunnelled(syn(version, "VERIFIES"), "ZERO", underlay, *tags), syns=wanted) is wanted
+                    )
+                    assert not is_queued(
+                        tunnelled(syn(version, "VERIFIES", 0x18), "ZERO", underlay, *tags), syns=wanted
+                    )
+
+
+@pytest.mark.parametrize("folder", sorted((HERE / "cases").iterdir()), ids=lambda folder: folder.name)
+def test_cases(folder: Path) -> None:
+    """Each packet by itself: what is stale by history nobody can see in one."""
+    for text in (folder / "in.hex").read_text().split():
+        packet = bytes.fromhex(text)
+        for plain in (False, True):
+            if is_repaired(packet, plain=plain):
+                assert is_queued(packet, plain=plain, longest=len(packet))
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_captures(plain: bool) -> None:
+    if not CAPTURES.is_dir():
+        pytest.skip(f"{CAPTURES} is not there")
+    repaired = looked_at = seen = 0
+    for path in sorted(CAPTURES.glob("*.pcap*")):
+        with Capture(path) as capture:
+            for each in capture:
+                packet = bytes(each.data[each.ip_at :]) if each.ip_at >= 0 else b""
+                if not packet or packet[0] >> 4 not in (4, 6) or each.wire_length > len(each.data):
+                    continue
+                seen += 1
+                repair, queued = is_repaired(packet, plain=plain), is_queued(packet, plain=plain)
+                repaired, looked_at = repaired + repair, looked_at + queued
+                assert queued or not repair or len(packet) > MTU, f"{path.name} {packet.hex()}"
+    assert seen > 140
+    assert repaired >= 4
+    assert looked_at < 30
+
+
+# What cannot be read
+
+
+def unreadable() -> Iterator[tuple[str, bytes]]:
+    whole = tunnelled(made(4, "tcp", ADDRESSES[4], b"payload", "VERIFIES"))
+    options = bytearray(whole[:20] + bytes.fromhex("01010101") + whole[20:])
+    options[0] = 0x46
+    yield "outer options", bytes(options)
+    whole6 = tunnelled(made(6, "tcp", ADDRESSES[6], b"payload", "VERIFIES"), "ZERO", 6)
+    extended = bytearray(whole6[:40] + bytes.fromhex("1100010400000000") + whole6[40:])
+    extended[6], extended[5] = 60, extended[5] + 8
+    yield "outer extension header", bytes(extended)
+    inner = bytearray(made(4, "tcp", ADDRESSES[4], b"payload", "VERIFIES"))
+    inner[0] = 0x46
+    yield "inner options", tunnelled(bytes(inner))
+    inner = bytearray(made(6, "tcp", ADDRESSES[6], b"payload", "VERIFIES"))
+    inner[6] = 60
+    yield "inner extension header", tunnelled(bytes(inner))
+    yield "two tags", tunnelled(made(4, "tcp", ADDRESSES[4], b"", "VERIFIES"), "ZERO", 4, 7, 8)
+    yield "no IP", tunnelled(bytes(28), ethertype=0x0806)
+    for version in (4, 6):
+        inner = bytearray(made(version, "tcp", ADDRESSES[version], b"payload", "VERIFIES"))
+        at = 2 if version == 4 else 4
+        inner[at : at + 2] = b"\0\0"
+        yield f"IPv{version} length 0", tunnelled(bytes(inner))
+    for version in (4, 6):
+        inner = made(version, "tcp", ADDRESSES[version], b"", "VERIFIES")
+        yield f"IPv{version} cut in the TCP header", tunnelled(inner[:-9])
+    yield "cut in the Ethernet header", made(4, "udp", ADDRESSES[4], vxlan(bytes(12)), "ZERO", 4789)
+    yield "cut in the VXLAN header", made(4, "udp", ADDRESSES[4], b"\x08\0", "ZERO", 4789)
+
+
+@pytest.mark.parametrize(("what", "packet"), list(unreadable()), ids=lambda value: value if type(value) is str else "")
+def test_what_a_program_does_not_follow_is_queued(what: str, packet: bytes) -> None:
+    assert is_queued(packet)
+
+
+def test_merged_packets_are_left_out_by_their_length() -> None:
+    """GRO's: CHECKSUM_PARTIAL again, so the field is the pseudo-header's sum, though every part has verified."""
+    merged = tunnelled(made(4, "tcp", ADDRESSES[4], bytes(1451), "PARTIAL"))
+    assert len(merged) == 1541
+    assert not is_queued(merged, longest=1540)
+    assert is_queued(merged, longest=1541)
+
+
+def test_what_suspects_cannot_see() -> None:
+    """As the help says: random corruption, and a stale outer that is not ffff."""
+    corrupt = tunnelled(made(4, "tcp", ADDRESSES[4], b"payload", "WRONG"))
+    assert Pipeline(ports=PORTS).examine(bytearray(corrupt)).diagnosis is Diagnosis.CORRUPT
+    assert not is_queued(corrupt)
+    wrong = tunnelled(made(4, "tcp", ADDRESSES[4], b"payload", "VERIFIES"), "WRONG")
+    pipeline = Pipeline(ports=PORTS, stale="inner-verifies")
+    assert pipeline.examine(bytearray(wrong)).diagnosis is Diagnosis.OUTER_STALE
+    assert not is_queued(wrong)
+
+
+# The programs
+
+
+def test_programs_fit_the_kernel_and_old_iptables() -> None:
+    for version in (4, 6):
+        for each in [*prefilter.tunnelled(version, 65535, True), *prefilter.plain(version, 65535, True)]:
+            assert len(each.why) < 256, "XT_MAX_COMMENT_LEN"
+            for program in each.programs:
+                parse(program)
+                assert len(program) < 1024, "iptables-restore before 1.8.3: Parameter too long!"
+
+
+def test_a_program_that_is_too_long_is_refused() -> None:
+    with pytest.raises(ValueError, match="66 instructions, xt_bpf takes 64"):
+        bytecode.assemble([bytecode.Instruction(0x07)] * 64)
+
+
+def test_the_longest_length_is_read_back() -> None:
+    programs = [each.programs[0] for each in prefilter.tunnelled(4, 9000)]
+    assert [prefilter.longest_looked_at(program) for program in programs] == [None, None, 9000, None, None]
+
+
+def test_whether_syns_are_queued_is_read_back() -> None:
+    for version in (4, 6):
+        for syns in (False, True):
+            for each in (prefilter.tunnelled(version, 9000, syns), prefilter.plain(version, 9000, syns)):
+                assert any(prefilter.queues_syns(program) for one in each for program in one.programs) is syns
+
+
+# In the kernel
+
+
+def loopback(version: int) -> bytes:
+    """Source and destination: what arrives is looked at before anybody asks whether it may come that way."""
+    one = socket.inet_pton(*((socket.AF_INET, "127.0.0.1") if version == 4 else (socket.AF_INET6, "::1")))
+    return one + one
+
+
+def sent(version: int) -> list[bytes]:
+    """Packets from every branch of every program, from loopback to loopback."""
+    found = [packet for packet, _ in every_pair() if version_of(packet) == version]
+    found += [packet for _, packet in unreadable() if version_of(packet) == version]
+    found += [
+        tunnelled(made(4, "tcp", ADDRESSES[4], bytes(1501), state), "ZERO", version) for state in ("PARTIAL", "WRONG")
+    ]
+    for kind in KINDS[version]:
+        for state in INNER_STATES[kind]:
+            found.append(made(version, kind, loopback(version), b"plain", state))
+    for inside in (4, 6):
+        found += [tunnelled(syn(inside, "VERIFIES", flags), "ZERO", version) for flags in (0x02, 0x12, 0x18)]
+    found += [syn(version, "VERIFIES", flags) for flags in (0x02, 0x12, 0x18)]
+    at, end = (12, 20) if version == 4 else (8, 40)
+    return [packet[:at] + loopback(version) + packet[end:] for packet in found]
+
+
+def send_raw(packets: list[bytes], version: int) -> None:
+    family, address = (socket.AF_INET, "127.0.0.1") if version == 4 else (socket.AF_INET6, "::1")
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        for packet in packets:
+            raw.sendto(packet, (address, 0))
+
+
+def matched(chains: Chains, packet: bytes, protocol: int, port: int) -> tuple[str, int]:
+    """Which of our rules decides about a packet, by the interpreter: its chain, and its number there."""
+    names = {"udp": 17, "tcp": 6, "icmp": 1, "ipv6-icmp": 58}
+    for words in chains["FIXER"]:
+        ports = words[words.index("--dports") + 1].split(",") if "--dports" in words else [str(port)]
+        if names[words[words.index("-p") + 1]] == protocol and str(port) in ports:
+            chain = words[-1]
+            break
+    for number, words in enumerate(chains[chain]):
+        if all(run(words[at + 1], packet) for at, word in enumerate(words) if word == "--bytecode"):
+            return chain, number
+    raise AssertionError("the last rule takes all that is left")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_the_kernel_does_what_the_interpreter_does(netns: Namespace, variant: Any, family: Any, plain: bool) -> None:
+    interface = "lo" if plain else None
+    selection = Selection(queue=7, ports=PORTS, plain=plain, interface=interface, suspects_up_to=MTU, syns=plain)
+    netns.call(turn_on, Host(), selection, variant)
+    netns.run(f"{family.command}-{variant}", "-t", "mangle", "-A", "PREROUTING", "-j", "DROP")  # no answers to count
+    chains = selection.chains(family)
+    assert netns.call(rules.tables, Host(), family)[0][1].own_chains() == chains, "iptables spells them as we do"
+    expected = {(chain, number): 0 for chain in chains if chain != "FIXER" for number in range(len(chains[chain]))}
+    packets = []
+    for packet in sent(family.version):
+        layer = oracle.read_ip(packet, 0, len(packet))
+        to_port = oracle.is_udp_to(packet, layer, PORTS)
+        if to_port or plain:
+            packets.append(packet)
+            expected[matched(chains, packet, layer.protocol, 4789 if to_port else 5300)] += 1
+    netns.call(send_raw, packets, family.version)
+    table = netns.call(rules.tables, Host(), family)[0][1]
+    counted = {(chain, number): table.chains[chain][number].packets for chain, number in expected}
+    assert counted == expected
+    assert sum(count > 0 for count in counted.values()) >= 6
+    assert table.scope == "suspects"
+    assert table.packets == sum(counted[chain, len(chains[chain]) - 1] for chain in chains if chain != "FIXER")
+
+
+@pytest.mark.root
+def test_on_twice_changes_nothing_and_a_new_length_replaces(netns: Namespace, variant: Any) -> None:
+    suspects = Selection(queue=7, ports=PORTS, suspects_up_to=1500)
+    said = netns.call(turn_on, Host(), suspects, variant)
+    assert said[0].startswith("IPv4: on: suspects among UDP to port 4789, 8472, 6784 to queue 7; rule 1 of 1")
+    assert all("already on" in line for line in netns.call(turn_on, Host(), suspects, variant))
+    longer = Selection(queue=7, ports=PORTS, suspects_up_to=9000)
+    assert not any("already on" in line for line in netns.call(turn_on, Host(), longer, variant))
+    back = netns.call(turn_on, Host(), Selection(queue=7, ports=PORTS), variant)
+    assert back[1].startswith("IPv6: on: UDP to port")
+    for family in (IPV4, IPV6):
+        table = netns.call(rules.tables, Host(), family)[0][1]
+        assert (table.scope, len(table.ours())) == ("all", 1)

@@ -1,0 +1,73 @@
+"""A host made of dictionaries, for the error paths that no real machine has all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from fixer.host.machine import NET, Completed, Host, Owner
+
+Answer = Completed | Callable[[Sequence[str], str | None], Completed]
+
+OK = Completed(0, "", "")
+NFT = Completed(0, "iptables v1.8.9 (nf_tables)\n", "")
+
+
+class FakeHost(Host):
+    """Commands answer from ``answers`` (whole command line, or its first word), files from ``files``.
+
+    Out of the box: root, IPv6, and the nf_tables variant of iptables with nothing in the raw table.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        for command in ("iptables", "ip6tables"):
+            self.answers |= {f"{command} --version": NFT, f"{command}-save": OK, f"{command}-restore": OK, command: OK}
+        self.files: dict[str, str | Exception] = {f"{NET}/if_inet6": ""}
+        self.owners: dict[int, Owner] = {}
+        self.net_admin = True
+        self.ran: list[str] = []
+
+    def run(self, argv: Sequence[str], input: str | None = None) -> Completed:
+        self._path_of(argv[0])
+        self.ran.append(" ".join(argv))
+        answer = self.answers.get(" ".join(argv)) or self.answers[argv[0]]
+        return answer if isinstance(answer, Completed) else answer(argv, input)
+
+    def which(self, program: str) -> str | None:
+        return f"/usr/sbin/{program}" if program in self.answers else None
+
+    def read(self, path: str) -> str | None:
+        content = self.files.get(path)
+        if isinstance(content, Exception):
+            raise content
+        return content
+
+    def write(self, path: str, text: str) -> None:
+        self.files[path] = text
+
+    def remove(self, path: str) -> None:
+        self.files.pop(path, None)
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    def geteuid(self) -> int:
+        return 0 if self.net_admin else 1000
+
+    def has_net_admin(self) -> bool:
+        return self.net_admin
+
+    def netns_inode(self) -> int:
+        return 4026531840
+
+    def socket_owner(self, inode: int) -> Owner | None:
+        return self.owners.get(inode)
+
+    @property
+    def changed(self) -> list[str]:
+        """The commands that could have changed something."""
+        return [line for line in self.ran if "-restore" in line]
