@@ -139,6 +139,25 @@ def test_every_room_has_its_floor() -> None:
     assert rooms == set(MAY_IMPORT) | ANYTHING
 
 
+def packages_imported_by(path: Path) -> set[str]:
+    """The packages that a file imports, ours or not, at its top, in a function or for its types."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize(("package", "rooms"), [("click", {"cli", "scan"})])
+def test_one_room_imports_what_talks_to_people(package: str, rooms: set[str]) -> None:
+    importers = {
+        path.relative_to(PACKAGE).with_suffix("").parts[0] for path in PYTHON if package in packages_imported_by(path)
+    }
+    assert importers == rooms
+
+
 @pytest.mark.parametrize("path", PYTHON, ids=ids)
 def test_only_the_host_runs_commands(path: Path) -> None:
     calls = {

@@ -9,6 +9,7 @@ a26552afe894 (3.17) SYNs *without* a timestamp are refused during those 60 s as 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -212,6 +213,19 @@ def look(host: Host, outside: tuple[int | None, int | None] = (None, None)) -> S
         timestamps=stamps,
         counters=Counters.read(netstat) if netstat else None,
     )
+
+
+def look_again(host: Host, outside: tuple[int | None, int | None], before: Server, seconds: float) -> Server:
+    """The server as :func:`look` finds it after so long, with what its counters have grown by meanwhile."""
+    time.sleep(seconds)
+    return look(host, outside).grown_since(before.counters)
+
+
+def told(host: Host, release: str | None, tw_recycle: int | None, netstats: Sequence[str]) -> Server:
+    """Another server, of which somebody says this: ``netstats`` are copies of its netstat, the earliest first."""
+    counted = [counters_in(host, path) for path in netstats]
+    server = Server(release, tw_recycle, counters=counted[-1] if counted else None)
+    return server.grown_since(counted[0] if len(counted) > 1 else None)
 
 
 def counters_in(host: Host, path: str) -> Counters:

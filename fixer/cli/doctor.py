@@ -1,0 +1,93 @@
+"""``fixer doctor``: what is wrong with a host."""
+
+from __future__ import annotations
+
+import sys
+from ipaddress import IPv4Network, IPv6Network
+
+import click
+
+from fixer.cli.options import host_in, json_option, netns_options, print_json, source_option, spelt
+
+
+@click.group(short_help="Say what is wrong with a host.")
+def doctor() -> None:
+    """Say what is wrong with a host that fixer can only carry, what cures it, and which settings help until then.
+
+    \b
+    Exit codes: 0 nothing is wrong, 3 something is, or that cannot be told, 66 a file is unreadable.
+    """
+
+
+@doctor.command(short_help="Does it refuse clients behind SNAT?")
+@netns_options
+@click.option("--watch", type=click.IntRange(1, 3600), metavar="SECONDS", help="Look twice: is it happening now?")
+@source_option("A source address of clients behind SNAT, for the configuration; may be repeated.")
+@click.option("--release", metavar="UNAME", help="Another server: what `uname -r` says there.")
+@click.option(
+    "--netstat",
+    "netstats",
+    multiple=True,
+    metavar="FILE",
+    help="Another server: a copy of its /proc/net/netstat; twice, the earlier one first, to see what grows.",
+)
+@click.option("--tw-recycle", type=click.IntRange(0), metavar="N", help="Another server: its net.ipv4.tcp_tw_recycle.")
+@json_option("One JSON object instead of text.")
+def timestamps(
+    netns: str | None,
+    pid: int | None,
+    watch: int | None,
+    sources: tuple[IPv4Network | IPv6Network, ...],
+    release: str | None,
+    netstats: tuple[str, ...],
+    tw_recycle: int | None,
+    as_json: bool,
+) -> None:
+    """Does the server refuse clients behind SNAT for their TCP timestamps, and which mode helps?
+
+    A kernel before 4.12 with tcp_tw_recycle does: connections from behind one address fail now and then, and
+    PAWSPassive and ListenDrops grow. Says what cures it, which mode of fixer works on that kernel, and the
+    configuration to use until then. Changes nothing, and needs no root but for --netns and --pid.
+
+    By default it looks at this host, which is right where fixer runs on the server's own node. A container shares its
+    kernel, but has counters of its own: --netns or --pid. Of any other server, say what you know.
+
+    \b
+    Examples:
+      fixer doctor timestamps --watch 10
+      fixer doctor timestamps --pid 4711 --source 192.0.2.7
+      fixer doctor timestamps --release 3.10.0-1160.el7.x86_64 --tw-recycle 1
+      ssh web cat /proc/net/netstat | fixer doctor timestamps --netstat /dev/stdin
+
+    \b
+    Exit codes: 0 the server is not affected, 3 it is, or that cannot be told, 66 a file is unreadable,
+    77 no root.
+    """
+    elsewhere = release is not None or bool(netstats) or tw_recycle is not None
+    if elsewhere and (netns is not None or pid is not None or watch is not None):
+        raise click.UsageError(
+            "--release, --netstat and --tw-recycle are of another server; the rest looks at this one"
+        )
+    if len(netstats) > 2:
+        raise click.BadParameter("two copies are enough: the earlier one and the later one", param_hint="'--netstat'")
+    from fixer.doctor import timestamps as doctor
+
+    host = host_in(None, None)
+    where = spelt(netns, pid)
+    if elsewhere:
+        server = doctor.told(host, release, tw_recycle, netstats)
+    else:
+        outside = doctor.knobs(host)
+        host = host_in(netns, pid)
+        server = doctor.look(host, outside)
+        if watch is not None:
+            click.echo(f"Watching for {watch} s ...", err=True)
+            server = doctor.look_again(host, outside, server, watch)
+    found = doctor.diagnose(server, [str(source) for source in sources], where and f" --plain{where}")
+    if as_json:
+        print_json(found)
+    else:
+        from rich.console import Console
+
+        doctor.show(found, Console())
+    sys.exit(found.exit_code)

@@ -1,0 +1,51 @@
+"""``fixer off``: take the rules away."""
+
+from __future__ import annotations
+
+import click
+
+from fixer.cli.options import host_in, netns_options, warn
+
+
+@click.command(short_help="Remove the rule again.")
+@click.option(
+    "--drain", "drains", is_flag=True, help="First let normalised connections end; new ones are left alone meanwhile."
+)
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="With --drain: give up after so long.")
+@click.option("--force", is_flag=True, help="Remove it although normalised connections are alive: they stall.")
+@netns_options
+def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid: int | None) -> None:
+    """Remove the rule: chain FIXER and the jump to it, from iptables and ip6tables, and nothing else.
+
+    Says what was removed; fine to do twice. A running `fixer run` goes on running, and gets no more packets.
+
+    Connections whose timestamps are normalised need rule and daemon until they end. While there are any, nothing is
+    removed without --drain or --force. --drain waits in the foreground, says how many are left, and removes the rule
+    when none is. Ctrl-C ends the waiting and not the draining: new connections are left alone until `fixer on`.
+
+    \b
+    Examples:
+      fixer off
+      fixer off --drain --timeout 3600
+      fixer off --force
+
+    \b
+    Exit codes: 0 off, 4 normalised connections are alive, 71 refused, 72 iptables is missing,
+    77 no root, 130 interrupted.
+    """
+    if drains and force:
+        raise click.UsageError("--drain lets connections end, --force cuts them off: give one of them")
+    if timeout is not None and not drains:
+        raise click.BadParameter("belongs to --drain; nothing else waits", param_hint="'--timeout'")
+    host = host_in(netns, pid)
+    from fixer.rules import drain, switch
+    from fixer.state import flowfile
+
+    switch.require_net_admin(host, "fixer off")
+    if drains:
+        drain.wait(host, timeout, click.echo, warn)
+    else:
+        drain.check(host, "fixer off", {}, force, warn)
+    for line in switch.turn_off(host):
+        click.echo(line)
+    flowfile.remove_unused(host)

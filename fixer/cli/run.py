@@ -1,0 +1,39 @@
+"""``fixer run``: listen, repair, log."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from fixer.cli.options import config_option, host_in, netns_options, queue_option, settings_of
+
+
+@click.command(short_help="Listen on the queue, repair, log.")
+@config_option
+@queue_option
+@click.option("--monitor", is_flag=True, help="Change nothing, only report what would be done.")
+@click.option("--plain", is_flag=True, help="Also judge packets that are not VXLAN.")
+@netns_options
+def run(config: Path | None, queue: int | None, monitor: bool, plain: bool, netns: str | None, pid: int | None) -> None:
+    """Listen on the queue, repair, log; in the foreground, until SIGTERM or Ctrl-C.
+
+    Logs JSON lines (ECS) on stdout. Needs root, but no rule: without `fixer on` (or a rule of your own that sends to
+    the queue) nothing arrives. A stop loses no packet: what is held is answered first.
+
+    \b
+    Examples:
+      fixer run --monitor                   look first, change nothing
+      fixer run --queue 7 --netns web       in a network namespace, on queue 7
+      fixer run --plain --pid 4711          packets without a tunnel, in a container
+
+    \b
+    Exit codes: 0 stopped, 69 no NFQUEUE in this kernel, 75 the queue is held by another process,
+    77 no root, 78 wrong configuration.
+    """
+    settings = settings_of(config).overridden(queue=queue, plain=plain, monitor=monitor)
+    host = host_in(netns, pid)
+    from fixer.daemon.run import run as serve
+
+    sys.exit(serve(settings, host))

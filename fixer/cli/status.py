@@ -1,0 +1,51 @@
+"""``fixer status``: is it on, does it listen, what was lost."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from fixer.cli.options import (
+    config_option,
+    host_in,
+    json_option,
+    netns_options,
+    print_json,
+    queue_option,
+    settings_of,
+)
+
+
+@click.command(short_help="Show rule, listener, losses.")
+@config_option
+@queue_option
+@json_option("One JSON object instead of the table.")
+@netns_options
+def status(config: Path | None, queue: int | None, as_json: bool, netns: str | None, pid: int | None) -> None:
+    """Show rule, listener, queue counters and losses, and what the daemon has found.
+
+    "passed unseen" counts packets that were to be queued and the daemon was not given: the queue was full and let them
+    pass; since the daemon began, or since `fixer on` last wrote a rule. It is "at least" so many where the kernel did
+    not grant GSO. With several queues, each has a line and the losses are of all; whether RSS or RPS spreads the flows
+    of one VTEP pair over them is checked. "GRO" says whether every packet can be verified: what it merges nobody can.
+    With --scope suspects, the share of the path that is looked at stands beside the rule.
+
+    \b
+    Exit codes: 0 the rule is on and every queue has a listener, 3 not so, 77 no root.
+    """
+    settings = settings_of(config).overridden(queue=queue)
+    host = host_in(netns, pid)
+    from fixer.status.facts import collect
+
+    found = collect(host, settings.queue.number, settings.queue.count)
+    if as_json:
+        print_json(found)
+    else:
+        from rich.console import Console
+
+        from fixer.screen.status import show
+
+        show(found, Console())
+    sys.exit(found.exit_code)
