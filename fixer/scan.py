@@ -27,8 +27,9 @@ from fixer.capture.link import NOT_IP
 from fixer.capture.open import Capture, CaptureWriter, Frame
 from fixer.config import Settings
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.pipeline import Pipeline, Result
+from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 from fixer.errors import CaptureDamaged, FixerError
 from fixer.findings.census import Census

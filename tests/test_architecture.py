@@ -28,8 +28,9 @@ MAY_CIMPORT = {
     "datapath.snat": {"datapath.hash"},
     "datapath.pipeline": {
         f"datapath.{step}"
-        for step in ("wire", "walk", "diagnose", "evidence", "repair", "flows", "timestamps", "snat", "ring")
+        for step in ("wire", "walk", "diagnose", "evidence", "repair", "flows", "timestamps", "snat", "ring", "result")
     },
+    "datapath.result": {"datapath.ring"},
     "capture.link": {"datapath.wire"},
     "findings.table": {"datapath.hash"},
     "findings.census": {
@@ -37,6 +38,7 @@ MAY_CIMPORT = {
         "datapath.diagnose",
         "datapath.ring",
         "datapath.pipeline",
+        "datapath.result",
         "datapath.repair",
         "capture.link",
         "findings.table",

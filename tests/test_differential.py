@@ -25,8 +25,9 @@ from support.make_swarm import SWARM
 from support.packets import encapsulate, frame, in_state, segment, tunnelled, vxlan
 
 from fixer.capture.open import Capture
-from fixer.datapath.pipeline import Pipeline, Result
+from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 
 CAPTURES = Path(__file__).parents[2] / "shared/captures"
 PORTS = [4789, 8472, 6784]

@@ -53,7 +53,7 @@ cdef enum:
     SKB_NOT_VERIFIED = 4
 
 
-cdef struct Finding:
+cdef struct Judgement:
     uint8_t inner            # InnerState
     uint8_t outer            # OuterState
     uint8_t diagnosis        # Diagnosis
@@ -69,5 +69,5 @@ cdef struct Finding:
 
 
 cdef void judge(const uint8_t *packet, const Walk *walk, const Ports *ports, uint32_t skb_info, bint trust_device,
-                Finding *out) noexcept nogil
-cdef void conclude(const Walk *walk, uint32_t skb_info, Finding *finding) noexcept nogil
+                Judgement *out) noexcept nogil
+cdef void conclude(const Walk *walk, uint32_t skb_info, Judgement *judgement) noexcept nogil

@@ -21,13 +21,13 @@ cdef uint8_t[4][6] MATRIX = [
 
 
 cdef void judge(const uint8_t *packet, const Walk *walk, const Ports *ports, uint32_t skb_info, bint trust_device,
-                Finding *out) noexcept nogil:
+                Judgement *out) noexcept nogil:
     """Both layers' states, found and right fields; `out.outer` is OUT_WRONG where it may still turn out to be stale.
 
     The inner segment lies inside the outer datagram, so each byte is summed once.
     """
     cdef uint16_t segment = 0           # sum of the inner segment, its field included
-    memset(out, 0, sizeof(Finding))
+    memset(out, 0, sizeof(Judgement))
     out.outer = OUT_NO_TUNNEL
     if skb_info & SKB_GSO:
         out.reason = Reason.SUPER_PACKET
@@ -49,7 +49,7 @@ cdef void judge(const uint8_t *packet, const Walk *walk, const Ports *ports, uin
         out.reason = Reason.NO_CHECKSUM
 
 
-cdef void judge_inner(const uint8_t *packet, const Walk *walk, const Ports *ports, Finding *out,
+cdef void judge_inner(const uint8_t *packet, const Walk *walk, const Ports *ports, Judgement *out,
                       uint16_t *segment) noexcept nogil:
     cdef const Layer *inner = &walk.inner
     cdef uint16_t pseudo, total
@@ -79,7 +79,7 @@ cdef void judge_inner(const uint8_t *packet, const Walk *walk, const Ports *port
         out.inner = IN_WRONG
 
 
-cdef void judge_outer(const uint8_t *packet, const Walk *walk, uint16_t segment, Finding *out) noexcept nogil:
+cdef void judge_outer(const uint8_t *packet, const Walk *walk, uint16_t segment, Judgement *out) noexcept nogil:
     cdef const Layer *outer = &walk.outer
     cdef const Layer *inner = &walk.inner
     cdef uint32_t behind
@@ -147,31 +147,31 @@ cdef inline bint zero_means_none(const uint8_t *packet, const Layer *inner, cons
     return False
 
 
-cdef void conclude(const Walk *walk, uint32_t skb_info, Finding *finding) noexcept nogil:
+cdef void conclude(const Walk *walk, uint32_t skb_info, Judgement *judgement) noexcept nogil:
     """The diagnosis, and whether a repair would be payload-unverified, from both states."""
-    cdef uint8_t inner = IN_NONE if finding.inner == IN_ABSENT else finding.inner
-    cdef uint8_t outer = OUT_ZERO if finding.outer == OUT_NO_TUNNEL else finding.outer
-    finding.unverified = False
-    if finding.reason in (Reason.TRUNCATED, Reason.SUPER_PACKET, Reason.DEVICE_VERIFIED):
-        finding.diagnosis = UNCHECKABLE
+    cdef uint8_t inner = IN_NONE if judgement.inner == IN_ABSENT else judgement.inner
+    cdef uint8_t outer = OUT_ZERO if judgement.outer == OUT_NO_TUNNEL else judgement.outer
+    judgement.unverified = False
+    if judgement.reason in (Reason.TRUNCATED, Reason.SUPER_PACKET, Reason.DEVICE_VERIFIED):
+        judgement.diagnosis = UNCHECKABLE
         return
     if walk.inner.header_wrong:
-        finding.diagnosis = CORRUPT         # a wrong inner IPv4 header checksum, whatever the rest says
+        judgement.diagnosis = CORRUPT         # a wrong inner IPv4 header checksum, whatever the rest says
         return
     if inner == IN_UNCHECKABLE or outer == OUT_UNCHECKABLE:
-        finding.diagnosis = UNCHECKABLE
+        judgement.diagnosis = UNCHECKABLE
         return
-    if skb_info & SKB_CHECKSUM_NOT_READY and not (finding.inner_pseudo and finding.outer_pseudo):
+    if skb_info & SKB_CHECKSUM_NOT_READY and not (judgement.inner_pseudo and judgement.outer_pseudo):
         # The kernel will finish one checksum itself: the one layer whose field is P is no fault. With both at P one of
         # them is (whether or not it happens to verify), and no telling which: both are finished, right for either.
         if outer == OUT_PARTIAL:
             outer = OUT_GOOD
         elif inner == IN_PARTIAL and (outer == OUT_AGREES or outer == OUT_ZERO or outer == OUT_WRONG):
             inner = IN_VERIFIES
-    finding.diagnosis = MATRIX[inner][outer]
-    if finding.diagnosis == INNER_UNFINISHED:
-        finding.unverified = outer != OUT_GOOD      # a good outer was summed over the payload: it vouches for it
-    elif finding.diagnosis == BOTH_UNFINISHED or finding.diagnosis == STALE_UNFINISHED:
-        finding.unverified = True
-    elif finding.diagnosis == OUTER_UNFINISHED or finding.diagnosis == OUTER_STALE:
-        finding.unverified = inner == IN_NONE
+    judgement.diagnosis = MATRIX[inner][outer]
+    if judgement.diagnosis == INNER_UNFINISHED:
+        judgement.unverified = outer != OUT_GOOD      # a good outer was summed over the payload: it vouches for it
+    elif judgement.diagnosis == BOTH_UNFINISHED or judgement.diagnosis == STALE_UNFINISHED:
+        judgement.unverified = True
+    elif judgement.diagnosis == OUTER_UNFINISHED or judgement.diagnosis == OUTER_STALE:
+        judgement.unverified = inner == IN_NONE

@@ -10,7 +10,7 @@ against it.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from fixer.datapath.diagnose cimport Finding
+from fixer.datapath.diagnose cimport Judgement
 from fixer.datapath.walk cimport Walk
 
 
@@ -58,7 +58,7 @@ cdef struct History:
 cdef History *history_new(uint64_t seed) except NULL
 cdef void history_free(History *history) noexcept
 cdef void know_vni(History *history, uint32_t vni) noexcept nogil
-cdef void remember(History *history, const uint8_t *packet, const Walk *walk, const Finding *finding,
+cdef void remember(History *history, const uint8_t *packet, const Walk *walk, const Judgement *judgement,
                    uint32_t now) noexcept nogil
-cdef Explanation explain(History *history, const uint8_t *packet, const Walk *walk, const Finding *finding,
+cdef Explanation explain(History *history, const uint8_t *packet, const Walk *walk, const Judgement *judgement,
                          uint32_t now) noexcept nogil

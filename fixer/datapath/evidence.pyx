@@ -31,38 +31,38 @@ cdef inline bint is_known(const History *history, uint32_t vni) noexcept nogil:
     return (history.vnis[(vni & 0xffffffU) >> 3] >> (vni & 7)) & 1
 
 
-cdef void remember(History *history, const uint8_t *packet, const Walk *walk, const Finding *finding,
+cdef void remember(History *history, const uint8_t *packet, const Walk *walk, const Judgement *judgement,
                    uint32_t now) noexcept nogil:
     """Learn from a packet whose outer layer is not wrong: its VNI is one of ours, and its flow is not rewritten."""
     cdef Flow *flow
-    if finding.outer == OUT_GOOD or finding.outer == OUT_AGREES:
+    if judgement.outer == OUT_GOOD or judgement.outer == OUT_AGREES:
         know_vni(history, walk.vni)     # the outer sum covers the VXLAN header
         flow = flow_of(history, five_tuple(history, packet, walk), now)
         flow.score = min(flow.score + SCORE_GOOD, SCORE_MOST)
-    elif finding.outer == OUT_ZERO and finding.inner == IN_VERIFIES:
+    elif judgement.outer == OUT_ZERO and judgement.inner == IN_VERIFIES:
         know_vni(history, walk.vni)
 
 
-cdef Explanation explain(History *history, const uint8_t *packet, const Walk *walk, const Finding *finding,
+cdef Explanation explain(History *history, const uint8_t *packet, const Walk *walk, const Judgement *judgement,
                          uint32_t now) noexcept nogil:
     """Why this wrong outer checksum would be stale, if it is; the packet itself is added to the evidence first."""
     cdef uint64_t tuple_hash = five_tuple(history, packet, walk)
     cdef uint64_t content = digest(history, packet, walk)
-    cdef uint16_t error = subtract(finding.outer_right, finding.outer_found)
+    cdef uint16_t error = subtract(judgement.outer_right, judgement.outer_found)
     cdef Flow *flow = flow_of(history, tuple_hash, now)
     cdef bint contradicted = flow.score > 0
     cdef bint same_error, same_field
     if contradicted:
         flow.score -= 1
     same_error = witness(history, mix(tuple_hash ^ 0x10000U ^ error), content, now)
-    same_field = witness(history, mix(pair(history, packet, walk) ^ finding.outer_found), content, now)
+    same_field = witness(history, mix(pair(history, packet, walk) ^ judgement.outer_found), content, now)
     if contradicted:
         return Explanation.UNEXPLAINED
     if same_error:
         return Explanation.SAME_ERROR
     if not is_known(history, walk.vni):
         return Explanation.UNEXPLAINED
-    if finding.outer_found == 0xffff:
+    if judgement.outer_found == 0xffff:
         return Explanation.FIELD_FFFF
     return Explanation.SAME_FIELD if same_field else Explanation.UNEXPLAINED
 

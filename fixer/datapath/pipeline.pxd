@@ -3,7 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from fixer.datapath.diagnose cimport DIAGNOSES, Finding
+from fixer.datapath.diagnose cimport DIAGNOSES, Judgement
 from fixer.datapath.flows cimport Flows, FlowTable
 from fixer.datapath.evidence cimport History
 from fixer.datapath.repair cimport ACTIONS, Action, Policy
@@ -56,12 +56,8 @@ cdef class Pipeline:
     cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, const Handed *handed,
                         Event *event) noexcept nogil
     cdef void sight(self, const uint8_t *packet, const Walk *route, uint64_t when) noexcept nogil
-    cdef Action stamp(self, uint8_t *packet, const Walk *route, const Finding *finding, const Handed *handed,
+    cdef Action stamp(self, uint8_t *packet, const Walk *route, const Judgement *judgement, const Handed *handed,
                       Asked *asked, Action action) noexcept nogil
     cdef Action send(self, uint8_t *packet, const Walk *route, const Handed *handed, Asked *asked,
                      Event *event) noexcept nogil
     cdef void settle(self, uint64_t when, uint32_t uptime, bint all) noexcept nogil
-
-
-cdef class Result:
-    cdef Event event

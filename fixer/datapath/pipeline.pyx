@@ -1,12 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 import os
 import time
-from socket import AF_INET, AF_INET6, inet_ntop
 
 from libc.string cimport memcpy, memset
 
 from fixer.datapath.diagnose cimport (IN_PARTIAL, IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_STALE, OUT_WRONG,
-                                      SKB_CHECKSUM_NOT_READY, SKB_GSO, SOUND, UNCHECKABLE, Finding, conclude, judge)
+                                      SKB_CHECKSUM_NOT_READY, SKB_GSO, SOUND, UNCHECKABLE, Judgement, conclude, judge)
 from fixer.datapath.diagnose import Diagnosis as DiagnosisName, InnerState, OuterState
 from fixer.datapath.flows cimport Flows, sweep
 from fixer.datapath.evidence cimport (UNEXPLAINED, INNER_VERIFIES, explain, history_free, history_new, know_vni,
@@ -14,7 +13,8 @@ from fixer.datapath.evidence cimport (UNEXPLAINED, INNER_VERIFIES, explain, hist
 from fixer.datapath.evidence import Explanation as ExplanationName
 from fixer.datapath.repair cimport DROP, PASS, REPAIR, Stale, decide, mend
 from fixer.datapath.repair import Action as ActionName, Stale as StaleName
-from fixer.datapath.ring cimport Endpoints, describe, ring_free, ring_new, ring_settle, ring_take, ring_tell
+from fixer.datapath.result cimport Result
+from fixer.datapath.ring cimport describe, ring_free, ring_new, ring_settle, ring_take, ring_tell
 from fixer.datapath.snat cimport PLAIN, snat_free, snat_new, snat_note, snat_sights
 from fixer.datapath.timestamps cimport (MAX_SOURCES, Asked, Edit, Mode, Outcome, Timestamps, apply, consider, look,
                                         normalise, prepare)
@@ -84,7 +84,7 @@ cdef class Pipeline:
         event: where to describe the packet whatever it is, or NULL.
         """
         cdef Walk route
-        cdef Finding finding
+        cdef Judgement judgement
         cdef Event own
         cdef Action would, action
         cdef Asked asked
@@ -94,36 +94,36 @@ cdef class Pipeline:
             prepare(&self.timestamps, self.table, packet, &route, handed.outgoing, &asked)
         if handed.outgoing:
             return self.send(packet, &route, handed, &asked, event)
-        judge(packet, &route, &self.policy.ports, handed.skb_info, self.policy.trust_device, &finding)
-        if finding.outer == OUT_WRONG:
-            if finding.inner != IN_WRONG and finding.inner != IN_UNCHECKABLE and not route.inner.header_wrong \
+        judge(packet, &route, &self.policy.ports, handed.skb_info, self.policy.trust_device, &judgement)
+        if judgement.outer == OUT_WRONG:
+            if judgement.inner != IN_WRONG and judgement.inner != IN_UNCHECKABLE and not route.inner.header_wrong \
                     and self.policy.stale != Stale.OFF:
-                finding.explanation = explain(self.history, packet, &route, &finding, now)
-                if finding.explanation == UNEXPLAINED and self.policy.stale == Stale.INNER_VERIFIES \
-                        and finding.inner == IN_VERIFIES:
-                    finding.explanation = INNER_VERIFIES
-                if finding.explanation != UNEXPLAINED:
-                    finding.outer = OUT_STALE
+                judgement.explanation = explain(self.history, packet, &route, &judgement, now)
+                if judgement.explanation == UNEXPLAINED and self.policy.stale == Stale.INNER_VERIFIES \
+                        and judgement.inner == IN_VERIFIES:
+                    judgement.explanation = INNER_VERIFIES
+                if judgement.explanation != UNEXPLAINED:
+                    judgement.outer = OUT_STALE
         elif route.vxlan:
-            remember(self.history, packet, &route, &finding, now)
-        conclude(&route, handed.skb_info, &finding)
-        would = decide(&self.policy, &finding)
+            remember(self.history, packet, &route, &judgement, now)
+        conclude(&route, handed.skb_info, &judgement)
+        would = decide(&self.policy, &judgement)
         action = PASS if self.policy.monitor else would
-        count(&self.counted, &route, &finding, <uint8_t>action, <uint8_t>would)
-        if event != NULL or (finding.diagnosis != SOUND and finding.diagnosis != UNCHECKABLE):
+        count(&self.counted, &route, &judgement, <uint8_t>action, <uint8_t>would)
+        if event != NULL or (judgement.diagnosis != SOUND and judgement.diagnosis != UNCHECKABLE):
             if event == NULL:
                 event = &own
-            describe(event, packet, &route, &finding, handed.when)
+            describe(event, packet, &route, &judgement, handed.when)
             event.action = <uint8_t>action
             event.would = <uint8_t>would
-            if finding.diagnosis != SOUND and finding.diagnosis != UNCHECKABLE:
+            if judgement.diagnosis != SOUND and judgement.diagnosis != UNCHECKABLE:
                 ring_tell(self.ring, event)
         if action == REPAIR:
-            mend(packet, &route, &finding)
-        if finding.inner != IN_WRONG and is_syn(packet, &route):
+            mend(packet, &route, &judgement)
+        if judgement.inner != IN_WRONG and is_syn(packet, &route):
             self.sight(packet, &route, handed.when)
         if self.timestamps.mode != Mode.OFF and action != DROP:
-            action = self.stamp(packet, &route, &finding, handed, &asked, action)
+            action = self.stamp(packet, &route, &judgement, handed, &asked, action)
         return action
 
     cdef void sight(self, const uint8_t *packet, const Walk *route, uint64_t when) noexcept nogil:
@@ -135,14 +135,14 @@ cdef class Pipeline:
                       route.vni if route.vxlan else PLAIN, be16(tcp), be32(tcp + TCP_SEQUENCE),
                       be32(packet + edit.option + TCP_TSVAL), when)
 
-    cdef Action stamp(self, uint8_t *packet, const Walk *route, const Finding *finding, const Handed *handed,
+    cdef Action stamp(self, uint8_t *packet, const Walk *route, const Judgement *judgement, const Handed *handed,
                       Asked *asked, Action action) noexcept nogil:
         """Strip or normalise the timestamps of a packet that is about to pass; REPAIR if it was changed."""
         cdef Edit edit
         cdef Outcome outcome
-        cdef bint whole = finding.reason != Reason.SUPER_PACKET and route.captured == route.length
+        cdef bint whole = judgement.reason != Reason.SUPER_PACKET and route.captured == route.length
         # What nobody can send back changed, and what its receiver will throw away, teaches nothing either.
-        if self.timestamps.mode == Mode.NORMALISE and (not whole or finding.inner == IN_WRONG or self.policy.monitor):
+        if self.timestamps.mode == Mode.NORMALISE and (not whole or judgement.inner == IN_WRONG or self.policy.monitor):
             self.counted.timestamps[<int>Outcome.INCOMPLETE] += not whole
             return action
         if not whole:
@@ -154,8 +154,8 @@ cdef class Pipeline:
         if outcome == Outcome.STRIPPED or outcome == Outcome.TRANSLATED:
             if action != REPAIR and not self.policy.monitor:
                 if handed.skb_info & SKB_CHECKSUM_NOT_READY:
-                    mend(packet, route, finding)    # what is given back must be complete
-                elif finding.inner == IN_PARTIAL:
+                    mend(packet, route, judgement)    # what is given back must be complete
+                elif judgement.inner == IN_PARTIAL:
                     outcome = Outcome.INCOMPLETE    # left unfinished by policy: P does not cover the options
             if outcome != Outcome.INCOMPLETE and not self.policy.monitor:
                 apply(packet, route, &edit)
@@ -273,19 +273,19 @@ cdef take_sources(Timestamps *out, sources):
     out.count = <uint8_t>len(sources)
 
 
-cdef inline void count(Counters *counted, const Walk *route, const Finding *finding, uint8_t action,
+cdef inline void count(Counters *counted, const Walk *route, const Judgement *judgement, uint8_t action,
                        uint8_t would) noexcept nogil:
     counted.packets += 1
     counted.bytes += route.length
     counted.tunnel += route.tunnel
-    counted.inner[finding.inner] += 1
-    counted.outer[finding.outer] += 1
-    counted.diagnosis[finding.diagnosis] += 1
+    counted.inner[judgement.inner] += 1
+    counted.outer[judgement.outer] += 1
+    counted.diagnosis[judgement.diagnosis] += 1
     counted.action[action] += 1
     counted.would[would] += 1
-    counted.reason[finding.reason] += 1
-    counted.explanation[finding.explanation] += 1
-    counted.unverified += finding.unverified and action == REPAIR
+    counted.reason[judgement.reason] += 1
+    counted.explanation[judgement.explanation] += 1
+    counted.unverified += judgement.unverified and action == REPAIR
 
 
 DEFAULT_ACTIONS = {
@@ -305,81 +305,3 @@ ALLOWED_ACTIONS = {
     else frozenset({ActionName.PASS, ActionName.DROP})
     for diagnosis, default in DEFAULT_ACTIONS.items()
 }
-
-
-cdef class Result:
-    """What became of one packet (`examine`), or one event of the ring (`drain`). Numbers are host numbers."""
-
-    @property
-    def when_ns(self): return self.event.when
-    @property
-    def left_out(self): return self.event.left_out
-    @property
-    def summary(self): return bool(self.event.summary)
-    @property
-    def inner(self): return InnerState(self.event.finding.inner)
-    @property
-    def outer(self): return OuterState(self.event.finding.outer)
-    @property
-    def diagnosis(self): return DiagnosisName(self.event.finding.diagnosis)
-    @property
-    def reason(self): return ReasonName(self.event.finding.reason)
-    @property
-    def explanation(self): return ExplanationName(self.event.finding.explanation)
-    @property
-    def unverified(self): return bool(self.event.finding.unverified)
-    @property
-    def action(self): return ActionName(self.event.action)
-    @property
-    def would(self): return ActionName(self.event.would)
-    @property
-    def inner_found(self): return self.event.finding.inner_found
-    @property
-    def inner_right(self): return self.event.finding.inner_right
-    @property
-    def outer_found(self): return self.event.finding.outer_found
-    @property
-    def outer_right(self): return self.event.finding.outer_right
-    @property
-    def vxlan(self): return bool(self.event.tunnel)
-    @property
-    def length(self): return self.event.length
-    @property
-    def vni(self): return self.event.vni
-    @property
-    def vlan(self): return None if self.event.vlan < 0 else self.event.vlan
-    @property
-    def outer_source(self): return address(&self.event.outer, self.event.outer.source)
-    @property
-    def outer_destination(self): return address(&self.event.outer, self.event.outer.destination)
-    @property
-    def outer_source_port(self): return self.event.outer.source_port
-    @property
-    def outer_destination_port(self): return self.event.outer.destination_port
-    @property
-    def inner_source(self): return address(&self.event.inner, self.event.inner.source)
-    @property
-    def inner_destination(self): return address(&self.event.inner, self.event.inner.destination)
-    @property
-    def inner_source_port(self): return self.event.inner.source_port
-    @property
-    def inner_destination_port(self): return self.event.inner.destination_port
-    @property
-    def inner_version(self): return self.event.inner.version
-    @property
-    def inner_protocol(self): return self.event.inner.protocol
-    @property
-    def inner_tcp_flags(self): return self.event.inner.tcp_flags
-
-    def __repr__(self):
-        return (f"<Result {self.diagnosis.name} inner {self.inner.name} outer {self.outer.name} "
-                f"reason {self.reason.name} → {self.action.name}>")
-
-
-cdef address(const Endpoints *end, const uint8_t *bytes_):
-    """Text of an address, '' where there is none."""
-    if end.version == 4:
-        return inet_ntop(AF_INET, bytes_[:4])
-    if end.version == 6:
-        return inet_ntop(AF_INET6, bytes_[:16])
-    return ""

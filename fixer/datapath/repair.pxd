@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""Policy + finding → action, and the mending itself: the only file that writes into a packet."""
+"""Policy + judgement → action, and the mending itself: the only file that writes into a packet."""
 
 from libc.stdint cimport uint8_t, uint16_t
 
-from fixer.datapath.diagnose cimport DIAGNOSES, Finding
+from fixer.datapath.diagnose cimport DIAGNOSES, Judgement
 from fixer.datapath.walk cimport Ports, Walk
 
 
@@ -34,5 +34,5 @@ cdef struct Policy:
     uint8_t action[DIAGNOSES]
 
 
-cdef Action decide(const Policy *policy, const Finding *finding) noexcept nogil
-cdef void mend(uint8_t *packet, const Walk *walk, const Finding *finding) noexcept nogil
+cdef Action decide(const Policy *policy, const Judgement *judgement) noexcept nogil
+cdef void mend(uint8_t *packet, const Walk *walk, const Judgement *judgement) noexcept nogil

@@ -4,21 +4,21 @@ from fixer.datapath.diagnose cimport (BOTH_UNFINISHED, IN_PARTIAL, INNER_UNFINIS
 from fixer.datapath.wire cimport put_be16
 
 
-cdef Action decide(const Policy *policy, const Finding *finding) noexcept nogil:
+cdef Action decide(const Policy *policy, const Judgement *judgement) noexcept nogil:
     """What the policy says of a diagnosis. A repair that the matrix does not know passes, whatever the policy says."""
-    cdef Action action = <Action>policy.action[finding.diagnosis]
-    if action == Action.REPAIR and finding.diagnosis not in (INNER_UNFINISHED, OUTER_UNFINISHED, BOTH_UNFINISHED,
-                                                             OUTER_STALE, STALE_UNFINISHED):
+    cdef Action action = <Action>policy.action[judgement.diagnosis]
+    if action == Action.REPAIR and judgement.diagnosis not in (INNER_UNFINISHED, OUTER_UNFINISHED, BOTH_UNFINISHED,
+                                                               OUTER_STALE, STALE_UNFINISHED):
         return Action.PASS
     return action
 
 
-cdef void mend(uint8_t *packet, const Walk *walk, const Finding *finding) noexcept nogil:
+cdef void mend(uint8_t *packet, const Walk *walk, const Judgement *judgement) noexcept nogil:
     """Write the right fields: the inner first, which makes an agreeing outer right by itself; a zero outer stays zero.
 
     Afterwards every checksum is complete, as the kernel demands of a payload given back with a verdict.
     """
-    if finding.inner == IN_PARTIAL:
-        put_be16(packet + walk.inner.field, finding.inner_right)
-    if finding.outer != OUT_NO_TUNNEL and finding.outer != OUT_ZERO:
-        put_be16(packet + walk.outer.field, finding.outer_right)
+    if judgement.inner == IN_PARTIAL:
+        put_be16(packet + walk.inner.field, judgement.inner_right)
+    if judgement.outer != OUT_NO_TUNNEL and judgement.outer != OUT_ZERO:
+        put_be16(packet + walk.outer.field, judgement.outer_right)

@@ -11,7 +11,7 @@ far as its bucket lived, else by diagnosis.
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fixer.datapath.diagnose cimport DIAGNOSES, Finding
+from fixer.datapath.diagnose cimport DIAGNOSES, Judgement
 from fixer.datapath.walk cimport Walk
 
 
@@ -28,10 +28,10 @@ cdef struct Endpoints:
 cdef struct Event:
     uint64_t when            # nanoseconds since the epoch: arrival, as far as it is known
     uint64_t left_out        # events of this diagnosis and VTEP that were not told before this one
-    Finding finding
+    Judgement judgement
     uint8_t action           # repair.Action that was taken
     uint8_t would            # what it would have been if not monitoring
-    bint summary             # no packet: only `left_out` is told, of `finding.diagnosis` and `outer.source` (outer
+    bint summary             # no packet: only `left_out` is told, of `judgement.diagnosis` and `outer.source` (outer
     #                          version 0: of VTEPs whose bucket is gone)
     bint tunnel
     uint32_t length          # of the packet, bytes from its first IP header
@@ -76,7 +76,7 @@ cdef struct Ring:
 
 cdef Ring *ring_new(uint32_t size, uint32_t per_second, uint64_t seed) except NULL
 cdef void ring_free(Ring *ring) noexcept
-cdef void describe(Event *out, const uint8_t *packet, const Walk *walk, const Finding *finding,
+cdef void describe(Event *out, const uint8_t *packet, const Walk *walk, const Judgement *judgement,
                    uint64_t when) noexcept nogil
 cdef void ring_tell(Ring *ring, const Event *event) noexcept nogil
 cdef void ring_settle(Ring *ring, uint64_t when, bint all) noexcept nogil

@@ -43,12 +43,12 @@ cdef void ring_free(Ring *ring) noexcept:
         free(ring)
 
 
-cdef void describe(Event *out, const uint8_t *packet, const Walk *walk, const Finding *finding,
+cdef void describe(Event *out, const uint8_t *packet, const Walk *walk, const Judgement *judgement,
                    uint64_t when) noexcept nogil:
     """Everything about a packet that is told, copied out of it: the packet may be gone when the event is read."""
     memset(out, 0, sizeof(Event))
     out.when = when
-    out.finding = finding[0]
+    out.judgement = judgement[0]
     out.length = walk.length
     out.tunnel = walk.tunnel
     out.vni = walk.vni
@@ -116,13 +116,13 @@ cdef Bucket *bucket_of(Ring *ring, const Event *event, uint32_t second) noexcept
     """The bucket of the event's diagnosis and VTEP. A new one displaces one that is as new, else the longest silent
     (the younger of two): a flood takes one bucket of a set in a second, and then displaces itself."""
     cdef const Endpoints *teller = &event.outer if event.outer.version else &event.inner
-    cdef uint64_t hashed = hash_bytes(ring.seed ^ event.finding.diagnosis, teller.source, 16)
+    cdef uint64_t hashed = hash_bytes(ring.seed ^ event.judgement.diagnosis, teller.source, 16)
     cdef Bucket *ways = ring.buckets[hashed % SETS]
     cdef Bucket *bucket = NULL
     cdef uint64_t rank, lowest = 0
     cdef int i
     for i in range(BUCKET_WAYS):
-        if ways[i].version == teller.version and ways[i].diagnosis == event.finding.diagnosis \
+        if ways[i].version == teller.version and ways[i].diagnosis == event.judgement.diagnosis \
                 and memcmp(ways[i].source, teller.source, 16) == 0:
             return &ways[i]
         rank = 0 if not ways[i].version else 1 if ways[i].since == second \
@@ -133,7 +133,7 @@ cdef Bucket *bucket_of(Ring *ring, const Event *event, uint32_t second) noexcept
     ring.others[bucket.diagnosis] += bucket.left_out
     memset(bucket, 0, sizeof(Bucket))
     bucket.version = teller.version
-    bucket.diagnosis = event.finding.diagnosis
+    bucket.diagnosis = event.judgement.diagnosis
     bucket.since = bucket.second = second
     memcpy(bucket.source, teller.source, 16)
     return bucket
@@ -146,7 +146,7 @@ cdef void put_summary(Ring *ring, const Bucket *bucket, uint8_t diagnosis, uint6
     memset(&event, 0, sizeof(Event))
     event.summary = True
     event.when = when
-    event.finding.diagnosis = diagnosis
+    event.judgement.diagnosis = diagnosis
     event.left_out = left_out
     if bucket != NULL:
         event.outer.version = bucket.version

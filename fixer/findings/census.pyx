@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from fixer.datapath.diagnose cimport IN_PARTIAL, IN_VERIFIES, OUT_NO_TUNNEL
 from fixer.capture.link cimport INCOMING, OUTGOING, UNMARKED
-from fixer.datapath.pipeline cimport Result
+from fixer.datapath.result cimport Result
 from fixer.datapath.ring cimport Endpoints
 from fixer.findings.table cimport table_clear, table_entry, table_find, table_free, table_init
 from fixer.datapath.wire cimport PROTO_TCP, PROTO_UDP, TCP_ACK
@@ -47,14 +47,14 @@ cdef class Census:
         cdef Action action = self.pipeline.process(packet, captured, length, &handed, &event)
         self.frames += 1
         memset(&key, 0, sizeof(KindKey))        # padding is part of a key
-        key.inner = event.finding.inner
-        key.outer = event.finding.outer
-        key.diagnosis = event.finding.diagnosis
-        key.reason = event.finding.reason
-        key.explanation = event.finding.explanation
+        key.inner = event.judgement.inner
+        key.outer = event.judgement.outer
+        key.diagnosis = event.judgement.diagnosis
+        key.reason = event.judgement.reason
+        key.explanation = event.judgement.explanation
         key.would = event.would
-        key.unverified = event.finding.unverified
-        if event.tunnel or event.finding.outer == OUT_NO_TUNNEL:
+        key.unverified = event.judgement.unverified
+        if event.tunnel or event.judgement.outer == OUT_NO_TUNNEL:
             key.sender.tunnel = event.tunnel
             copy_source(&event.outer if event.tunnel else &event.inner, &key.sender)
             key.vni = event.vni
@@ -84,7 +84,7 @@ cdef class Census:
         cdef Conversation *conversation
         cdef Speaker *here
         cdef int side
-        if (event.finding.inner != IN_PARTIAL and event.finding.inner != IN_VERIFIES) \
+        if (event.judgement.inner != IN_PARTIAL and event.judgement.inner != IN_VERIFIES) \
                 or (inner.protocol != PROTO_TCP and inner.protocol != PROTO_UDP):
             return
         side = memcmp(inner.source, inner.destination, 16)
@@ -105,7 +105,7 @@ cdef class Census:
         if not here.spoke:
             here.spoke = True
             here.sender = sender[0]
-        if event.finding.inner == IN_PARTIAL:
+        if event.judgement.inner == IN_PARTIAL:
             here.unfinished += 1
             return
         here.finished += 1

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.evidence import Explanation
-from fixer.datapath.pipeline import Pipeline, Result
+from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 from fixer.findings.census import Census
 

@@ -20,8 +20,9 @@ import structlog
 from fixer import __version__
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.evidence import Explanation
-from fixer.datapath.pipeline import Pipeline, Result
+from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 from fixer.words import ACTIONS, DIAGNOSES, EXPLANATIONS, INNER_STATES, OUTER_STATES, REASONS, TRANSPORTS
 

@@ -8,8 +8,9 @@ from support.packets import TRANSPORTS, encapsulate, field, frame, in_state, ip,
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.evidence import Explanation
-from fixer.datapath.pipeline import Pipeline, Result
+from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 
 SECOND = 1_000_000_000
 UDP_FIELD = 26  # of the outer layer, over IPv4 without options

@@ -15,8 +15,9 @@ from support.packets import (
 )
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.pipeline import ALLOWED_ACTIONS, Pipeline, Result
+from fixer.datapath.pipeline import ALLOWED_ACTIONS, Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 
 NOT_READY, GSO, NOT_VERIFIED = 1, 2, 4

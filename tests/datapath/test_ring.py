@@ -6,8 +6,9 @@ import pytest
 from support.packets import tunnelled
 
 from fixer.datapath.diagnose import Diagnosis
-from fixer.datapath.pipeline import Pipeline, Result
+from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 
 SECOND = 1_000_000_000
 

@@ -15,8 +15,9 @@ from scapy.packet import Raw
 from support import oracle
 from support.packets import encapsulate, frame, in_state, ip, tunnelled, vxlan
 
-from fixer.datapath.pipeline import Pipeline, Result
+from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 
 SYN, ACK, RST, FIN = 2, 16, 4, 1
 START = {4: 20, 6: 40}

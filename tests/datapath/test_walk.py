@@ -17,8 +17,9 @@ from scapy.packet import Raw
 from support.packets import TRANSPORTS, encapsulate, frame, in_state, ip, segment, tunnelled, vxlan
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.pipeline import Pipeline, Result
+from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 
 PORTS = [4789, 8472, 6784]

@@ -15,8 +15,9 @@ from scapy.layers.inet import UDP
 from scapy.packet import Raw
 from support.packets import HOSTS, in_state, ip, pseudo_sum, segment, talk, tunnelled, with_field
 
-from fixer.datapath.pipeline import Pipeline, Result
+from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 from fixer.findings.census import Census
 
 COMMON, LARGEST = 1500, 9216

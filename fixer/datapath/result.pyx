@@ -1,0 +1,88 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+from socket import AF_INET, AF_INET6, inet_ntop
+
+from libc.stdint cimport uint8_t
+
+from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
+from fixer.datapath.evidence import Explanation
+from fixer.datapath.repair import Action
+from fixer.datapath.ring cimport Endpoints
+from fixer.datapath.walk import Reason
+
+
+cdef class Result:
+    """What became of one packet (`examine`), or one event of the ring (`drain`). Numbers are host numbers."""
+
+    @property
+    def when_ns(self): return self.event.when
+    @property
+    def left_out(self): return self.event.left_out
+    @property
+    def summary(self): return bool(self.event.summary)
+    @property
+    def inner(self): return InnerState(self.event.judgement.inner)
+    @property
+    def outer(self): return OuterState(self.event.judgement.outer)
+    @property
+    def diagnosis(self): return Diagnosis(self.event.judgement.diagnosis)
+    @property
+    def reason(self): return Reason(self.event.judgement.reason)
+    @property
+    def explanation(self): return Explanation(self.event.judgement.explanation)
+    @property
+    def unverified(self): return bool(self.event.judgement.unverified)
+    @property
+    def action(self): return Action(self.event.action)
+    @property
+    def would(self): return Action(self.event.would)
+    @property
+    def inner_found(self): return self.event.judgement.inner_found
+    @property
+    def inner_right(self): return self.event.judgement.inner_right
+    @property
+    def outer_found(self): return self.event.judgement.outer_found
+    @property
+    def outer_right(self): return self.event.judgement.outer_right
+    @property
+    def vxlan(self): return bool(self.event.tunnel)
+    @property
+    def length(self): return self.event.length
+    @property
+    def vni(self): return self.event.vni
+    @property
+    def vlan(self): return None if self.event.vlan < 0 else self.event.vlan
+    @property
+    def outer_source(self): return address(&self.event.outer, self.event.outer.source)
+    @property
+    def outer_destination(self): return address(&self.event.outer, self.event.outer.destination)
+    @property
+    def outer_source_port(self): return self.event.outer.source_port
+    @property
+    def outer_destination_port(self): return self.event.outer.destination_port
+    @property
+    def inner_source(self): return address(&self.event.inner, self.event.inner.source)
+    @property
+    def inner_destination(self): return address(&self.event.inner, self.event.inner.destination)
+    @property
+    def inner_source_port(self): return self.event.inner.source_port
+    @property
+    def inner_destination_port(self): return self.event.inner.destination_port
+    @property
+    def inner_version(self): return self.event.inner.version
+    @property
+    def inner_protocol(self): return self.event.inner.protocol
+    @property
+    def inner_tcp_flags(self): return self.event.inner.tcp_flags
+
+    def __repr__(self):
+        return (f"<Result {self.diagnosis.name} inner {self.inner.name} outer {self.outer.name} "
+                f"reason {self.reason.name} → {self.action.name}>")
+
+
+cdef address(const Endpoints *end, const uint8_t *bytes_):
+    """Text of an address, '' where there is none."""
+    if end.version == 4:
+        return inet_ntop(AF_INET, bytes_[:4])
+    if end.version == 6:
+        return inet_ntop(AF_INET6, bytes_[:16])
+    return ""
