@@ -14,6 +14,7 @@ import click
 
 from fixer import __version__
 from fixer.cli import demo, doctor, off, on, run, scan, status
+from fixer.cli.options import complain
 from fixer.errors import FixerError
 
 INTERRUPTED = 130
@@ -33,7 +34,7 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except FixerError as error:
-            click.echo(f"fixer: error: {error}", err=True)
+            complain(error)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
@@ -43,7 +44,7 @@ class Verbs(click.Group):
         except ImportError as error:
             if (error.name or "").split(".")[0] not in ("fixer", "netfilterqueue"):
                 raise
-            click.echo(f"fixer: error: this installation is incomplete, install it again: {error}", err=True)
+            complain(f"this installation is incomplete, install it again: {error}")
             ctx.exit(FixerError.exit_code)
 
 

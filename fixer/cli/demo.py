@@ -17,8 +17,7 @@ def demo() -> None:
     \b
     Exit codes: 0 the main job was shown to work, 130 interrupted, anything else: it did not work.
     """
-    from rich.console import Console
-
     from fixer import lab
+    from fixer.screen.console import console_on
 
-    sys.exit(lab.demo(Console()))
+    sys.exit(lab.demo(console_on()))

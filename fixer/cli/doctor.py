@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
 
 import click
 
 from fixer.cli.options import host_in, json_option, netns_options, print_json, source_option, spelt
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
 
 
 @click.group(short_help="Say what is wrong with a host.")
@@ -87,7 +90,8 @@ def timestamps(
     if as_json:
         print_json(found)
     else:
-        from rich.console import Console
+        from fixer.screen.console import console_on
+        from fixer.screen.doctor import show
 
-        doctor.show(found, Console())
+        show(found, console_on())
     sys.exit(found.exit_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fixer.cli.options import host_in, netns_options, warn
+from fixer.cli.options import host_in, netns_options, tell, warn
 
 
 @click.command(short_help="Remove the rule again.")
@@ -43,9 +43,9 @@ def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid
 
     switch.require_net_admin(host, "fixer off")
     if drains:
-        drain.wait(host, timeout, click.echo, warn)
+        drain.wait(host, timeout, tell, warn)
     else:
         drain.check(host, "fixer off", {}, force, warn)
     for line in switch.turn_off(host):
-        click.echo(line)
+        tell(line)
     flowfile.remove_unused(host)

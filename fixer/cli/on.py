@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,10 +16,13 @@ from fixer.cli.options import (
     settings_of,
     source_option,
     spelt,
+    tell,
     warn,
 )
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
     from fixer.config import Settings
     from fixer.rules.switch import Selection
     from fixer.status.facts import Status
@@ -117,25 +119,27 @@ def on(
     switch.require_net_admin(host, "fixer on")
     drain.check(host, "fixer on", selection.flows_queues(), force, warn)
     for line in switch.turn_on(host, selection, variant):
-        click.echo(line)
+        tell(line)
     if selection.flows_queue is not None and drain.end(host):
-        click.echo("The drain is ended: new connections are normalised again.")
+        tell("The drain is ended: new connections are normalised again.")
     if mtu is not None:
-        click.echo(f"Packets longer than {mtu:,} bytes are taken for merged by GRO and not looked at.")
+        tell(f"Packets longer than {mtu:,} bytes are taken for merged by GRO and not looked at.")
     found = collect(host, settings.queue.number, settings.queue.count)
     for obstacle in dict.fromkeys(filter(None, found.spread.values())):
-        click.echo(obstacle)
+        tell(obstacle)
     if settings.timestamps.mode == "strip":
-        click.echo('timestamps.mode = "strip" needs no rule of its own.')
+        tell('timestamps.mode = "strip" needs no rule of its own.')
     asked = (f" --config {config}" if config else "") + (f" --queue {queue}" if queue is not None else "")
     for line in who_listens(found, f"fixer run{asked}{' --plain' if plain else ''}{spelt(netns, pid)}"):
-        click.echo(line)
+        tell(line)
 
 
 def selected(
     settings: Settings, interface: str | None, sources: tuple[IPv4Network | IPv6Network, ...], mtu: int | None
 ) -> Selection:
     """What the settings, and the command line on top of them, want taken."""
+    from ipaddress import ip_network
+
     from fixer.rules.switch import Selection
 
     return Selection(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
     from fixer.config import Settings
     from fixer.host.machine import Host
 
@@ -50,6 +52,8 @@ def json_option(help: str) -> Callable[[Verb], Verb]:
 
 def network(text: str) -> IPv4Network | IPv6Network:
     """A network, or a single address, from the command line."""
+    from ipaddress import ip_network
+
     try:
         return ip_network(text, strict=False)
     except ValueError:
@@ -81,12 +85,28 @@ def spelt(netns: str | None, pid: int | None) -> str:
 
 
 def print_json(found: Any) -> None:
-    """An object as ``--json`` prints it, for programs and for people."""
+    """An object as ``--json`` prints it: in UTF-8, whatever the locale, as JSON is."""
     import msgspec
 
     click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
 
 
+def tell(line: str) -> None:
+    """A line of what was done or found, on stdout."""
+    from fixer.screen.text import printable, settle
+
+    click.echo(printable(line), settle(sys.stdout))
+
+
 def warn(text: str) -> None:
-    """A line that no exit code goes with."""
-    click.echo(f"fixer: warning: {text}", err=True)
+    """A line on stderr that no exit code goes with."""
+    from fixer.screen.text import printable
+
+    click.echo(f"fixer: warning: {printable(text)}", err=True)
+
+
+def complain(error: Exception | str) -> None:
+    """The line on stderr that goes with an exit code."""
+    from fixer.screen.text import printable
+
+    click.echo(f"fixer: error: {printable(str(error))}", err=True)

@@ -35,8 +35,7 @@ def scan(files: tuple[Path, ...], config: Path | None, plain: bool, as_json: boo
     78 wrong configuration.
     """
     settings = settings_of(config).overridden(plain=plain)
-    from rich.console import Console
-
     from fixer import scan as scanner
+    from fixer.screen.console import console_on
 
-    sys.exit(scanner.scan(files, settings, as_json=as_json, write=write, console=Console()))
+    sys.exit(scanner.scan(files, settings, as_json=as_json, write=write, console=console_on()))

@@ -43,9 +43,8 @@ def status(config: Path | None, queue: int | None, as_json: bool, netns: str | N
     if as_json:
         print_json(found)
     else:
-        from rich.console import Console
-
+        from fixer.screen.console import console_on
         from fixer.screen.status import show
 
-        show(found, Console())
+        show(found, console_on())
     sys.exit(found.exit_code)

@@ -15,8 +15,6 @@ from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from rich.console import Console
-from rich.table import Table
 
 from fixer.errors import FileUnreadable
 from fixer.host.machine import NET, Host
@@ -343,73 +341,3 @@ def _configuration(mode: Mode, sources: Sequence[str]) -> str:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"\s*[0-9]+\s*", text) else None
-
-
-def show(found: Diagnosis, console: Console) -> None:
-    """The diagnosis for people: the verdict, why, the cure, and what to configure until then."""
-    colour = {"affected": "red", "unaffected": "green", "unknown": "yellow"}[found.verdict]
-    title = {"affected": "Affected", "unaffected": "Not affected", "unknown": "Not known"}[found.verdict]
-    console.print(f"[bold {colour}]{title}:[/] {found.because}", highlight=False, soft_wrap=True)
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
-    grid.add_column()
-    for name, text in _facts(found.server):
-        grid.add_row(name, text)
-    console.print(grid, highlight=False)
-    for note in found.notes:
-        console.print(f"- {note}", markup=False, highlight=False)
-    if found.cure:
-        first, second = found.cure
-        unless = " (if tcp_tw_recycle is on)" if found.verdict == "unknown" else ""
-        console.print(f"\n[bold]The cure[/]{unless}, on the server, at once and without a reboot:", highlight=False)
-        _print_exactly(console, f"  {first}")
-        console.print("and so that it stays, take it out of the file that sets it:", highlight=False)
-        _print_exactly(console, f"  {second}")
-    if found.configuration is None:
-        return
-    console.print(f"\n[bold]Until then[/], mode {found.mode}, on the server's node:", highlight=False)
-    grid = Table.grid(padding=(0, 2))
-    grid.add_row("  strip", found.strip)
-    grid.add_row("  normalise", found.normalise)
-    console.print(grid, highlight=False)
-    _print_exactly(console, "\n# /etc/fixer/fixer.toml")
-    _print_exactly(console, found.configuration)
-    _print_exactly(console, "\n".join(["Then:", *(f"  {command}" for command in found.then)]))
-    console.print(_needs(found.mode), markup=False, highlight=False)
-
-
-def _print_exactly(console: Console, text: str) -> None:
-    """What is copied and pasted: not wrapped, nothing read as markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _needs(mode: Mode | None) -> str:
-    if mode == "strip":
-        return (
-            "If fixer runs already, start it again; the rule can stay, unless its scope is suspects. Connections that "
-            "exist keep their timestamps. If PAWSPassive still grows after a minute, use normalise."
-        )
-    return (
-        "Both directions must pass this node. Run `fixer on` again even if it is on: replies need a rule of their own. "
-        "What the server remembered before is refused for up to 60 s more."
-    )
-
-
-def _facts(server: Server) -> list[tuple[str, str]]:
-    facts = [("Kernel", server.release or "unknown")]
-    recycle = _shown(server.tw_recycle, "not there" if server.has_test is False else "unknown")
-    facts.append(("Settings", f"tcp_tw_recycle {recycle}, tcp_timestamps {_shown(server.timestamps, 'unknown')}"))
-    for title, counted in (("Counters", server.counters), ("Growth", server.growth)):
-        if counted:
-            values = {
-                "PAWSPassive": counted.paws_passive,
-                "ListenDrops": counted.listen_drops,
-                "ListenOverflows": counted.listen_overflows,
-            }
-            shown = ", ".join(f"{name} {_shown(value, 'not counted')}" for name, value in values.items())
-            facts.append((title, shown))
-    return facts
-
-
-def _shown(value: int | None, otherwise: str) -> str:
-    return otherwise if value is None else f"{value:,}"

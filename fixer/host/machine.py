@@ -174,7 +174,7 @@ class Host:
                 continue
             try:
                 if any(str(descriptor.readlink()) == wanted for descriptor in (process / "fd").iterdir()):
-                    return Owner(int(process.name), (process / "comm").read_text().strip())
+                    return Owner(int(process.name), (process / "comm").read_text(errors="replace").strip())
             except OSError:  # it has just ended, or is somebody else's
                 continue
         return None

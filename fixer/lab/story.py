@@ -16,16 +16,12 @@ from random import Random
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
 from fixer.errors import FixerError
 from fixer.host.machine import Host
 from fixer.lab import traffic
 from fixer.lab.net import Lab, Layout, Pump, missing
 from fixer.lab.service import Service
+from fixer.screen.console import Console, Part, say, table
 
 MEGABYTES = 5
 LOG_SECONDS = 3.0  # how long an event may take into the log; it usually takes a tenth of a second
@@ -36,18 +32,19 @@ def tell(console: Console, host: Host | None = None) -> int:
     host = host or Host()
     lacking = missing(host)
     if lacking is not None:
-        console.print(
-            f"The laboratory cannot be built here: [yellow]{lacking}[/].\nHere is the main job on a capture.\n"
-        )
+        say(console, "The laboratory cannot be built here: ", (lacking, "yellow"), ".")
+        say(console, "Here is the main job on a capture.")
+        say(console)
         return _on_the_capture(console)
     started = time.monotonic()
     with _unwound_by_sigterm():
         try:
             worked = _in_the_laboratory(console, host)
         except FixerError as error:
-            console.print(f"[red]The demo broke off: {error}[/]")
+            say(console, (f"The demo broke off: {error}", "red"))
             return error.exit_code
-    console.print(f"\n{'It works' if worked else '[red]It does not work[/]'}; {time.monotonic() - started:.0f} s.")
+    say(console)
+    say(console, "It works" if worked else ("It does not work", "red"), f"; {time.monotonic() - started:.0f} s.")
     return 0 if worked else 1
 
 
@@ -68,10 +65,9 @@ def _in_the_laboratory(console: Console, host: Host) -> bool:
     layout = Layout()
     with Lab(layout, Pump(), host) as lab:
         _step(console, 1, f"Two hosts with kernel VXLAN (VNI {layout.vni}, UDP {layout.port}) ...")
-        console.print(
-            f"   {lab.left.overlay4} on {lab.left.underlay}  ──  {lab.right.underlay} with {lab.right.overlay4}"
-        )
-        console.print("   ... and a wire between them on which no hardware finishes a checksum.")
+        ends = f"{lab.left.overlay4} on {lab.left.underlay}  ──  {lab.right.underlay} with {lab.right.overlay4}"
+        say(console, ends, indent=3)
+        say(console, "... and a wire between them on which no hardware finishes a checksum.", indent=3)
         with traffic.serving(lab.right, content):
             _step(console, 2, "Without fixer")
             without = _look(lab)
@@ -89,11 +85,12 @@ def _in_the_laboratory(console: Console, host: Host) -> bool:
         _step(console, 5, "Everything off again: fixer off")
         rules = [end.run(tool).out for end in (lab.left, lab.right) for tool in ("iptables-save", "ip6tables-save")]
         clean = not any("FIXER" in table for table in rules)
-        console.print(f"   rules {'removed' if clean else '[red]left behind[/]'} on both hosts")
+        say(console, "rules ", _removed(clean), " on both hosts", indent=3)
     namespaces = host.run(["ip", "netns", "list"]).out
     gone = not any(name in namespaces for name in (lab.left.name, lab.right.name, lab.between.name))
-    console.print(f"   namespaces {'removed' if gone else '[red]left behind[/]'}\n")
-    console.print(_before_and_after(without, fixed, sha256))
+    say(console, "namespaces ", _removed(gone), indent=3)
+    say(console)
+    _compare(console, without, fixed, sha256)
     broken = without.ping and without.tcp == "timed out" and without.udp == "lost" and any(without.refused.values())
     mended = fixed.ping and fixed.tcp == "connected" and fixed.udp == "answered" and not any(fixed.refused.values())
     return broken and event is not None and mended and fixed.page.sha256 == sha256 and clean and gone
@@ -126,12 +123,17 @@ def _diagnosis(lab: Lab) -> dict[str, Any] | None:
 
 
 def _step(console: Console, number: int, title: str) -> None:
-    console.print(f"\n[bold]{number}  {title}[/]")
+    say(console)
+    say(console, (f"{number}  {title}", "bold"))
+
+
+def _removed(all_of_it: bool) -> Part:
+    return "removed" if all_of_it else ("left behind", "red")
 
 
 def _show(console: Console, seen: Seen, sha256: str) -> None:
     for what, came in _rows(seen, sha256):
-        console.print(f"   {what:<22} {came}")
+        say(console, f"{what:<22} {came}", indent=3)
 
 
 def _rows(seen: Seen, sha256: str) -> Iterator[tuple[str, str]]:
@@ -151,7 +153,7 @@ def _rows(seen: Seen, sha256: str) -> Iterator[tuple[str, str]]:
 def _explain(console: Console, event: dict[str, Any] | None) -> None:
     """The log line, and then the same in words, for somebody who sees it for the first time."""
     if event is None:
-        console.print("   [red]nothing came into its log[/]")
+        say(console, ("nothing came into its log", "red"), indent=3)
         return
     fixer = event["fixer"]
     found, right = (fixer["inner"]["checksum"][which] for which in ("found", "right"))
@@ -162,17 +164,17 @@ def _explain(console: Console, event: dict[str, Any] | None) -> None:
         "which never did it. The receiver refuses the segment; ping is summed in software and works. The permanent "
         "cure is at the sender: ethtool -K DEVICE tx-checksum-ip-generic off."
     )
-    for text, style in ((event["message"], "cyan"), (words, "")):
-        console.print(Padding(Text(text, style=style), (0, 0, 0, 3)))
+    say(console, (event["message"], "cyan"), indent=3)
+    say(console, words, indent=3)
 
 
-def _before_and_after(without: Seen, fixed: Seen, sha256: str) -> Table:
-    table = Table(title=f"VNI {Layout().vni} over a wire that finishes no checksum", title_justify="left")
-    for column in ("", "without fixer", "with fixer"):
-        table.add_column(column)
-    for (what, before), (_, after) in zip(_rows(without, sha256), _rows(fixed, sha256), strict=True):
-        table.add_row(what, before, after)
-    return table
+def _compare(console: Console, without: Seen, fixed: Seen, sha256: str) -> None:
+    lines = [
+        (what, before, after)
+        for (what, before), (_, after) in zip(_rows(without, sha256), _rows(fixed, sha256), strict=True)
+    ]
+    title = f"VNI {Layout().vni} over a wire that finishes no checksum"
+    console.print(table(title, ("", "without fixer", "with fixer"), lines))
 
 
 def _on_the_capture(console: Console) -> int:
@@ -191,10 +193,13 @@ def _on_the_capture(console: Console) -> int:
     ):
         mended = Path(room, "mended.pcap")
         found = judge(swarm, mended)
-        console.print("\nThe same packets, mended:\n")
+        say(console)
+        say(console, "The same packets, mended:")
+        say(console)
         left = judge(mended, None)
     worked = found["repairable"] == found["inner"]["partial"] == left["inner"]["good"] == left["outer"]["good"] == 2
-    console.print("\nIt works." if worked else "\n[red]It does not work.[/]")
+    say(console)
+    say(console, "It works." if worked else ("It does not work.", "red"))
     return 0 if worked else 1
 
 

@@ -34,10 +34,10 @@ from fixer.doctor.timestamps import (
     diagnose,
     knobs,
     look,
-    show,
 )
 from fixer.errors import FileUnreadable
 from fixer.host import machine as host_module
+from fixer.screen.doctor import show
 
 ROOT = Path(__file__).parents[2]
 
