@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fixer.errors import SystemRefused
+from fixer.host import queues
 from fixer.host.machine import NET, Completed, Host
+from fixer.host.queues import Bound
 from fixer.lab import bpf, net
 from fixer.lab.net import Namespace
 
@@ -185,17 +187,9 @@ class Cable:
         """What ``right`` has received from the wire so far."""
         return received(self._read("right", f"{NET}/dev"), "eth0")
 
-    def queues(self) -> dict[int, QueueLine]:
+    def queues(self) -> dict[int, Bound]:
         """The queues somebody listens to on ``right``, by number."""
-        lines = (self._read("right", f"{NET}/netfilter/nfnetlink_queue") or "").splitlines()
-        return {int(words[0]): QueueLine(int(words[1]), int(words[7])) for words in map(str.split, lines)}
-
-
-class QueueLine(NamedTuple):
-    """Of a line of /proc/net/netfilter/nfnetlink_queue: whose it is, and how many packets were ever put into it."""
-
-    portid: int
-    sequence: int
+        return self.right.call(queues.bound, self.host)
 
 
 class Clocks(NamedTuple):

@@ -75,7 +75,7 @@ def compiled_loop(host: Host, into: Path) -> Path:
     """loop.c, compiled into the directory ``into``; ProgramMissing without a compiler."""
     into.mkdir(parents=True, exist_ok=True)
     loop = into / "loop"
-    must(host.run(["cc", *CFLAGS, "-o", str(loop), str(HERE / "loop.c")]), "compiling loop.c")
+    must(host.run(["cc", *CFLAGS, "-o", str(loop), str(HERE / "loop.c")], seconds=None), "compiling loop.c")
     return loop
 
 

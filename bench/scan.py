@@ -66,7 +66,7 @@ def scanned(host: Host, scratch: Path, frames: int, pairs: int, tell: Callable[[
             for command in order:
                 tell(f"scan: {'fixer' if command is FIXER else 'tshark'}, {number + 1} of {pairs}")
                 begun = time.perf_counter()
-                done = must(host.run([*command, str(capture)]), command[0])
+                done = must(host.run([*command, str(capture)], seconds=None), command[0])
                 times[command].append(time.perf_counter() - begun)
                 if command is FIXER:
                     report = json.loads(done.out)

@@ -21,7 +21,8 @@ from fixer.config import Settings
 from fixer.daemon.report import Report
 from fixer.datapath.pipeline import Pipeline
 from fixer.errors import ConfigWrong, KernelLacks, NotPermitted, QueueBusy, SystemRefused
-from fixer.host.machine import NET, Host
+from fixer.host import queues
+from fixer.host.machine import Host
 from fixer.nfqueue.queue import Queue
 from fixer.rules import switch as rules
 from fixer.state import flowfile
@@ -205,12 +206,11 @@ def bound_queue(settings: Settings, host: Host, number: int, pipeline: Pipeline,
             gso=gso,
         )
     except OSError as error:
-        table = host.read(f"{NET}/netfilter/nfnetlink_queue")
-        if table is None:
+        if not queues.are_there(host):
             raise KernelLacks(
                 "this kernel has no NFQUEUE: modprobe nfnetlink_queue, or take one with CONFIG_NETFILTER_NETLINK_QUEUE"
             ) from error
-        if any(line.split()[:1] == [str(number)] for line in table.splitlines()):
+        if number in queues.bound(host):
             raise QueueBusy(
                 f"queue {number} is held by another process; see fixer status, or choose another with --queue N"
             ) from error

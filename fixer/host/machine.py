@@ -22,6 +22,9 @@ CAP_NET_ADMIN = 12
 NET = "/proc/thread-self/net"
 """The network namespace's files as *this thread* sees them: ``/proc/net`` belongs to the process's first thread."""
 
+RUN_SECONDS = 30.0
+"""How long a command may take: the slowest of ours waits 5 s for a lock."""
+
 # A login shell of an ordinary user, cron and some containers leave the sbin directories out.
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 _PACKAGES = {"ethtool": "ethtool", "ip": "iproute2", "ip6tables": "iptables", "iptables": "iptables"}
@@ -45,21 +48,26 @@ class Owner(NamedTuple):
 class Host:
     """The machine fixer runs on, in the network namespace of the calling thread."""
 
-    def run(self, argv: Sequence[str], input: str | None = None) -> Completed:
+    def run(self, argv: Sequence[str], input: str | None = None, seconds: float | None = RUN_SECONDS) -> Completed:
         """Run a command to its end; ``input`` goes to its stdin. A failing command is a status, not an exception.
 
-        Raises :class:`ProgramMissing` if there is no such command.
+        Raises :class:`ProgramMissing` if there is no such command, and :class:`SystemRefused` if it has not ended after
+        so many ``seconds``: it is killed.
         """
-        done = subprocess.run(
-            [self._path_of(argv[0]), *argv[1:]],
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=_environment(),
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [self._path_of(argv[0]), *argv[1:]],
+                input=input,
+                stdin=subprocess.DEVNULL if input is None else None,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env=_environment(),
+                check=False,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            raise SystemRefused(f"{argv[0]} has not ended after {seconds:g} s and was killed: try again") from None
         return Completed(done.returncode, done.stdout, done.stderr)
 
     def start(self, argv: Sequence[str], stdout: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:

@@ -12,6 +12,8 @@ from fixer.host.machine import NET, Host
 NETLINK_NETFILTER = 12
 """linux/netlink.h"""
 
+_QUEUES = f"{NET}/netfilter/nfnetlink_queue"
+_SOCKETS = f"{NET}/netlink"
 _COPY_MODES = ("nothing", "metadata", "packets")
 
 
@@ -48,37 +50,57 @@ class Handed(NamedTuple):
     drops: int
 
 
+class Bound(NamedTuple):
+    """A queue that somebody is bound to: its line of ``nfnetlink_queue``, the number left out."""
+
+    portid: int
+    waiting: int
+    mode: int
+    copy_range: int
+    queue_dropped: int
+    user_dropped: int
+    sequence: int
+
+
+class _Socket(NamedTuple):
+    """A netlink socket. ``NETLINK_NO_ENOBUFS`` hides from its owner what did not fit it."""
+
+    drops: int
+    inode: int | None
+
+
+def are_there(host: Host) -> bool:
+    """Whether this kernel has NFQUEUE, and its module is loaded."""
+    return host.exists(_QUEUES)
+
+
+def bound(host: Host) -> dict[int, Bound]:
+    """Each queue of this namespace that somebody is bound to. Raises :class:`fixer.errors.NotPermitted`."""
+    lines = (host.read(_QUEUES) or "").splitlines()
+    return {number: Bound(*figures[:7]) for number, *figures in (map(int, line.split()) for line in lines)}
+
+
 def listeners(host: Host, queues: Iterable[int]) -> list[Listener]:
     """Who listens on these queues; those that nobody listens on (or that the kernel does not have) are left out."""
-    figures = bound(host)
-    return [_listener(host, queue, *figures[queue]) for queue in queues if queue in figures]
+    found = bound(host)
+    sockets = _sockets(host)
+    return [_listener(host, queue, found[queue], sockets) for queue in queues if queue in found]
 
 
-def _listener(
-    host: Host,
-    queue: int,
-    portid: int,
-    waiting: int,
-    mode: int,
-    copy_range: int,
-    queue_dropped: int,
-    user_dropped: int,
-    sequence: int,
-    *_: int,
-) -> Listener:
-    drops, inode = _socket(host, portid)
+def _listener(host: Host, queue: int, line: Bound, sockets: dict[int, _Socket]) -> Listener:
+    drops, inode = sockets.get(line.portid, _UNSEEN)
     owner = None if inode is None else host.socket_owner(inode)
     return Listener(
         queue=queue,
-        portid=portid,
+        portid=line.portid,
         pid=owner.pid if owner else None,
         process=owner.name if owner else None,
-        waiting=waiting,
-        copies=_COPY_MODES[mode],
-        copy_range=copy_range,
-        queue_dropped=queue_dropped,
-        user_dropped=user_dropped,
-        id_sequence=sequence,
+        waiting=line.waiting,
+        copies=_COPY_MODES[line.mode],
+        copy_range=line.copy_range,
+        queue_dropped=line.queue_dropped,
+        user_dropped=line.user_dropped,
+        id_sequence=line.sequence,
         socket_drops=drops,
         socket=inode,
     )
@@ -86,27 +108,21 @@ def _listener(
 
 def handed(host: Host, queues: Iterable[int]) -> dict[int, Handed]:
     """What each queue that somebody listens on has handed over, by its socket's inode."""
-    figures = bound(host)
-    found: dict[int, Handed] = {}
-    for queue in queues:
-        if queue in figures:
-            portid, *_, sequence, _ = figures[queue]
-            drops, inode = _socket(host, portid)
-            if inode is not None:
-                found[inode] = Handed(sequence, drops)
-    return found
+    found = bound(host)
+    sockets = _sockets(host)
+    lines = [found[queue] for queue in queues if queue in found]
+    ours = [(line, *sockets.get(line.portid, _UNSEEN)) for line in lines]
+    return {inode: Handed(line.sequence, drops) for line, drops, inode in ours if inode is not None}
 
 
-def bound(host: Host) -> dict[int, list[int]]:
-    """Queue number to the figures behind it, for each queue that is bound in this namespace."""
-    lines = (host.read(f"{NET}/netfilter/nfnetlink_queue") or "").splitlines()
-    return {number: figures for number, *figures in (map(int, line.split()) for line in lines)}
+def _sockets(host: Host) -> dict[int, _Socket]:
+    """The netfilter sockets of this namespace by their port, as ``/proc/net/netlink`` has them."""
+    lines = (line.split() for line in (host.read(_SOCKETS) or "").splitlines()[1:])
+    return {
+        int(portid): _Socket(int(drops), int(inode))
+        for _, protocol, portid, *_, drops, inode in lines
+        if int(protocol) == NETLINK_NETFILTER
+    }
 
 
-def _socket(host: Host, portid: int) -> tuple[int, int | None]:
-    """What did not fit the listener's socket, and its inode. ``NETLINK_NO_ENOBUFS`` hides it from the listener."""
-    for line in (host.read(f"{NET}/netlink") or "").splitlines()[1:]:
-        _, protocol, owner_portid, *_, drops, inode = line.split()
-        if int(protocol) == NETLINK_NETFILTER and int(owner_portid) == portid:
-            return int(drops), int(inode)
-    return 0, None
+_UNSEEN = _Socket(0, None)

@@ -25,7 +25,8 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self, TypeVar
 
 from fixer.errors import KernelLacks, NotPermitted, SystemRefused
-from fixer.host.machine import NET, Completed, Host
+from fixer.host import queues
+from fixer.host.machine import Completed, Host
 from fixer.lab.pump import Fault
 
 T = TypeVar("T")
@@ -93,8 +94,8 @@ class Namespace:
         _ip(self.host, lines, "-n", self.name)
 
     def run(self, *argv: str) -> Completed:
-        """Run a command here to its end; the completed process, whatever its exit status."""
-        return self.host.run(self._inside(argv))
+        """Run a command here to its end, however long that is; the completed process, whatever its exit status."""
+        return self.host.run(self._inside(argv), seconds=None)
 
     def start(self, *argv: str, stdout: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
         """Start a command here that ends with us: by ``stop``, or by the kernel (PDEATHSIG) should we be killed.
@@ -293,7 +294,7 @@ def missing(host: Host) -> str | None:
             tried = here.run("iptables", *rule.split())
             if tried.status != 0:
                 return f"no NFQUEUE in the raw table of this kernel: {_one_line(tried.err)}"
-            if not here.call(host.exists, f"{NET}/netfilter/nfnetlink_queue"):
+            if not here.call(queues.are_there, host):
                 return "no nfnetlink_queue in this kernel"
     except KernelLacks as error:
         return f"no {part} in this kernel: {error}"

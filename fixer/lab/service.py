@@ -16,12 +16,12 @@ from typing import Any, Self
 
 from fixer import config
 from fixer.errors import SystemRefused
-from fixer.host.machine import NET, Completed
+from fixer.host import queues
+from fixer.host.machine import Completed
 from fixer.lab.net import Namespace, own_name, stop
 from fixer.state import flowfile
 
 START_SECONDS = 10.0  # a start takes half a second; a loaded machine may need more
-LISTENERS = f"{NET}/netfilter/nfnetlink_queue"
 
 
 class Service:
@@ -112,21 +112,20 @@ class Service:
 
     def _wait_until_it_listens(self, process: subprocess.Popen[str]) -> None:
         settings = config.load(self.config)
-        queues = {str(number) for number in settings.queue.numbers}
+        wanted = set(settings.queue.numbers)
         if settings.timestamps.mode == "normalise":
-            queues.add(str(settings.timestamps_queue))
+            wanted.add(settings.timestamps_queue)
         give_up = time.monotonic() + START_SECONDS
-        while not queues <= self._listened_to():
+        while not wanted <= self._listened_to():
             if process.poll() is not None:
                 raise SystemRefused(f"fixer run ended with status {process.returncode}: see the message above")
             if time.monotonic() > give_up:
                 raise SystemRefused(f"fixer run did not listen within {START_SECONDS:g} s")
             time.sleep(0.02)
 
-    def _listened_to(self) -> set[str]:
+    def _listened_to(self) -> set[int]:
         """The numbers of this namespace's queues that somebody serves."""
-        lines = (self.here.call(self.here.host.read, LISTENERS) or "").splitlines()
-        return {line.split()[0] for line in lines}
+        return set(self.here.call(queues.bound, self.here.host))
 
     def _end(self) -> int:
         status = stop(self._process) if self._process is not None else 0

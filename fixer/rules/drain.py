@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fixer.errors import ConnectionsLive, NotPermitted, SystemRefused
-from fixer.host.machine import NET, Host
+from fixer.host import queues
+from fixer.host.machine import Host
 from fixer.rules import switch as rules
 from fixer.rules.rawtable import shown_queues
 from fixer.state import flowfile
@@ -169,10 +170,9 @@ def switch(files: Iterable[Path], draining: bool) -> None:
 def _bound(host: Host) -> frozenset[int] | None:
     """The queues that somebody listens on; None if that cannot be told: with CAP_NET_ADMIN alone."""
     try:
-        text = host.read(f"{NET}/netfilter/nfnetlink_queue") or ""
+        return frozenset(queues.bound(host))
     except NotPermitted:
         return None
-    return frozenset(int(line.split()[0]) for line in text.splitlines())
 
 
 def _shown(led: Mapping[str, int]) -> str:

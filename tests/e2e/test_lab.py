@@ -153,8 +153,8 @@ def test_missing_names_the_part(machine: Host) -> None:
     class WithoutVxlan(Host):
         """This machine with a kernel that knows no VXLAN."""
 
-        def run(self, argv, input=None):  # type: ignore[no-untyped-def]
-            return super().run(argv, input=input and input.replace("type vxlan", "type vxlan-is-not-there"))
+        def run(self, argv, input=None, **more):  # type: ignore[no-untyped-def]
+            return super().run(argv, input=input and input.replace("type vxlan", "type vxlan-is-not-there"), **more)
 
     before = _namespaces(machine, os.getpid())
     assert "no VXLAN in this kernel" in (net.missing(WithoutVxlan()) or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def test_a_failing_command_is_a_status() -> None:
 
 def test_a_command_never_waits_for_the_terminal() -> None:
     assert Host().run(["sh", "-c", "read line; echo $?"]).out == "1\n"
+
+
+def test_a_command_that_does_not_end_is_killed_and_named() -> None:
+    began = time.monotonic()
+    with pytest.raises(SystemRefused, match=r"^sleep has not ended after 0\.1 s and was killed: try again$"):
+        Host().run(["sleep", "60"], seconds=0.1)
+    assert time.monotonic() - began < 30
 
 
 def test_commands_speak_one_language(monkeypatch: pytest.MonkeyPatch) -> None:

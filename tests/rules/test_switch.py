@@ -52,7 +52,7 @@ class Meddler(Host):
     def __init__(self, command: str, answer: Any, times: int = 1000) -> None:
         self.command, self.answer, self.times = command, answer, times
 
-    def run(self, argv: Sequence[str], input: str | None = None) -> Completed:
+    def run(self, argv: Sequence[str], input: str | None = None, seconds: float | None = 30) -> Completed:
         if argv[0] == self.command and self.times:
             self.times -= 1
             answered = self.answer(super().run, argv, input) if callable(self.answer) else self.answer

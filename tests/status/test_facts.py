@@ -748,7 +748,7 @@ def test_a_daemon_that_is_started_after_the_rule_counts_from_its_own_start(netns
 @pytest.mark.root
 def test_a_family_that_is_put_back_after_a_failure_is_noted_too(netns: Namespace) -> None:
     class Refusing(Host):
-        def run(self, argv: Sequence[str], input: str | None = None) -> Completed:
+        def run(self, argv: Sequence[str], input: str | None = None, seconds: float | None = 30) -> Completed:
             if argv[0] == "ip6tables-restore":
                 return Completed(4, "", "Another app is currently holding the xtables lock")
             return super().run(argv, input)
@@ -815,3 +815,31 @@ def test_a_note_that_cannot_be_written_does_not_undo_the_rule() -> None:
         f"fixer status cannot tell what passes unseen: {baseline.path_of(host, 7)} cannot be written: "
         "No space left on device"
     )
+
+
+JSON = {
+    "": "daemon flows listeners listening merging notes on passed_unseen queues rules spread",
+    "daemon": "asked counters flags flows monitor pid plain queue queue_counters rule_packets_at_start started "
+    "timestamps updated version",
+    "flows": "capacity draining listener normalised queue used",
+    "listeners": "copies copy_range id_sequence pid portid process queue queue_dropped socket socket_drops "
+    "user_dropped waiting",
+    "rules": "ipv4 ipv6",
+    "rules.ipv4": "bytes command finished flows interface longest merged of on packets position scope syns takes "
+    "unavailable",
+    "rules.ipv4.flows": "arrived left of position queue",
+}
+
+
+def test_programs_find_the_same_keys(normalising: FakeHost) -> None:
+    document = msgspec.json.decode(msgspec.json.encode(collect(normalising, 0)))
+    for path, keys in JSON.items():
+        found = document
+        for step in filter(None, path.split(".")):
+            found = found[step]
+        found = found[0] if isinstance(found, list) else found
+        assert sorted(found) == keys.split(), path
+    assert document["daemon"]["flags"] == {"fail_open": True, "gso": True}
+    assert document["daemon"]["counters"]["diagnosis"] == {"sound": 80, "inner_unfinished": 6, "corrupt": 0}
+    assert document["daemon"]["flows"]["expired"] == 9
+    assert document["daemon"]["started"].startswith("2026-01-02T03:00:00")

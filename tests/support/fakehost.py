@@ -28,7 +28,7 @@ class FakeHost(Host):
         self.net_admin = True
         self.ran: list[str] = []
 
-    def run(self, argv: Sequence[str], input: str | None = None) -> Completed:
+    def run(self, argv: Sequence[str], input: str | None = None, seconds: float | None = None) -> Completed:
         self._path_of(argv[0])
         self.ran.append(" ".join(argv))
         answer = self.answers.get(" ".join(argv)) or self.answers[argv[0]]
