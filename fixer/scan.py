@@ -34,7 +34,7 @@ from fixer.datapath.walk import Reason
 from fixer.errors import CaptureDamaged, FixerError
 from fixer.findings.census import Census
 from fixer.findings.sentences import MOST_VNIS, findings
-from fixer.findings.tally import Counts, Row, Sender, Tally, census_of
+from fixer.findings.tally import Counts, Row, Sender, Tally, new_census
 from fixer.words import ACTIONS, DIAGNOSES, INNER_STATES, OUTER_STATES, REASONS
 
 LONG_FILE = 8 << 20
@@ -105,9 +105,8 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
     """Read one file to its end, or to where it is damaged; the report holds what was found until then."""
     # The capture itself is never changed, so monitoring means nothing here, and must not keep --write from mending. And
     # no device speaks for a packet in a file.
-    census = census_of(
-        Pipeline(**(settings.datapath() | {"monitor": False, "trust_device": False, "timestamps": "off"}))
-    )
+    pipeline = Pipeline(**(settings.datapath() | {"monitor": False, "trust_device": False, "timestamps": "off"}))
+    census = new_census()
     report = Report(path, settings)
 
     def pause() -> None:
@@ -119,9 +118,9 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
     try:
         with Capture(path) as capture:
             if write is None and capture.countable:
-                capture.count(census, pause)
+                capture.count(pipeline, census, pause)
             else:
-                count_frames(capture, report, census, write, pause)
+                count_frames(capture, report, pipeline, census, write, pause)
         if write is not None:
             report.tally.take(census)
             report.written = what_was_written(write, report.tally)
@@ -132,13 +131,18 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
 
 
 def count_frames(
-    capture: Capture, report: Report, census: Census, write: Path | None, pause: Callable[[], None]
+    capture: Capture,
+    report: Report,
+    pipeline: Pipeline,
+    census: Census,
+    write: Path | None,
+    pause: Callable[[], None],
 ) -> None:
-    """Put every packet of `capture` into `census`, frame by frame, and write the frames as they leave to `write`."""
+    """Put every packet of `capture` through `pipeline`, frame by frame, and write the frames as they leave to `write`."""
     with ExitStack() as outputs:
         writer: CaptureWriter | None = None
         for frame in whole_frames(capture, report):
-            data = examine(frame, census)
+            data = examine(frame, pipeline, census)
             if write is not None:
                 if writer is None:
                     writer = outputs.enter_context(CaptureWriter(write, frame.link_type))
@@ -159,14 +163,15 @@ def whole_frames(capture: Capture, report: Report) -> Iterator[Frame]:
         report.error = error
 
 
-def examine(frame: Frame, census: Census) -> bytes:
+def examine(frame: Frame, pipeline: Pipeline, census: Census) -> bytes:
     """Put one frame's packet through the datapath and count what it says; the frame as it leaves."""
     if frame.ip_at == NOT_IP:
         census.add_other()
         return frame.data
     packet = bytearray(memoryview(frame.data)[frame.ip_at :])
-    action = census.add(packet, frame.wire_length - frame.ip_at, frame.when_ns, frame.outgoing)
-    return frame.data[: frame.ip_at] + packet if action is Action.REPAIR else frame.data
+    result = pipeline.examine(packet, frame.wire_length - frame.ip_at, when_ns=frame.when_ns)
+    census.add(result, frame.outgoing)
+    return frame.data[: frame.ip_at] + packet if result.action is Action.REPAIR else frame.data
 
 
 def what_was_written(write: Path, tally: Tally) -> str:

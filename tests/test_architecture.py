@@ -31,19 +31,17 @@ MAY_CIMPORT = {
         for step in ("wire", "walk", "diagnose", "evidence", "repair", "flows", "timestamps", "snat", "ring", "result")
     },
     "datapath.result": {"datapath.ring"},
-    "capture.link": {"datapath.wire"},
+    "capture.link": {"datapath.wire", "datapath.pipeline"},
     "findings.table": {"datapath.hash"},
     "findings.census": {
         "datapath.wire",
         "datapath.diagnose",
         "datapath.ring",
-        "datapath.pipeline",
         "datapath.result",
-        "datapath.repair",
-        "capture.link",
+        "datapath.pipeline",
         "findings.table",
     },
-    "capture.records": {"datapath.wire", "capture.link", "findings.census"},
+    "capture.records": {"datapath.wire", "datapath.ring", "datapath.pipeline", "capture.link", "findings.census"},
     "nfqueue.netlink": set(),
     "nfqueue.queue": {"nfqueue.netlink", "datapath.pipeline", "datapath.repair"},
 }
@@ -58,7 +56,7 @@ MAY_IMPORT = {
     "capture": {"errors", "datapath", "findings"},
     "nfqueue": {"errors", "datapath"},
     "host": {"errors"},
-    "findings": {"datapath", "words", "capture"},
+    "findings": {"datapath", "words"},
     "state": {"errors", "datapath", "host", "config"},
     "doctor": {"errors", "host", "config"},
     "rules": {"errors", "config", "host", "state"},
@@ -74,7 +72,6 @@ MAY_WRITE = {
     "datapath.repair": "mend",
     "datapath.timestamps": "apply",
     "datapath.pipeline": "process|stamp|send",
-    "findings.census": "count",
 }
 
 

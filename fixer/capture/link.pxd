@@ -6,6 +6,8 @@ Frames from a queue have no link layer: only captures meet this.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
+from fixer.datapath.pipeline cimport Direction
+
 
 cpdef enum LinkType:
     """https://www.tcpdump.org/linktypes.html"""
@@ -18,12 +20,6 @@ cpdef enum LinkType:
     IPV4 = 228
     IPV6 = 229
     SLL2 = 276
-
-
-cdef enum Direction:
-    UNMARKED = 0            # the link layer knows no directions
-    INCOMING
-    OUTGOING
 
 
 cdef enum:

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+from fixer.datapath.pipeline cimport INCOMING, OUTGOING, UNMARKED
 from fixer.datapath.wire cimport *
 
 NOT_IP = <int>NO_IP

@@ -24,6 +24,7 @@ from scapy.utils import RawPcapNgReader, RawPcapReader, RawPcapWriter
 
 from fixer.capture.link import LinkType, find_ip
 from fixer.capture.records import HEADER, Records
+from fixer.datapath.pipeline import Pipeline
 from fixer.errors import CaptureDamaged, FileUnreadable, SystemRefused
 from fixer.findings.census import Census
 
@@ -145,8 +146,8 @@ class Capture:
         """Whether `count` reads this file: a pcap file of a link type that is known."""
         return isinstance(self._reader, _Pcap) and self._reader.linktype & 0xFFFF in LINK_TYPES
 
-    def count(self, census: Census, pause: Callable[[], None]) -> None:
-        """Put every packet of a `countable` file into `census`, as iterating would show them, but fast.
+    def count(self, pipeline: Pipeline, census: Census, pause: Callable[[], None]) -> None:
+        """Note what `pipeline` says of every packet of a `countable` file, as iterating would show them, but fast.
 
         pause: called every now and then, and when the census is full: it must drain it then. Raises as iterating does,
         with the frames before the damage counted.
@@ -158,7 +159,7 @@ class Capture:
         while fresh := source.fill(block, held):
             at, held = 0, held + fresh
             while True:
-                at = records.count(block, at, held, census)
+                at = records.count(block, at, held, pipeline, census)
                 was_full = census.full
                 self.frames = census.frames
                 pause()

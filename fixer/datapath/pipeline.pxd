@@ -44,6 +44,13 @@ cdef struct Handed:
     bint outgoing            # it leaves this host through OUTPUT
 
 
+cdef enum Direction:
+    # Which way a packet of a capture went through the host that captured it.
+    UNMARKED = 0             # the capture knows no directions
+    INCOMING
+    OUTGOING
+
+
 cdef class Pipeline:
     cdef Policy policy
     cdef Timestamps timestamps

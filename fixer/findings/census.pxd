@@ -1,5 +1,7 @@
 # cython: language_level=3
-"""The packets of a capture, counted by kind; and who of an inner conversation answers whom.
+"""What the pipeline says of packets, counted by kind; and who of an inner conversation answers whom.
+
+Each door puts its packets through a pipeline of its own and notes the events here: the census has never seen a packet.
 
 Two packets are of one kind if a report tells them apart in nothing: same sender, VNI, states, diagnosis and action,
 same direction, lengths that mean the same. So a million packets become a few kinds, each with its first packet as an
@@ -9,9 +11,7 @@ and whoever runs it takes out (`drain`) what was counted until then.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from fixer.capture.link cimport Direction
-from fixer.datapath.pipeline cimport Handed, Pipeline
-from fixer.datapath.repair cimport Action
+from fixer.datapath.pipeline cimport Direction
 from fixer.datapath.ring cimport Event
 from fixer.findings.table cimport Table
 
@@ -32,7 +32,7 @@ cdef struct KindKey:
     uint8_t explanation
     uint8_t would
     uint8_t unverified
-    uint8_t marked           # link.Direction
+    uint8_t marked           # pipeline.Direction
     uint32_t length_class    # how many of the census's two bounds the packet is longer than
 
 
@@ -65,7 +65,6 @@ cdef struct Conversation:
 
 
 cdef class Census:
-    cdef Pipeline pipeline
     cdef uint32_t common
     cdef uint32_t largest
     cdef Table kinds
@@ -73,7 +72,6 @@ cdef class Census:
     cdef readonly uint64_t frames
     cdef readonly uint64_t not_ip
     cdef bint is_full(self) noexcept nogil
-    cdef Action count(self, uint8_t *packet, uint32_t captured, uint32_t length, uint64_t when,
-                      Direction marked) noexcept nogil
-    cdef void count_other(self) noexcept nogil
+    cdef void note(self, const Event *event, Direction marked) noexcept nogil
+    cdef void note_other(self) noexcept nogil
     cdef void follow(self, const Sender *sender, const Event *event) noexcept nogil

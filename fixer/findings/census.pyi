@@ -1,5 +1,3 @@
-from fixer.datapath.pipeline import Pipeline
-from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
 
 class Census:
@@ -8,14 +6,13 @@ class Census:
     full: bool
     def __init__(
         self,
-        pipeline: Pipeline,
         *,
         common_mtu: int,
         largest_mtu: int,
         most_kinds: int = 65536,
         most_conversations: int = 65536,
     ) -> None: ...
-    def add(self, packet: bytearray, wire_length: int, when_ns: int, outgoing: bool | None) -> Action: ...
+    def add(self, result: Result, outgoing: bool | None) -> None: ...
     def add_other(self) -> None: ...
     def drain(self) -> list[tuple[Result, bool | None, int]]: ...
     def answers(self) -> dict[tuple[bool, str], tuple[int, int]]: ...

@@ -5,25 +5,23 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from libc.string cimport memcmp, memcpy, memset
 
 from fixer.datapath.diagnose cimport IN_PARTIAL, IN_VERIFIES, OUT_NO_TUNNEL
-from fixer.capture.link cimport INCOMING, OUTGOING, UNMARKED
+from fixer.datapath.pipeline cimport INCOMING, OUTGOING, UNMARKED
 from fixer.datapath.result cimport Result
 from fixer.datapath.ring cimport Endpoints
 from fixer.findings.table cimport table_clear, table_entry, table_find, table_free, table_init
 from fixer.datapath.wire cimport PROTO_TCP, PROTO_UDP, TCP_ACK
-from fixer.datapath.repair import Action as ActionName
 
 OUTGOING_NAMES = {UNMARKED: None, INCOMING: False, OUTGOING: True}
 
 
 cdef class Census:
-    """Counts what `pipeline` says of the packets of one capture. One thread at once."""
+    """Counts what a pipeline says of packets. One thread at once."""
 
-    def __cinit__(self, Pipeline pipeline not None, *, uint32_t common_mtu, uint32_t largest_mtu,
+    def __cinit__(self, *, uint32_t common_mtu, uint32_t largest_mtu,
                   uint32_t most_kinds=1 << 16, uint32_t most_conversations=1 << 16):
         """common_mtu, largest_mtu: the bounds in bytes between which lengths mean the same; most_kinds,
         most_conversations: powers of two. Conversations that begin when there is no more room are not followed."""
         seed = int.from_bytes(os.urandom(8))
-        self.pipeline = pipeline
         self.common = common_mtu
         self.largest = largest_mtu
         table_init(&self.kinds, most_kinds, sizeof(KindKey), sizeof(Kind), seed)
@@ -36,15 +34,10 @@ cdef class Census:
     cdef bint is_full(self) noexcept nogil:
         return self.kinds.used == self.kinds.most
 
-    cdef Action count(self, uint8_t *packet, uint32_t captured, uint32_t length, uint64_t when,
-                      Direction marked) noexcept nogil:
-        """Put one packet through the pipeline (see `process`: it is mended in place if the answer is REPAIR) and count
-        it. Only while the census is not full."""
-        cdef Event event
+    cdef void note(self, const Event *event, Direction marked) noexcept nogil:
+        """Count one packet. Only while the census is not full."""
         cdef KindKey key
         cdef Kind *kind
-        cdef Handed handed = Handed(when=when, uptime=0, skb_info=0, outgoing=False)
-        cdef Action action = self.pipeline.process(packet, captured, length, &handed, &event)
         self.frames += 1
         memset(&key, 0, sizeof(KindKey))        # padding is part of a key
         key.inner = event.judgement.inner
@@ -61,14 +54,13 @@ cdef class Census:
             key.marked = <uint8_t>marked
             key.length_class = (event.length > self.common) + (event.length > self.largest)
             if marked == UNMARKED:
-                self.follow(&key.sender, &event)
+                self.follow(&key.sender, event)
         kind = <Kind *>table_find(&self.kinds, &key)
         if kind.count == 0:
-            kind.first = event
+            kind.first = event[0]
         kind.count += 1
-        return action
 
-    cdef void count_other(self) noexcept nogil:
+    cdef void note_other(self) noexcept nogil:
         """Count a frame without IP."""
         self.frames += 1
         self.not_ip += 1
@@ -122,22 +114,18 @@ cdef class Census:
         """Whether it must be drained before it takes another packet."""
         return self.is_full()
 
-    def add(self, unsigned char[::1] packet not None, uint32_t wire_length, uint64_t when_ns, outgoing):
-        """Count one packet and return the Action; it is mended in place if that is REPAIR.
+    def add(self, Result result not None, outgoing):
+        """Count one packet by what `Pipeline.examine` said of it; outgoing: None if the capture does not know.
 
-        packet: from its first IP header; wire_length: at least its length; outgoing: None if the capture does not know.
         Raises BufferError if the census is full.
         """
-        cdef uint8_t nothing = 0
-        cdef uint32_t captured = <uint32_t>packet.shape[0]
         if self.is_full():
             raise BufferError("the census is full: drain it first")
-        return ActionName(self.count(&packet[0] if captured else &nothing, captured, max(captured, wire_length),
-                                     when_ns, UNMARKED if outgoing is None else OUTGOING if outgoing else INCOMING))
+        self.note(&result.event, UNMARKED if outgoing is None else OUTGOING if outgoing else INCOMING)
 
     def add_other(self):
         """Count a frame without IP."""
-        self.count_other()
+        self.note_other()
 
     def drain(self):
         """Take out the kinds counted so far, in the order of their first packets: that packet's `Result`, whether they

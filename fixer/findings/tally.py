@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.evidence import Explanation
-from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
@@ -160,10 +159,9 @@ class Sender:
         return 0, ""
 
 
-def census_of(pipeline: Pipeline) -> Census:
+def new_census() -> Census:
     """An empty census that tells apart the lengths which mean something here."""
     return Census(
-        pipeline,
         common_mtu=COMMON_MTU,
         largest_mtu=LARGEST_MTU,
         most_kinds=MOST_KINDS,

@@ -229,7 +229,7 @@ def test_random_damage_says_the_same(tmp_path_factory: pytest.TempPathFactory, d
 
 
 def records_of(link_type: int = 1, *, big_endian: bool = False) -> tuple[Records, Census]:
-    taken = Census(Pipeline(ports=[4789]), common_mtu=1500, largest_mtu=9216)
+    taken = Census(common_mtu=1500, largest_mtu=9216)
     return Records(big_endian=big_endian, nanoseconds=False, link_type=link_type), taken
 
 
@@ -243,7 +243,7 @@ def test_any_bytes_are_counted_within_their_bounds(body: bytes, link_type: LinkT
     while len(body) - at >= 16 and (size := 16 + struct.unpack_from(order, body, at + 8)[0]) <= len(body) - at:
         at += size
         frames += 1
-    assert records.count(bytearray(body), 0, len(body), taken) == at
+    assert records.count(bytearray(body), 0, len(body), Pipeline(ports=[4789]), taken) == at
     assert taken.frames == frames
     left = len(body) - at
     assert records.claimed(bytearray(body), at, len(body)) == (
@@ -255,14 +255,14 @@ def test_records_cut_anywhere_in_a_block_of_just_that_size() -> None:
     body = SHORT[24:]
     for cut in range(len(body) + 1):
         records, taken = records_of()
-        assert records.count(bytearray(body[:cut]), 0, cut, taken) <= cut
+        assert records.count(bytearray(body[:cut]), 0, cut, Pipeline(ports=[4789]), taken) <= cut
 
 
 def test_a_place_that_is_not_in_the_block() -> None:
     records, taken = records_of()
     for at, end in ((0, 11), (5, 4), (11, 11)):
         with pytest.raises(ValueError, match="not inside"):
-            records.count(bytearray(10), at, end, taken)
+            records.count(bytearray(10), at, end, Pipeline(ports=[4789]), taken)
         with pytest.raises(ValueError, match="not inside"):
             records.claimed(bytearray(10), at, end)
 
@@ -270,9 +270,9 @@ def test_a_place_that_is_not_in_the_block() -> None:
 def test_it_stops_where_the_census_is_full_and_goes_on_from_there() -> None:
     body = bytearray(SHORT[24:])
     records = records_of()[0]
-    taken = Census(Pipeline(ports=[4789]), common_mtu=1500, largest_mtu=9216, most_kinds=1)
+    taken = Census(common_mtu=1500, largest_mtu=9216, most_kinds=1)
     at, counts = 0, []
     while at < len(body):
-        at = records.count(body, at, len(body), taken)
+        at = records.count(body, at, len(body), Pipeline(ports=[4789]), taken)
         counts += [count for *_, count in taken.drain()]
     assert sum(counts) + taken.not_ip == taken.frames == 6

@@ -16,7 +16,6 @@ from scapy.packet import Raw
 from support.packets import HOSTS, in_state, ip, pseudo_sum, segment, talk, tunnelled, with_field
 
 from fixer.datapath.pipeline import Pipeline
-from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
 from fixer.findings.census import Census
 
@@ -48,8 +47,12 @@ def pipeline() -> Pipeline:
     return Pipeline(ports=[4789, 8472, 6784], plain=True, stale="off", events_per_second=0)
 
 
+def judged(packet: bytes) -> Result:
+    return pipeline().examine(bytearray(packet))
+
+
 def census(**more: int) -> Census:
-    return Census(pipeline(), common_mtu=COMMON, largest_mtu=LARGEST, **more)
+    return Census(common_mtu=COMMON, largest_mtu=LARGEST, **more)
 
 
 def kind_of(result: Result, outgoing: bool | None) -> tuple[Any, ...]:
@@ -82,12 +85,10 @@ def test_kinds_are_those_of_each_packet(seen: list[tuple[bytes, bool | None]], r
             first.setdefault(kind, result)
 
     for packet, outgoing in seen:
-        mended, again = bytearray(packet), bytearray(packet)
-        result = each.examine(mended)
+        result = each.examine(bytearray(packet))
         expected[kind_of(result, outgoing)] += 1
         examples.setdefault(kind_of(result, outgoing), result)
-        assert taken.add(again, len(packet), 0, outgoing) is result.action
-        assert again == mended
+        taken.add(result, outgoing)
         if taken.full:
             drain()
     drain()
@@ -144,16 +145,16 @@ class Twin:
 def test_answers_are_those_of_whole_conversations(seen: list[bytes], most: int) -> None:
     each, twin, taken = pipeline(), Twin(most), census(most_conversations=most)
     for packet in seen:
-        twin.add(each.examine(bytearray(packet)))
-        taken.add(bytearray(packet), len(packet), 0, None)
+        result = each.examine(bytearray(packet))
+        twin.add(result)
+        taken.add(result, None)
     assert taken.answers() == twin.answers()
 
 
 def test_only_unmarked_packets_are_followed() -> None:
     for outgoing, followed in ((None, True), (False, False), (True, False)):
         taken = census()
-        packet = talk("A", False, "PARTIAL")
-        taken.add(bytearray(packet), len(packet), 0, outgoing)
+        taken.add(judged(talk("A", False, "PARTIAL")), outgoing)
         assert bool(taken.answers()) is followed
 
 
@@ -163,22 +164,22 @@ def test_who_talks_to_itself_does_not_answer_itself() -> None:
     finished = bytes(ip(4, myself) / UDP(sport=7, dport=7) / Raw(b"x"))
     unfinished = with_field(finished, 26, pseudo_sum(4, 17, len(finished) - 20, myself))
     for packet in (unfinished, unfinished, finished):
-        taken.add(bytearray(packet), len(packet), 0, None)
+        taken.add(judged(packet), None)
     assert taken.answers() == {(False, HOSTS[4][0]): (0, 2)}
 
 
 def test_a_full_census_takes_no_more_until_it_is_drained() -> None:
     taken = census(most_kinds=1)
-    packet = bytearray(segment(4, "tcp"))
+    result = judged(segment(4, "tcp"))
     assert not taken.full
-    assert taken.add(packet, len(packet), 0, None) is Action.PASS
+    taken.add(result, None)
     assert taken.full
     with pytest.raises(BufferError, match="drain"):
-        taken.add(packet, len(packet), 0, None)
+        taken.add(result, None)
     (counted,) = taken.drain()
     assert (counted[0].inner_source, counted[1:]) == (HOSTS[4][0], (None, 1))
     assert taken.drain() == []
-    taken.add(packet, len(packet), 0, None)
+    taken.add(result, None)
     assert (taken.full, taken.frames) == (True, 2)
 
 
