@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,6 +19,9 @@ from fixer.errors import FileUnreadable, NotPermitted, ProgramMissing, SystemRef
 
 CAP_NET_ADMIN = 12
 """linux/capability.h"""
+
+CLONE_NEWNET = 0x40000000
+"""linux/sched.h"""
 
 NET = "/proc/thread-self/net"
 """The network namespace's files as *this thread* sees them: ``/proc/net`` belongs to the process's first thread."""
@@ -161,10 +165,8 @@ class Host:
             raise NotPermitted(f"{path} cannot be opened: root (CAP_SYS_PTRACE) is needed") from None
         except OSError as error:
             raise SystemRefused(f"{path} cannot be opened: {error.strerror}") from None
-        from pyroute2 import netns  # a quarter of a second that only --netns and --pid have to pay
-
         try:
-            netns.setns(namespace)
+            _setns(namespace)
         except PermissionError:
             raise NotPermitted(f"{path} cannot be entered: root (CAP_SYS_ADMIN) is needed") from None
         except OSError as error:
@@ -186,6 +188,17 @@ class Host:
             except OSError:  # it has just ended, or is somebody else's
                 continue
         return None
+
+
+def _setns(namespace: int) -> None:
+    """Move this thread into the network namespace behind a descriptor. Raises :class:`OSError`."""
+    if sys.version_info >= (3, 12):
+        os.setns(namespace, os.CLONE_NEWNET)
+        return
+    import ctypes  # only here: it is not to be paid for by who stays where he is
+
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def _environment() -> dict[str, str]:
