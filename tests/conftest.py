@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if root_tests := terminalreporter.config.stash[ran_as_root]:
         ran = sum(root_tests)
         terminalreporter.write_line(f"tests that need root: {ran} ran, {len(root_tests) - ran} skipped")
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} {reason.replace('Skipped:', 'skipped:')}")
 
 
 @pytest.fixture

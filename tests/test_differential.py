@@ -1,7 +1,7 @@
 """The datapath against three others that were written without it: the oracle, scapy's own sums, and tshark.
 
 On packets made for the purpose, on packets damaged at random, and on captures that other people made, which lie beside
-the checkout (a capture that is not there is skipped by its name).
+the checkout (``support.shared``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import NoPayload, Packet, Padding
-from support import oracle
+from support import oracle, shared
 from support.captures import pcap
 from support.make_swarm import SWARM
 from support.packets import encapsulate, frame, in_state, segment, tunnelled, vxlan
@@ -29,7 +29,6 @@ from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
 
-CAPTURES = Path(__file__).parents[2] / "shared/captures"
 PORTS = [4789, 8472, 6784]
 
 # Every capture, and how often each pair of states (inner, outer) is in it; OTHER: not UDP to a VXLAN port. Found by
@@ -115,10 +114,7 @@ def examine(packet: bytes, wire_length: int = 0, *, plain: bool = False) -> Seen
 
 
 def read(name: str, *, plain: bool = False) -> list[Seen]:
-    path = CAPTURES / name
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    with Capture(path) as capture:
+    with Capture(shared.path(f"captures/{name}")) as capture:
         return [
             examine(each.data[each.ip_at :], each.wire_length - each.ip_at, plain=plain)
             for each in capture
@@ -195,9 +191,7 @@ def test_captures_without_a_tunnel(name: str) -> None:
 
 
 def test_no_capture_is_left_out() -> None:
-    if not CAPTURES.is_dir():
-        pytest.skip(f"{CAPTURES} is not there")
-    assert {path.name for path in CAPTURES.glob("*.pcap*")} == set(STATES)
+    assert {path.name for path in shared.captures()} == set(STATES)
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -211,7 +205,7 @@ def test_oracle_on_captures(name: str, plain: bool) -> None:
 @pytest.mark.parametrize("name", STATES)
 def test_tshark_on_captures(name: str) -> None:
     seen = read(name)
-    for number, (frame_seen, statuses) in enumerate(zip(seen, tshark(CAPTURES / name), strict=True), 1):
+    for number, (frame_seen, statuses) in enumerate(zip(seen, tshark(shared.path(f"captures/{name}")), strict=True), 1):
         if frame_seen.result.vxlan:
             for layer, status in zip(("outer", "inner"), statuses, strict=True):
                 state = getattr(frame_seen.result, layer).name

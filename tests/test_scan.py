@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pytest
 from rich.console import Console
+from support import shared
 from support.captures import block, cooked, cooked2, enhanced, ethernet, interface, pcap, section
 from support.make_swarm import FILE as SWARM
 from support.packets import HOSTS, VTEPS, encapsulate, frame, in_state, segment, talk, tunnelled, vxlan
@@ -20,7 +21,6 @@ from fixer.capture.open import Capture
 from fixer.config import Settings, Vxlan
 from fixer.scan import scan
 
-CAPTURES = Path(__file__).parents[2] / "shared/captures"
 ZERO = {"good": 0, "absent": 0, "partial": 0, "wrong": 0, "uncheckable": 0}
 SENDER, RECEIVER = VTEPS[4]
 
@@ -246,9 +246,7 @@ def test_corrupt_packets_of_a_broken_sender_may_be_a_nats(file: Path) -> None:
     ],
 )
 def test_captures_of_others(name: str, expected: bool) -> None:
-    if not (CAPTURES / name).is_file():
-        pytest.skip(f"{CAPTURES / name} is not there")
-    (found,) = as_json(CAPTURES / name)
+    (found,) = as_json(shared.path(f"captures/{name}"))
     assert bool(found["sender_side"]) is expected
     assert found["repairable"] > 0
 

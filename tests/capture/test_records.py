@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from support import shared
 from support.captures import cooked, cooked2, enhanced, ethernet, interface, pcap, section
 from support.packets import in_state, segment, talk, tunnelled
 
@@ -32,7 +33,6 @@ from fixer.findings import tally
 from fixer.findings.census import Census
 from fixer.scan import as_object, scan_file, show
 
-CAPTURES = Path(__file__).parents[3] / "shared/captures"
 STATES = [(inner, outer) for inner in ("VERIFIES", "PARTIAL", "WRONG") for outer in ("GOOD", "AGREES", "ZERO", "WRONG")]
 PACKETS = [
     *(tunnelled(*state, inner=version, outer=version) for state in STATES for version in (4, 6)),
@@ -78,12 +78,12 @@ def is_the_same_frame_by_frame(path: Path) -> bool:
         return said_briefly(path) == counted
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in CAPTURES.glob("*.pcap*")))
-def test_captures_of_others(name: str) -> None:
-    for plain in (False, True):
-        counted = said(CAPTURES / name, plain=plain)
+@pytest.mark.parametrize("plain", [False, True])
+def test_captures_of_others(plain: bool) -> None:
+    for path in shared.captures():
+        counted = said(path, plain=plain)
         with frame_by_frame():
-            assert said(CAPTURES / name, plain=plain) == counted
+            assert said(path, plain=plain) == counted, path.name
 
 
 @pytest.mark.parametrize("zipped", [False, True])

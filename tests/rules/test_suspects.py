@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import oracle
+from support import oracle, shared
 from support.bpf_interpreter import parse, run
 from support.netns import Namespace
 from support.packets import frame, vxlan
@@ -37,7 +37,6 @@ from fixer.rules.switch import Selection, turn_on
 PORTS = (4789, 8472, 6784)
 MTU = 1500
 HERE = Path(__file__).parents[1]
-CAPTURES = HERE.parents[1] / "shared/captures"
 ADDRESSES: dict[int, bytes] = {
     4: bytes.fromhex("0a0001b00a0001c0"),
     6: bytes.fromhex("20010db80000000000000000000000b020010db80000000000000000000000c0"),
@@ -268,10 +267,8 @@ def test_cases(folder: Path) -> None:
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_captures(plain: bool) -> None:
-    if not CAPTURES.is_dir():
-        pytest.skip(f"{CAPTURES} is not there")
     repaired = looked_at = seen = 0
-    for path in sorted(CAPTURES.glob("*.pcap*")):
+    for path in shared.captures():
         with Capture(path) as capture:
             for each in capture:
                 packet = bytes(each.data[each.ip_at :]) if each.ip_at >= 0 else b""

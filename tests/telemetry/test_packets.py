@@ -1,14 +1,13 @@
 """Log lines: ECS documents, whole and parseable, in whatever state the packets were."""
 
-import csv
 import io
 import json
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support import shared
 from support.packets import encapsulate, field, frame, in_state, segment, tunnelled, vxlan, with_field
 
 from fixer import words as names
@@ -20,7 +19,6 @@ from fixer.datapath.walk import Reason
 from fixer.telemetry.packets import Teller, document, endpoint, sentence, state_change, timestamp
 
 MILLISECOND = 1_000_000
-FIELDS = Path(__file__).parents[3] / "shared/data/ecs-fields.csv"
 
 PACKETS = {
     "unfinished": tunnelled("PARTIAL", "AGREES"),
@@ -55,11 +53,7 @@ def flattened(parsed: dict[str, Any], prefix: str = "") -> set[str]:
 
 @pytest.mark.parametrize("packet", PACKETS.values(), ids=PACKETS.keys())
 def test_every_field_is_ecs_s_or_under_fixer(packet: bytes) -> None:
-    if not FIELDS.exists():
-        pytest.skip(f"the list of ECS fields is not here: {FIELDS.name}")
-    with FIELDS.open(newline="") as text:
-        known = {row["Field"] for row in csv.DictReader(text)}
-    assert {name for name in flattened(told(packet)) if not name.startswith("fixer.")} <= known
+    assert {name for name in flattened(told(packet)) if not name.startswith("fixer.")} <= shared.ecs_fields()
 
 
 def test_a_line_says_everything_about_an_unfinished_packet() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import random
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
+from support import shared
 
 from fixer.datapath.snat import Clock, Memory, Sight
 from fixer.telemetry.flows import Saying
@@ -15,7 +14,6 @@ from fixer.telemetry.snat import AGAIN_NS, LOOK_NS, MOST, SnatWatch, at_once, ju
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND
-FIELDS = Path(__file__).parents[3] / "shared/data/ecs-fields.csv"
 
 
 def clock(first: float, last: float, hz: float = 1000) -> Clock:
@@ -168,13 +166,9 @@ def test_words_for_what_is_beside() -> None:
 
 
 def test_every_field_is_ecs_s_or_under_fixer() -> None:
-    if not FIELDS.exists():
-        pytest.skip(f"the list of ECS fields is not here: {FIELDS.name}")
-    with FIELDS.open(newline="") as text:
-        known = {row["Field"] for row in csv.DictReader(text)}
     many = [a_sight(*THREE, fits=57, syns=60, source=f"192.0.2.{number}") for number in range(MOST + 1)]
     names = {name for said in told(SnatWatch([FakePipeline(AT_RANDOM), FakePipeline(*many)])) for name in said.fields}
-    assert {name for name in names if not name.startswith("fixer.")} <= known
+    assert {name for name in names if not name.startswith("fixer.")} <= shared.ecs_fields()
 
 
 def test_a_suspect_is_told_once_in_ten_minutes() -> None:
