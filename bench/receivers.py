@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from fixer.host.machine import Host
 from fixer.lab import net
-from fixer.state import flowfile
-from fixer.status.facts import report_path
+from fixer.state import flowfile, report
 
 from .cable import OVERLAY, PORT, Cable, Run, must, wait_until
 
@@ -139,11 +138,11 @@ def configuration(receiver: Receiver, queues: Sequence[int], scratch: Path) -> P
 
 def must_have_translated(cable: Cable, standing: Standing, runs: Sequence[Run]) -> None:
     """SystemRefused unless the daemon says that it has translated the packets of ``runs``, and replies to them."""
-    report = Path(cable.right.call(report_path, cable.host, standing.queues[0]))
+    path = cable.right.call(report.path_of, cable.host, standing.queues[0])
     packets = sum(run.packets for run in runs)
 
     def counted() -> bool:
-        counters = json.loads(report.read_text(encoding="utf-8"))["counters"]
+        counters = json.loads(path.read_text(encoding="utf-8"))["counters"]
         there, back = (counters[direction]["translated"] for direction in ("timestamps", "replies"))
         return bool(there >= packets * TRANSLATED_SHARE and back)
 

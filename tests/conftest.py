@@ -10,13 +10,13 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
 from support.netns import Namespace
 
 from fixer.host.machine import Host
 from fixer.lab import net
+from fixer.state import baseline
 
 IN_CI = os.environ.get("CI") == "true"
 ran_as_root = pytest.StashKey[list[bool]]()  # one for each root test: whether it ran
@@ -75,8 +75,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def netns() -> Iterator[Namespace]:
     with Namespace(net.own_name(), Host()) as here:
         yield here
-        for left in Path("/run/fixer").glob(f"{here.call(Host().netns_inode)}-*.baseline"):
-            left.unlink()
+        here.call(baseline.remove, Host())
 
 
 @pytest.fixture(params=["nft", "legacy"])

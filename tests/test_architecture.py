@@ -63,8 +63,8 @@ MAY_IMPORT = {
     "telemetry": {"words", "datapath", "findings"},
     "status": {"errors", "config", "rules", "state", "host"},
     "scan": GROUND | {"capture", "findings"},
-    "daemon": GROUND | {"nfqueue", "host", "state", "rules", "telemetry", "findings", "status"},
-    "screen": GROUND | {"status", "rules", "host", "findings", "doctor", "scan"},
+    "daemon": GROUND | {"nfqueue", "host", "state", "rules", "telemetry", "findings"},
+    "screen": GROUND | {"state", "status", "rules", "host", "findings", "doctor", "scan"},
 }
 ANYTHING = {"cli", "lab", "data", "__main__", "__init__"}
 # And who in the pipeline hands it to those two, and who hands it to the pipeline.
@@ -183,3 +183,15 @@ def test_telemetry_reads_the_ring_and_never_a_packet() -> None:
     sources = [path.read_text(encoding="utf-8") for path in (PACKAGE / "telemetry").glob("*.py")]
     assert any(".drain(" in source for source in sources)
     assert not any(".examine(" in source for source in sources)
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=ids)
+def test_only_the_state_writes_below_run(path: Path) -> None:
+    """Who neither spells the directory nor asks the host for it has to ask `fixer.state`."""
+    if path.parent.name == "state" or path == PACKAGE / "host" / "machine.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert getattr(node, "attr", "") != "run_directory"
+        if isinstance(node, ast.Call):
+            words = [value.value for value in ast.walk(node) if isinstance(value, ast.Constant)]
+            assert not any(str(word).startswith("/run/fixer") for word in words), ast.unparse(node)

@@ -294,7 +294,7 @@ def test_a_sender_whose_clock_was_put_ahead_is_translated_and_others_are_not(
 ) -> None:
     cable = clean_cable
     everyone = (receivers.FIXER_NORMALISES, receivers.FIXER_OTHERS)
-    directory = flowfile.DIRECTORY
+    directory = flowfile.path_of(cable.host, 0).parent
     before = set(directory.glob("*.flows"))
     with receivers.listening(cable, everyone, tmp_path, tmp_path) as standing:
         ours, others = (standing[receiver.name] for receiver in everyone)

@@ -39,7 +39,7 @@ def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid
         raise click.BadParameter("belongs to --drain; nothing else waits", param_hint="'--timeout'")
     host = host_in(netns, pid)
     from fixer.rules import drain, switch
-    from fixer.state import flowfile
+    from fixer.state import leftovers
 
     switch.require_net_admin(host, "fixer off")
     if drains:
@@ -48,4 +48,4 @@ def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid
         drain.check(host, "fixer off", {}, force, warn)
     for line in switch.turn_off(host):
         tell(line)
-    flowfile.remove_unused(host)
+    leftovers.remove(host)

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from fixer.config import Settings
-from fixer.daemon.report import Report
+from fixer.daemon.report import Reporter
 from fixer.datapath.pipeline import Pipeline
 from fixer.errors import ConfigWrong, KernelLacks, NotPermitted, QueueBusy, SystemRefused
 from fixer.host import queues
@@ -26,7 +26,7 @@ from fixer.host.machine import Host
 from fixer.nfqueue.queue import Queue
 from fixer.rules import switch as rules
 from fixer.state import flowfile
-from fixer.status.facts import report_path
+from fixer.state.report import path_of
 from fixer.telemetry import packets as events
 from fixer.telemetry.flows import FlowWatch
 from fixer.telemetry.snat import SnatWatch
@@ -56,7 +56,7 @@ def run(settings: Settings, host: Host) -> int:
     opened = opened_flows(settings, host)
     lanes = bound_lanes(settings, host, opened)
     flows = opened.flows if opened else None
-    report = Report(report_path(host, settings.queue.number), settings, lanes, matched, flows)
+    report = Reporter(path_of(host, settings.queue.number), settings, lanes, matched, flows)
     teller = events.Teller([lane.pipeline for lane in lanes], sys.stdout)
     failures: list[BaseException] = []
     threads = [
@@ -71,7 +71,7 @@ def run(settings: Settings, host: Host) -> int:
     if trouble := report.write():
         teller.say(
             "warning",
-            f"fixer status will not show what this daemon counts: {report.path} cannot be written: {trouble.strerror}",
+            f"fixer status will not show what this daemon counts: {trouble}",
             **events.state_change("degraded"),
         )
     watch = FlowWatch(flows, lanes[-1].pipeline) if flows else None

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -51,6 +50,9 @@ class Owner(NamedTuple):
 
 class Host:
     """The machine fixer runs on, in the network namespace of the calling thread."""
+
+    run_directory = Path("/run")
+    """Where what is gone after a reboot is kept: see :mod:`fixer.state.place`."""
 
     def run(self, argv: Sequence[str], input: str | None = None, seconds: float | None = RUN_SECONDS) -> Completed:
         """Run a command to its end; ``input`` goes to its stdin. A failing command is a status, not an exception.
@@ -109,21 +111,6 @@ class Host:
             raise NotPermitted(f"{path} cannot be read: run this as root") from None
         except OSError as error:
             raise SystemRefused(f"{path} cannot be read: {error.strerror}") from None
-
-    def write(self, path: str, text: str) -> None:
-        """Replace a file, whole or not at all; its directory is made. Raises :class:`SystemRefused`."""
-        fresh = Path(f"{path}.new")
-        try:
-            fresh.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            fresh.write_text(text, encoding="utf-8")
-            fresh.replace(path)
-        except OSError as error:
-            raise SystemRefused(f"{path} cannot be written: {error.strerror}") from None
-
-    def remove(self, path: str) -> None:
-        """Remove a file, if it is there and can be removed."""
-        with suppress(OSError):
-            Path(path).unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
         return Path(path).exists()

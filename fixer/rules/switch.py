@@ -235,7 +235,7 @@ def _note(host: Host, led: range) -> None:
     """A rule that leads to these queues was written: from now on, what passes unseen is counted anew."""
     # The queues are read before the rules: what comes in between must not look like a loss.
     handed = queues.handed(host, led)
-    baseline.write(host, led.start, Baseline(rule_packets(host, led.start), handed))
+    baseline.write(host, Baseline(rule_packets(host, led.start), handed))
 
 
 def _turn_on_family(
@@ -290,8 +290,7 @@ def turn_off(host: Host) -> list[str]:
                 if table.has_ours:
                     was_on = True
                     _settle(host, tool, {})
-                    if table.queues:
-                        host.remove(baseline.path_of(host, table.queues.start))
+                    baseline.remove(host)
                     queued = sum(rule.packets for rule in table.ours() if rule.target == "NFQUEUE")
                     lines.append(
                         f"{family.name}: off: removed chain {CHAIN} ({_count(table.ours(), 'rule')}, "

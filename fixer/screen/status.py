@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from rich.filesize import decimal
 
 from fixer.host.queues import Listener
 from fixer.rules.rawtable import FAMILIES, HOOK, OUTPUT
 from fixer.screen.console import Console, Part, Text, rows, say, text
+from fixer.state.report import Flags, Report
 from fixer.status.facts import Flows, FlowsRule, Rule, Status
 
 Row = tuple[str, Part]
@@ -89,7 +89,7 @@ def _listeners(status: Status) -> Iterator[Row]:
     )
     first = status.listeners[0]
     yield "", f"copies {first.copies} up to {first.copy_range:,} bytes; {waiting:,} waiting"
-    exactly = ((status.daemon or {}).get("flags") or {}).get("gso")
+    exactly = status.daemon is not None and status.daemon.flags.gso
     unseen = "unknown" if status.passed_unseen is None else f"{'' if exactly else 'at least '}{status.passed_unseen:,}"
     yield "Queued", f"{queued:,} packets; passed unseen {unseen}"
     yield "Lost", f"queue full {full:,}, not delivered {undelivered:,}, did not fit the socket {unfitting:,}"
@@ -129,36 +129,34 @@ def _shown_merging(merging: dict[str, bool | None]) -> str:
     return " / ".join(parts) or "unknown: no interface to ask about"
 
 
-def _daemon(report: dict[str, Any]) -> Iterator[Row]:
+def _daemon(report: Report) -> Iterator[Row]:
     """What the daemon says of itself: since when, what the kernel granted it, and what it has counted."""
-    modes = [name for name in ("monitor", "plain") if report.get(name)]
-    yield "Daemon", f"fixer {report.get('version')} since {report.get('started')} {' '.join(modes)}".rstrip()
-    asked = report.get("asked") or {}
-    flags = [
-        f"{name.replace('_', '-')} {'granted' if granted else 'refused' if asked.get(name) else 'off'}"
-        for name, granted in (report.get("flags") or {}).items()
-    ]
-    if flags:
-        yield "", ", ".join(flags)
-    counters = report.get("counters") or {}
-    everything = {name: value for name, value in counters.items() if not isinstance(value, dict)}
+    modes = [name for name in ("monitor", "plain") if getattr(report, name)]
+    yield "Daemon", f"fixer {report.version} since {report.started.isoformat()} {' '.join(modes)}".rstrip()
+    yield "", ", ".join(f"{name.replace('_', '-')} {_granted(report, name)}" for name in Flags.__struct_fields__)
     tables = {
-        "Diagnosis": counters.get("diagnosis"),
-        "Action": counters.get("action"),
-        "Would do": counters.get("would") if report.get("monitor") else None,
-        "Not judged": counters.get("reason"),
-        "Timestamps": counters.get("timestamps"),
-        "Replies": counters.get("replies"),
+        "Diagnosis": report.table("diagnosis"),
+        "Action": report.table("action"),
+        "Would do": report.table("would") if report.monitor else {},
+        "Not judged": report.table("reason"),
+        "Timestamps": report.table("timestamps"),
+        "Replies": report.table("replies"),
         "Flow table": {
-            name: count for name, count in (report.get("flows") or {}).items() if name not in Flows.__struct_fields__
+            name: count for name, count in (report.flows or {}).items() if name not in Flows.__struct_fields__
         },
-        "Counters": everything | (report.get("queue_counters") or {}),
+        "Counters": report.numbers() | report.queue_counters,
     }
     for title, table in tables.items():
         shown = [
             f"{name.replace('_', ' ')} {count:,}"
-            for name, count in (table or {}).items()
+            for name, count in table.items()
             if count and name not in ("none", "not_concerned")
         ]
         if shown:
             yield title, ", ".join(shown)
+
+
+def _granted(report: Report, flag: str) -> str:
+    if getattr(report.flags, flag):
+        return "granted"
+    return "refused" if getattr(report.asked, flag) else "off"

@@ -1,16 +1,19 @@
 """Where counting begins: what our rules had matched, and the queues handed over, when a rule was last written.
 
-A rule that is written begins at 0, and a queue's sequence does not: whoever writes a rule notes both then, in
-/run/fixer/NETNS-QUEUE.baseline, and ``fixer status`` counts from there what passed unseen.
+A rule that is written begins at 0, and a queue's sequence does not: whoever writes a rule notes both then, and ``fixer
+status`` counts from there what passed unseen.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from fixer.host.machine import Host
 from fixer.host.queues import Handed
+from fixer.state import place
 
 
 class Baseline(Struct, frozen=True):
@@ -23,20 +26,25 @@ class Baseline(Struct, frozen=True):
     handed: dict[int, Handed] = {}
 
 
-def path_of(host: Host, queue: int) -> str:
-    """The file for the rules whose first queue this is, in the host's network namespace."""
-    return f"/run/fixer/{host.netns_inode()}-{queue}.baseline"
+def path_of(host: Host) -> Path:
+    """The file of the host's network namespace, which has one set of rules of ours."""
+    return place.path_of(host, "baseline")
 
 
-def read(host: Host, queue: int) -> Baseline | None:
-    """What was noted; None if nothing was, or it cannot be understood. Raises what :meth:`Host.read` does."""
-    text = host.read(path_of(host, queue))
+def read(host: Host) -> Baseline | None:
+    """What was noted; None if nothing was, or it cannot be understood. Raises what :func:`place.read` does."""
+    content = place.read(path_of(host))
     try:
-        return None if text is None else msgspec.json.decode(text, type=Baseline)
+        return None if content is None else msgspec.json.decode(content, type=Baseline)
     except msgspec.DecodeError:
         return None
 
 
-def write(host: Host, queue: int, noted: Baseline) -> None:
-    """Raises what :meth:`Host.write` does."""
-    host.write(path_of(host, queue), msgspec.json.encode(noted).decode())
+def write(host: Host, noted: Baseline) -> None:
+    """Raises :class:`fixer.errors.SystemRefused`."""
+    place.write(path_of(host), msgspec.json.encode(noted))
+
+
+def remove(host: Host) -> None:
+    """To be called when the rules are gone."""
+    place.remove(path_of(host))

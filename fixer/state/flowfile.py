@@ -1,4 +1,4 @@
-"""The flow table's file: /run/fixer/NETNS-QUEUE.flows, shared between the daemon that lives and the one that follows.
+"""The flow table's file, shared between the daemon that lives and the one that follows.
 
 The daemon maps it (`open_flows`), so that what `kill -9` interrupts is found again. ``fixer off`` and ``fixer status``
 read a few numbers of its header, and switch draining on and off there; for that they need nothing compiled.
@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fixer.errors import QueueBusy, SystemRefused
 from fixer.host.machine import Host
+from fixer.state import place
 
 if TYPE_CHECKING:
     from fixer.datapath.flows import Flows
-
-DIRECTORY = Path("/run/fixer")
 
 # `struct Header` of fixer/datapath/flows.pxd: a test holds the two together.
 _HEADER = struct.Struct("=8s4IQ3I")
@@ -49,12 +48,12 @@ class Opened(NamedTuple):
 
 def path_of(host: Host, queue: int) -> Path:
     """The file of the daemon whose first queue this is, in the host's network namespace."""
-    return DIRECTORY / f"{host.netns_inode()}-{queue}.flows"
+    return place.path_of(host, "flows", queue)
 
 
 def paths(host: Host) -> list[Path]:
     """The files of all daemons of the host's network namespace, living or not."""
-    return sorted(DIRECTORY.glob(f"{host.netns_inode()}-*.flows"))
+    return place.every(host, "flows")
 
 
 def look(path: Path) -> Live | None:
@@ -101,7 +100,7 @@ def open_flows(path: Path, capacity: int) -> Opened:
     from fixer.datapath.flows import Flows
 
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        place.make(path.parent)
         with _held(path):
             return _make(path, capacity)
     except OSError as error:
@@ -116,7 +115,7 @@ def _make(path: Path, capacity: int) -> Opened:
     from fixer.datapath.flows import Flows
 
     size = Flows.size(capacity)
-    fresh = path.with_suffix(".flows.new")
+    fresh = path.with_name(path.name + place.UNFINISHED)
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

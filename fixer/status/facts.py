@@ -7,10 +7,7 @@ once a second, while it lives.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from fixer.errors import FixerError, NotPermitted
@@ -22,7 +19,9 @@ from fixer.rules import switch as rules
 from fixer.rules.rawtable import CHAIN_OUTPUT, FAMILIES, HOOK, OUTPUT, RawTable, Scope, shown_queues
 from fixer.rules.suspects import longest_looked_at, queues_syns
 from fixer.state import baseline, flowfile
+from fixer.state import report as reports
 from fixer.state.baseline import Baseline
+from fixer.state.report import Report
 
 _STALE_SECONDS = 10
 
@@ -101,18 +100,13 @@ class Status(Struct, frozen=True):
     """Whether GRO is on, for each interface that packets of the underlay arrive on; None where that cannot be told."""
     spread: dict[str, str | None]
     """With several queues: what keeps the flows of a VTEP pair in one of them, for each interface (None: nothing)."""
-    daemon: dict[str, Any] | None
+    daemon: Report | None
     notes: list[str]
 
     @property
     def exit_code(self) -> int:
         """0 when the rule is there and every queue has a listener, else 3, as ``systemctl status``."""
         return 0 if self.on and self.listening else 3
-
-
-def report_path(host: Host, queue: int) -> str:
-    """Where the daemon writes its report: one file per network namespace and queue."""
-    return f"/run/fixer/{host.netns_inode()}-{queue}.json"
 
 
 def collect(host: Host, queue: int, count: int = 1) -> Status:
@@ -149,19 +143,19 @@ def collect(host: Host, queue: int, count: int = 1) -> Status:
         notes.append("no rule sends packets to the queue. Next: fixer on")
     if len(led) > 1:
         notes.append(f"the two families send to different queues ({', '.join(map(shown_queues, led))}). Next: fixer on")
-    if on and daemon and (served := daemon.get("queues") or 1) > len(queues):
+    if on and daemon and daemon.queues > len(queues):
         notes.append(
-            f"the daemon serves {shown_queues(range(queues[0], queues[0] + served))}, the rule sends to "
+            f"the daemon serves {shown_queues(range(queues[0], queues[0] + daemon.queues))}, the rule sends to "
             f"{shown_queues(queues)}. Next: fixer on"
         )
-    if daemon and plain and not daemon.get("plain"):
+    if daemon and plain and not daemon.plain:
         notes.append("the rule takes plain packets, the daemon judges VXLAN only. Next: fixer run --plain")
-    strips = daemon is not None and daemon.get("timestamps") == "strip"
+    strips = daemon is not None and daemon.timestamps == "strip"
     if strips and not all(rule.syns for rule in families.values() if rule.on):
         notes.append("the daemon strips timestamps, the rule lets SYNs pass. Next: fixer on --scope suspects")
-    if daemon and daemon.get("monitor"):
+    if daemon and daemon.monitor:
         notes.append("monitor mode: the daemon reports and changes nothing")
-    notes += _refused(daemon or {})
+    notes += _refused(daemon) if daemon else []
     carriers = _carriers(host, families, notes)
     versions = {family.version for family in FAMILIES if families[family.key].on}
     obstacles = spread.obstacles(host, carriers, len(queues), versions) if len(queues) > 1 else {}
@@ -172,7 +166,7 @@ def collect(host: Host, queue: int, count: int = 1) -> Status:
         listening=len(heard) == len(queues) and (flows is None or flows.listener is not None),
         rules=families,
         listeners=heard,
-        passed_unseen=_passed_unseen(families, heard, _baseline(host, queues[0], heard, daemon)),
+        passed_unseen=_passed_unseen(families, heard, _baseline(host, heard, daemon)),
         flows=flows,
         merging=links.merging(host, carriers),
         spread=obstacles,
@@ -253,14 +247,12 @@ def _flows_rule(table: RawTable) -> FlowsRule | None:
     return FlowsRule(table.flows_queue, arrived, left, table.position(OUTPUT), len(table.hook(OUTPUT)))
 
 
-def _flows(
-    host: Host, families: dict[str, Rule], first: int, daemon: dict[str, Any] | None, notes: list[str]
-) -> Flows | None:
+def _flows(host: Host, families: dict[str, Rule], first: int, daemon: Report | None, notes: list[str]) -> Flows | None:
     """The queue that rules lead to where timestamps are normalised, its listener, and the table of the daemon whose
     first queue is ``first``."""
     on = [rule for rule in families.values() if rule.on]
     led = [rule.flows.queue for rule in on if rule.flows]
-    mode = daemon.get("timestamps") if daemon else None
+    mode = daemon.timestamps if daemon else None
     if mode == "normalise" and len(led) < len(on):
         notes.append("the daemon normalises timestamps, but not all rules lead them to it. Next: fixer on")
     if not led:
@@ -320,48 +312,48 @@ def _carriers(host: Host, families: dict[str, Rule], notes: list[str]) -> list[L
     return list(found.values())
 
 
-def _report(host: Host, queue: int, heard: Sequence[Listener], notes: list[str]) -> dict[str, Any] | None:
+def _report(host: Host, queue: int, heard: Sequence[Listener], notes: list[str]) -> Report | None:
     """The daemon's report, if the process that wrote it is the one that listens; ``queue`` is its first."""
-    text = host.read(report_path(host, queue))
-    if text is None or not heard:
+    if not heard:
         return None
+    path = reports.path_of(host, queue)
     try:
-        report: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
-        updated = datetime.fromisoformat(report["updated"])
-        pid = int(report["pid"])
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-        notes.append(f"{report_path(host, queue)} is not a report of a fixer daemon; it is ignored")
+        report = reports.read(path)
+    except ValueError:
+        notes.append(f"{path} is not a report of a fixer daemon; it is ignored")
         return None
-    if not host.exists(f"/proc/{pid}") or not {None, pid} & {each.pid for each in heard}:
+    if report is None:
         return None
-    age = (host.now() - updated.astimezone(UTC)).total_seconds()
+    if not host.exists(f"/proc/{report.pid}") or not {None, report.pid} & {each.pid for each in heard}:
+        return None
+    age = (host.now() - report.updated).total_seconds()
     if age > _STALE_SECONDS:
-        notes.append(f"the daemon (pid {pid}) has not reported for {age:.0f} s: its figures are old, it may hang")
+        notes.append(
+            f"the daemon (pid {report.pid}) has not reported for {age:.0f} s: its figures are old, it may hang"
+        )
     return report
 
 
-def _refused(report: dict[str, Any]) -> list[str]:
+def _refused(report: Report) -> list[str]:
     """What the daemon asked the kernel for in vain, and what that means."""
     consequences = {
         "fail_open": "a full queue loses packets, for this kernel cannot let them pass",
         "gso": "this kernel hands merged packets over in segments, with checksums of its own: that costs more, and "
         "they count as sound though nobody verified what came",
     }
-    asked, granted = report.get("asked") or {}, report.get("flags") or {}
     return [
         f"{meaning} (queue.{flag} is refused)"
         for flag, meaning in consequences.items()
-        if asked.get(flag) and not granted.get(flag)
+        if getattr(report.asked, flag) and not getattr(report.flags, flag)
     ]
 
 
-def _baseline(host: Host, queue: int, heard: Sequence[Listener], daemon: dict[str, Any] | None) -> Baseline | None:
+def _baseline(host: Host, heard: Sequence[Listener], daemon: Report | None) -> Baseline | None:
     """Where counting begins: a rule was written since one of the queues was bound, or else the daemon's own start."""
-    noted = baseline.read(host, queue)
+    noted = baseline.read(host)
     if noted and any(each.socket in noted.handed for each in heard):
         return noted
-    at_start = daemon.get("rule_packets_at_start") if daemon else None
-    return Baseline(at_start) if isinstance(at_start, dict) else None
+    return Baseline(daemon.rule_packets_at_start) if daemon else None
 
 
 def _passed_unseen(families: dict[str, Rule], heard: Sequence[Listener], since: Baseline | None) -> int | None:

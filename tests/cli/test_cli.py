@@ -295,9 +295,8 @@ def flow_table(host: FakeHost, normalised: int, draining: int = 0) -> Path:
 
 
 @pytest.fixture
-def normalising(taking_over: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def normalising(taking_over: FakeHost, tmp_path: Path) -> Path:
     """A configuration that normalises; `fixer on` was said, and both queues have a listener."""
-    monkeypatch.setattr(flowfile, "DIRECTORY", tmp_path)
     config = tmp_path / "f.toml"
     config.write_text(NORMALISE)
     invoke("on", "--config", str(config))

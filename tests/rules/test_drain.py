@@ -60,8 +60,7 @@ def host() -> FakeHost:
 
 
 @pytest.fixture
-def table(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
-    monkeypatch.setattr(flowfile, "DIRECTORY", tmp_path)
+def table(host: FakeHost) -> Table:
     return Table(flowfile.path_of(host, 7))
 
 

@@ -277,29 +277,28 @@ def test_killed_anywhere_it_is_whole(tmp_path: Path) -> None:
     assert busy > 20
 
 
-def test_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_paths() -> None:
     host = FakeHost()
+    here = flowfile.path_of(host, 7).parent
     assert flowfile.path_of(host, 7).name == f"{host.netns_inode()}-7.flows"
-    assert flowfile.path_of(host, 7).parent == Path("/run/fixer")
-    monkeypatch.setattr(flowfile, "DIRECTORY", tmp_path)
     for name in (f"{host.netns_inode()}-0.flows", f"{host.netns_inode()}-0.flows.damaged", "999-0.flows"):
-        (tmp_path / name).touch()
-    assert flowfile.paths(host) == [tmp_path / f"{host.netns_inode()}-0.flows"]
+        (here / name).touch()
+    assert flowfile.paths(host) == [here / f"{host.netns_inode()}-0.flows"]
 
 
-def test_only_what_nobody_has_open_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_what_nobody_has_open_is_removed() -> None:
     host = FakeHost()
-    monkeypatch.setattr(flowfile, "DIRECTORY", tmp_path)
+    here = flowfile.path_of(host, 0).parent
     used, unused = (flowfile.path_of(host, queue) for queue in (0, 1))
-    foreign = tmp_path / "999-0.flows"
+    foreign = here / "999-0.flows"
     foreign.write_bytes(b"another namespace's")
     opened = flowfile.open_flows(used, 1024)
     flowfile.open_flows(unused, 1024)
     flowfile.remove_unused(host)
-    assert sorted(tmp_path.iterdir()) == sorted([used, foreign])
+    assert sorted(here.iterdir()) == sorted([used, foreign])
     del opened
     flowfile.remove_unused(host)
-    assert list(tmp_path.iterdir()) == [foreign]
+    assert list(here.iterdir()) == [foreign]
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:

@@ -28,9 +28,10 @@ from fixer.lab.service import Service
 from fixer.rules.rawtable import FAMILIES, spelt
 from fixer.rules.switch import Selection, turn_off, turn_on
 from fixer.screen.status import show
-from fixer.state import baseline, flowfile
+from fixer.state import baseline, flowfile, place
 from fixer.state.baseline import Baseline
-from fixer.status.facts import FlowsRule, Status, collect, report_path
+from fixer.state.report import path_of
+from fixer.status.facts import FlowsRule, Status, collect
 
 ON = """\
 *raw
@@ -82,10 +83,10 @@ def serving() -> FakeHost:
     host.files |= {
         f"{NET}/netfilter/nfnetlink_queue": QUEUES,
         f"{NET}/netlink": SOCKETS,
-        report_path(host, 7): report(),
         "/proc/4711": "",
     }
     host.owners[777] = Owner(4711, "fixer")
+    set_report()(host)
     return host
 
 
@@ -136,7 +137,18 @@ def without(path: str) -> Callable[[FakeHost], None]:
 
 
 def set_report(**changes: Any) -> Callable[[FakeHost], None]:
-    return lambda host: host.files.__setitem__(report_path(host, 7), report(**changes))
+    return report_says(report(**changes))
+
+
+def report_says(text: str) -> Callable[[FakeHost], None]:
+    def change(host: FakeHost) -> None:
+        report_of(host).write_text(text)
+
+    return change
+
+
+def report_of(host: FakeHost) -> Path:
+    return path_of(host, 7)
 
 
 def raw(text: str, command: str = "iptables") -> Callable[[FakeHost], None]:
@@ -168,7 +180,7 @@ PLAIN = ON.replace("-p udp -m multiport --dports 4789", "! -i lo -p tcp")
         (set_report(monitor=True), 0, "monitor mode: the daemon reports and changes nothing"),
         (set_report(updated="2026-01-02T03:03:00Z"), 0, "the daemon (pid 4711) has not reported for 65 s"),
         (set_report(updated="yesterday"), 0, "is not a report of a fixer daemon; it is ignored"),
-        (lambda host: host.files.__setitem__(report_path(host, 7), "{"), 0, "is not a report of a fixer daemon"),
+        (report_says("{"), 0, "is not a report of a fixer daemon"),
     ],
 )
 def test_what_is_odd_is_noted(change: Callable[[FakeHost], None], exit_code: int, note: str) -> None:
@@ -231,7 +243,7 @@ def test_a_table_that_cannot_be_read_is_not_said_to_be_without_rules() -> None:
     [
         without("/proc/4711"),  # killed: its report stays
         lambda host: host.owners.__setitem__(777, Owner(1, "other")),  # and another took the queue
-        without("/run/fixer/4026531840-7.json"),
+        lambda host: report_of(host).unlink(),
     ],
 )
 def test_a_report_that_is_nobodys_is_not_believed(change: Callable[[FakeHost], None]) -> None:
@@ -423,9 +435,8 @@ JUMP = "[0:0] -A OUTPUT -j FIXER-OUTPUT\n"
 
 
 @pytest.fixture
-def normalising(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+def normalising() -> FakeHost:
     """Rules for both directions, a daemon on queues 7 and 8, and its flow table."""
-    monkeypatch.setattr(flowfile, "DIRECTORY", tmp_path)
     host = serving_two()
     raw(NORMALISING)(host)
     flows = {"capacity": 2048, "used": 512, "normalised": 3, "draining": False, "expired": 9, "damaged": 0}
@@ -483,7 +494,7 @@ def other_mode(host: FakeHost) -> None:
 
 def killed(host: FakeHost) -> None:
     host.files[f"{NET}/netfilter/nfnetlink_queue"] = ""
-    host.files.pop(report_path(host, 7))
+    report_of(host).unlink()
 
 
 @pytest.mark.parametrize(
@@ -605,11 +616,8 @@ def test_packets_that_are_too_long_for_the_rule_are_noted() -> None:
 class Reporting(Host):
     """The real host, with a report that was never written to this machine's /run."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def read(self, path: str) -> str | None:
-        return self.text if path.startswith("/run/fixer/") else super().read(path)
+    def __init__(self, directory: Path) -> None:
+        self.run_directory = directory
 
 
 def bound(buffer: int | None = None) -> NetfilterQueue:
@@ -622,7 +630,7 @@ def bound(buffer: int | None = None) -> NetfilterQueue:
 
 
 @pytest.mark.root
-def test_the_kernels_own_figures(netns: Namespace) -> None:
+def test_the_kernels_own_figures(netns: Namespace, tmp_path: Path) -> None:
     netns.call(turn_on, Host(), Selection(queue=7, ports=(4789,)))
     assert netns.call(collect, Host(), 0).exit_code == 3
     netns.send(5)  # nobody listens: they pass, and only the rule counts them
@@ -635,8 +643,12 @@ def test_the_kernels_own_figures(netns: Namespace) -> None:
         assert (owner.queue_dropped, owner.user_dropped, owner.socket_drops) == (0, 0, 0)
         assert netns.call(listeners, Host(), [8]) == []
 
-        own_report = report(pid=os.getpid(), rule_packets_at_start={"ipv4": 0, "ipv6": 0})
-        status = netns.call(collect, Reporting(own_report), 0)
+        reporting = Reporting(tmp_path)
+        place.write(
+            netns.call(path_of, reporting, 7),
+            report(pid=os.getpid(), rule_packets_at_start={"ipv4": 0, "ipv6": 0}).encode(),
+        )
+        status = netns.call(collect, reporting, 0)
         assert status.exit_code == 0
         assert (status.rules["ipv4"].packets, status.listeners[0].id_sequence, status.passed_unseen) == (8, 3, 5)
 
@@ -729,7 +741,7 @@ def test_what_passes_unseen_is_counted_from_where_the_rule_was_put_back(netns: N
         netns.send(20, version=6)
         assert unseen() == 150
         netns.call(turn_off, Host())
-    assert not list(Path("/run/fixer").glob(f"{netns.call(Host().netns_inode)}-7.*")), "off and stop leave nothing"
+    assert not list(Path("/run/fixer").glob(f"{netns.call(Host().netns_inode)}*")), "off and stop leave nothing"
 
 
 @pytest.mark.root
@@ -759,7 +771,7 @@ def test_a_family_that_is_put_back_after_a_failure_is_noted_too(netns: Namespace
         netns.send(10)
         with pytest.raises(SystemRefused, match="xtables lock"):
             netns.call(turn_on, Refusing(), Selection(queue=9, plain=True))
-        noted = netns.call(baseline.read, Host(), 7)
+        noted = netns.call(baseline.read, Host())
         assert noted.rule_packets == {"ipv4": 0, "ipv6": 0}
         assert [handed.sequence for handed in noted.handed.values()] == [10]
     finally:
@@ -768,7 +780,7 @@ def test_a_family_that_is_put_back_after_a_failure_is_noted_too(netns: Namespace
 
 def noted(socket: int, ipv4: int | None, sequence: int, drops: int = 0) -> Callable[[FakeHost], None]:
     def change(host: FakeHost) -> None:
-        baseline.write(host, 7, Baseline({"ipv4": ipv4, "ipv6": None}, {socket: Handed(sequence, drops)}))
+        baseline.write(host, Baseline({"ipv4": ipv4, "ipv6": None}, {socket: Handed(sequence, drops)}))
 
     return change
 
@@ -782,7 +794,7 @@ def noted(socket: int, ipv4: int | None, sequence: int, drops: int = 0) -> Calla
         (noted(777, None, (1 << 32) - 5), 100 - 95 + 4),  # the sequence has wrapped
         (noted(777, 200, 60), None),  # put back once more, and by somebody else
         (noted(776, 0, 60), 100 - 5 - 90 + 4),  # another socket's: the daemon was started again
-        (lambda host: host.files.__setitem__(baseline.path_of(host, 7), "{"), 100 - 5 - 90 + 4),
+        (lambda host: baseline.path_of(host).write_text("{"), 100 - 5 - 90 + 4),
     ],
 )
 def test_the_note_of_a_rule_holds_for_the_socket_that_was_bound_then(
@@ -801,25 +813,21 @@ def test_a_queue_that_is_bound_after_the_rule_was_written_counts_from_0() -> Non
 
 
 def test_a_note_that_cannot_be_written_does_not_undo_the_rule() -> None:
-    class Full(FakeHost):
-        def write(self, path: str, text: str) -> None:
-            raise SystemRefused(f"{path} cannot be written: No space left on device")
-
-    host = Full()
+    host = FakeHost()
+    baseline.path_of(host).mkdir()
     for command in ("iptables", "ip6tables"):
         state = [OK, Completed(0, ON, "")]
         host.answers[f"{command}-save"] = lambda *_, state=state: state[0]
         host.answers[f"{command}-restore"] = lambda *_, state=state: state.reverse() or OK
     *_, last = turn_on(host, Selection(queue=7, ports=(4789,)))
     assert last == (
-        f"fixer status cannot tell what passes unseen: {baseline.path_of(host, 7)} cannot be written: "
-        "No space left on device"
+        f"fixer status cannot tell what passes unseen: {baseline.path_of(host)} cannot be written: Is a directory"
     )
 
 
 JSON = {
     "": "daemon flows listeners listening merging notes on passed_unseen queues rules spread",
-    "daemon": "asked counters flags flows monitor pid plain queue queue_counters rule_packets_at_start started "
+    "daemon": "asked counters flags flows monitor pid plain queue queue_counters queues rule_packets_at_start started "
     "timestamps updated version",
     "flows": "capacity draining listener normalised queue used",
     "listeners": "copies copy_range id_sequence pid portid process queue queue_dropped socket socket_drops "

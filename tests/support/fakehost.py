@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from fixer.host.machine import NET, Completed, Host, Owner
+from fixer.state import place
 
 Answer = Completed | Callable[[Sequence[str], str | None], Completed]
 
@@ -15,6 +20,8 @@ NFT = Completed(0, "iptables v1.8.9 (nf_tables)\n", "")
 
 class FakeHost(Host):
     """Commands answer from ``answers`` (whole command line, or its first word), files from ``files``.
+
+    What lies below /run lies in a directory of its own.
 
     Out of the box: root, IPv6, and the nf_tables variant of iptables with nothing in the raw table.
     """
@@ -27,6 +34,9 @@ class FakeHost(Host):
         self.owners: dict[int, Owner] = {}
         self.net_admin = True
         self.ran: list[str] = []
+        self.run_directory = Path(tempfile.mkdtemp(prefix="fx-fakehost-"))
+        weakref.finalize(self, shutil.rmtree, self.run_directory, ignore_errors=True)
+        place.make(self.run_directory / "fixer")
 
     def run(self, argv: Sequence[str], input: str | None = None, seconds: float | None = None) -> Completed:
         self._path_of(argv[0])
@@ -42,12 +52,6 @@ class FakeHost(Host):
         if isinstance(content, Exception):
             raise content
         return content
-
-    def write(self, path: str, text: str) -> None:
-        self.files[path] = text
-
-    def remove(self, path: str) -> None:
-        self.files.pop(path, None)
 
     def exists(self, path: str) -> bool:
         return path in self.files

@@ -1,0 +1,13 @@
+"""What is of no use to anybody once the rules are gone, and its daemon."""
+
+from __future__ import annotations
+
+from fixer.host.machine import Host
+from fixer.state import flowfile, place, report
+
+
+def remove(host: Host) -> None:
+    """Remove it, of the host's network namespace. What a daemon uses, and what cannot be removed, stays."""
+    flowfile.remove_unused(host)
+    report.remove_unused(host)
+    place.remove_unfinished(host)

@@ -1,0 +1,95 @@
+"""The daemon's report: a small file, rewritten about once a second, that ``fixer status`` reads.
+
+It says what only the daemon knows (packets by diagnosis and action, what the kernel granted); what the kernel shows,
+``status`` asks the kernel.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from fixer.config import TimestampMode
+from fixer.host.machine import Host
+from fixer.state import place
+
+Moment = Annotated[datetime, Meta(tz=True)]
+Counters = dict[str, int | dict[str, int]]
+"""By name: a number, or the numbers of a table by what it tells apart."""
+
+
+class Flags(Struct, frozen=True):
+    """What the kernel's queue can be asked for."""
+
+    fail_open: bool = False
+    gso: bool = False
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """One daemon, as it was at ``updated``."""
+
+    pid: int
+    version: str
+    queue: int
+    """The first of ``queues`` that it serves."""
+    queues: int = 1
+    started: Moment
+    updated: Moment
+    monitor: bool
+    plain: bool
+    timestamps: TimestampMode = "off"
+    rule_packets_at_start: dict[str, int | None] = {}
+    """What our rules had sent to its queues before it bound them, by family."""
+    asked: Flags
+    flags: Flags
+    """Which of them the kernel granted."""
+    counters: Counters
+    """All packet paths together."""
+    queue_counters: dict[str, int]
+    flows: dict[str, int | bool] | UnsetType = UNSET
+    """The flow table's figures, where timestamps are normalised."""
+
+    def table(self, name: str) -> dict[str, int]:
+        """One table of the ``counters``; empty if there is none of that name."""
+        found = self.counters.get(name)
+        return found if isinstance(found, dict) else {}
+
+    def numbers(self) -> dict[str, int]:
+        """Those of the ``counters`` that are no tables."""
+        return {name: value for name, value in self.counters.items() if isinstance(value, int)}
+
+
+def path_of(host: Host, queue: int) -> Path:
+    """The file of the daemon whose first queue this is, in the host's network namespace."""
+    return place.path_of(host, "json", queue)
+
+
+def read(path: Path) -> Report | None:
+    """The report; None if there is none. Raises :class:`ValueError` if it is no report of a daemon of ours."""
+    content = place.read(path)
+    if content is None:
+        return None
+    try:
+        return msgspec.json.decode(content, type=Report)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
+
+
+def write(path: Path, report: Report) -> None:
+    """Raises :class:`fixer.errors.SystemRefused`."""
+    place.write(path, msgspec.json.encode(report))
+
+
+def remove_unused(host: Host) -> None:
+    """Remove the reports of this network namespace that a daemon left which was killed."""
+    for path in place.every(host, "json"):
+        try:
+            report = read(path)
+        except ValueError:
+            report = None
+        if report is None or not host.exists(f"/proc/{report.pid}"):
+            place.remove(path)

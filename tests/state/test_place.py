@@ -1,0 +1,86 @@
+"""Where state is kept: names, whole or not at all, and what is cleaned up."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.fakehost import FakeHost
+
+from fixer.errors import SystemRefused
+from fixer.host.machine import Host
+from fixer.state import leftovers, place, report
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    return FakeHost()
+
+
+def test_a_name_says_whose_it_is(host: FakeHost) -> None:
+    assert place.path_of(host, "baseline").name == f"{host.netns_inode()}.baseline"
+    assert place.path_of(host, "json", 7).name == f"{host.netns_inode()}-7.json"
+    assert place.path_of(Host(), "json", 7).parent == Path("/run/fixer")
+
+
+def test_what_is_not_there_is_none_and_what_cannot_be_read_an_error(host: FakeHost) -> None:
+    path = place.path_of(host, "baseline")
+    assert place.read(path) is None
+    path.mkdir()
+    with pytest.raises(SystemRefused, match="cannot be read: Is a directory"):
+        place.read(path)
+    place.remove(path)
+    assert path.is_dir(), "what cannot be removed stays"
+
+
+def test_a_file_is_written_whole_or_not_at_all(host: FakeHost) -> None:
+    """By many at once, and read meanwhile: each look finds the whole of one of them."""
+    path = place.path_of(host, "json", 0)
+    contents = [bytes([letter]) * 100_000 for letter in b"abcd"]
+    place.write(path, contents[0])
+    threads = [
+        threading.Thread(target=lambda content=content: [place.write(path, content) for _ in range(50)])
+        for content in contents
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert place.read(path) in contents
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_what_cannot_be_written_leaves_what_was_there(host: FakeHost) -> None:
+    path = place.path_of(host, "json", 0)
+    path.mkdir()
+    with pytest.raises(SystemRefused, match=r"0\.json cannot be written: Is a directory"):
+        place.write(path, b"x")
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    (host.run_directory / "fixer" / "file").touch()
+    with pytest.raises(SystemRefused, match="cannot be written: File exists"):
+        place.write(host.run_directory / "fixer" / "file" / "x", b"x")
+
+
+def test_off_removes_what_nobody_will_finish_or_read_and_nothing_else(host: FakeHost) -> None:
+    here = host.run_directory / "fixer"
+    inode = host.netns_inode()
+    living = {
+        "pid": 4711, "version": "1", "queue": 0, "started": "2026-01-02T03:04:05Z", "updated": "2026-01-02T03:04:05Z",
+        "monitor": False, "plain": False, "asked": {}, "flags": {}, "counters": {}, "queue_counters": {},
+    }  # fmt: skip
+    host.files["/proc/4711"] = ""
+    for queue, pid in ((0, 4711), (1, 4712)):
+        told = report.msgspec.convert(living | {"queue": queue, "pid": pid}, report.Report)
+        report.write(report.path_of(host, queue), told)
+    place.path_of(host, "json", 2).write_text("{")
+    old = [f"{inode}.baseline.12.new", f"{inode}-0.json.12.new", f"{inode}-0.flows.new", f"{inode}0-0.json.12.new"]
+    for name in [*old, f"{inode}-0.json.13.new", f"{inode}0-1.json"]:
+        (here / name).touch()
+    for name in old:
+        os.utime(here / name, (time.time() - 100,) * 2)
+    leftovers.remove(host)
+    assert sorted(each.name for each in here.iterdir()) == sorted(
+        [f"{inode}-0.json", f"{inode}-0.json.13.new", f"{inode}0-0.json.12.new", f"{inode}0-1.json"]
+    )
