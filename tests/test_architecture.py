@@ -46,9 +46,10 @@ MAY_CIMPORT = {
     "nfqueue.queue": {"nfqueue.netlink", "datapath.pipeline", "datapath.repair"},
 }
 # Each room, and the rooms it may import from: from the ground up (docs/design.md).
-GROUND = {"errors", "words", "config", "datapath", "_csum"}
+GROUND = {"errors", "now", "words", "config", "datapath", "_csum"}
 MAY_IMPORT = {
     "errors": set(),
+    "now": set(),
     "_csum": set(),
     "datapath": {"_csum"},
     "words": {"datapath"},
@@ -60,7 +61,7 @@ MAY_IMPORT = {
     "state": {"errors", "datapath", "host", "config"},
     "doctor": {"errors", "host", "config"},
     "rules": {"errors", "config", "host", "state"},
-    "telemetry": {"words", "datapath", "findings"},
+    "telemetry": {"now", "words", "datapath", "findings"},
     "status": {"errors", "config", "rules", "state", "host"},
     "scan": GROUND | {"capture", "findings"},
     "daemon": GROUND | {"nfqueue", "host", "state", "rules", "telemetry", "findings"},

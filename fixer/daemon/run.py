@@ -10,12 +10,11 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import cycle, islice
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fixer.config import Settings
 from fixer.daemon.report import Reporter
@@ -24,11 +23,13 @@ from fixer.errors import ConfigWrong, KernelLacks, NotPermitted, QueueBusy, Syst
 from fixer.host import queues
 from fixer.host.machine import Host
 from fixer.nfqueue.queue import Queue
+from fixer.now import Now
 from fixer.rules import switch as rules
 from fixer.state import flowfile
 from fixer.state.report import path_of
-from fixer.telemetry import packets as events
 from fixer.telemetry.flows import FlowWatch
+from fixer.telemetry.log import Saying, Teller, state_change
+from fixer.telemetry.packets import happened
 from fixer.telemetry.snat import SnatWatch
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -57,7 +58,8 @@ def run(settings: Settings, host: Host) -> int:
     lanes = bound_lanes(settings, host, opened)
     flows = opened.flows if opened else None
     report = Reporter(path_of(host, settings.queue.number), settings, lanes, matched, flows)
-    teller = events.Teller([lane.pipeline for lane in lanes], sys.stdout)
+    pipelines = [lane.pipeline for lane in lanes]
+    teller = Teller(lambda: happened(pipelines), sys.stdout)
     failures: list[BaseException] = []
     threads = [
         threading.Thread(target=serve, args=(lane.queue, cpu, failures), name=f"queue {lane.number}")
@@ -66,24 +68,20 @@ def run(settings: Settings, host: Host) -> int:
     for thread in threads:
         thread.start()
     teller.start()
-    message, fields = started(settings, lanes)
-    teller.say("info", message, **fields)
+    teller.say(started(settings, lanes))
     if trouble := report.write():
-        teller.say(
-            "warning",
-            f"fixer status will not show what this daemon counts: {trouble}",
-            **events.state_change("degraded"),
-        )
+        teller.say(state_change("degraded", f"fixer status will not show what this daemon counts: {trouble}"))
     watch = FlowWatch(flows, lanes[-1].pipeline) if flows else None
     if opened and watch:
         for said in watch.at_start(opened.taken, opened.warnings):
-            teller.say(said.level, said.message, **said.fields)
-    snat = SnatWatch([lane.pipeline for lane in lanes])
+            teller.say(said)
+    snat = SnatWatch(pipelines)
     asked = None
     while all(thread.is_alive() for thread in threads) and asked is None:
         report.write()
-        for said in (*(watch.findings(time.monotonic()) if watch else ()), *snat.findings(time.time_ns())):
-            teller.say(said.level, said.message, **said.fields)
+        now = Now.read()
+        for said in (*(watch.news(now) if watch else ()), *snat.news(now)):
+            teller.say(said)
         with suppress(Empty):
             asked = requests.get(timeout=REPORT_SECONDS)
     for lane in lanes:
@@ -92,14 +90,14 @@ def run(settings: Settings, host: Host) -> int:
         thread.join()
     report.remove()
     for said in watch.at_stop() if watch else ():
-        teller.say(said.level, said.message, **said.fields)
+        teller.say(said)
 
     counters = {f"fixer.counters.{name}": value for name, value in report.counters().items()}
     if failures:
-        code, level, message, action = SystemRefused.exit_code, "error", f"a queue failed: {failures[0]}", "failed"
+        code, last = SystemRefused.exit_code, state_change("failed", f"a queue failed: {failures[0]}", counters)
     else:
-        code, level, message, action = 0, "info", f"stopped by {asked}; what was held is answered", "stopped"
-    if not teller.finish(LOG_SECONDS, level, message, **events.state_change(action, **counters)):
+        code, last = 0, state_change("stopped", f"stopped by {asked}; what was held is answered", counters)
+    if not teller.finish(LOG_SECONDS, last):
         # Nobody reads the log, or it cannot be written: the interpreter would wait for that write, or try it again.
         os._exit(code)
     return code
@@ -117,27 +115,25 @@ def stop_requests() -> SimpleQueue[str]:
     return requests
 
 
-def started(settings: Settings, lanes: Sequence[Lane]) -> tuple[str, dict[str, Any]]:
-    """Message and fields of the line that says the queues are served from now on."""
+def started(settings: Settings, lanes: Sequence[Lane]) -> Saying:
+    """The line that says the queues are served from now on."""
     first, last = settings.queue.numbers[0], settings.queue.numbers[-1]
     which = f"queue {first}" if first == last else f"queues {first} to {last}"
     if settings.timestamps.mode == "normalise":
         which += f", and queue {settings.timestamps_queue} for what is normalised"
-    return (
+    return state_change(
+        "started",
         f"serving {which}" + (", changing nothing" if settings.monitor else ""),
-        events.state_change(
-            "started",
-            **{
-                "process.pid": os.getpid(),
-                "fixer.queue": [lane.number for lane in lanes],
-                "fixer.timestamps.mode": settings.timestamps.mode,
-                "fixer.monitor": settings.monitor,
-                "fixer.plain": settings.plain,
-                "fixer.ports": list(settings.vxlan.ports),
-                "fixer.fail_open": lanes[0].queue.flags["fail_open"],
-                "fixer.gso": lanes[0].queue.flags["gso"],
-            },
-        ),
+        {
+            "process.pid": os.getpid(),
+            "fixer.queue": [lane.number for lane in lanes],
+            "fixer.timestamps.mode": settings.timestamps.mode,
+            "fixer.monitor": settings.monitor,
+            "fixer.plain": settings.plain,
+            "fixer.ports": list(settings.vxlan.ports),
+            "fixer.fail_open": lanes[0].queue.flags["fail_open"],
+            "fixer.gso": lanes[0].queue.flags["gso"],
+        },
     )
 
 

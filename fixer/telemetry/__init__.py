@@ -1,1 +1,1 @@
-"""What is told: events of the datapath as ECS log lines."""
+"""What is told: what happens to packets, connections and sources as ECS log lines."""

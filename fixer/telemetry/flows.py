@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from fixer.datapath.flows import Flows
 from fixer.datapath.pipeline import Pipeline
+from fixer.now import Now
+from fixer.telemetry.log import Level, Saying, header
 
 QUIET_SECONDS = 60
 """How long nothing more is said of a finding that goes on."""
 
 
-class Saying(NamedTuple):
-    """A line for the log."""
-
-    level: str
-    message: str
-    fields: dict[str, Any]
-
-
-def saying(level: str, action: str, message: str, **fields: Any) -> Saying:
+def saying(level: Level, action: str, message: str, **fields: Any) -> Saying:
     """A line of ours in ECS; ``fields`` are put under ``fixer.timestamps``."""
-    return Saying(
-        level,
-        message,
-        {
-            "event.dataset": "fixer.timestamps",
-            "event.kind": "event" if level == "info" else "alert",
-            "event.category": ["network"],
-            "event.type": ["info"],
-            "event.action": action,
-            **{f"fixer.timestamps.{name}": value for name, value in fields.items()},
-        },
-    )
+    head = header("fixer.timestamps", action, kind="event" if level == "info" else "alert")
+    return Saying(level, message, head | {f"fixer.timestamps.{name}": value for name, value in fields.items()})
 
 
 class FlowWatch:
@@ -70,8 +54,8 @@ class FlowWatch:
                 normalised=live,
             )
 
-    def findings(self, now: float) -> Iterator[Saying]:
-        """What has come up since it was last asked; ``now`` in seconds. To be called about once a second."""
+    def news(self, now: Now) -> Iterator[Saying]:
+        """What has come up since it was last asked. To be called about once a second."""
         counted = self._counted()
         grown = {name: counted[name] - self._before[name] for name in counted}
         for name, found in (
@@ -80,8 +64,8 @@ class FlowWatch:
             ("evicted", self._flood(grown)),
             ("damaged", self._damaged(grown)),
         ):
-            if found and now >= self._next.get(name, now):
-                self._next[name] = now + QUIET_SECONDS
+            if found and now.steady >= self._next.get(name, now.steady):
+                self._next[name] = now.steady + QUIET_SECONDS
                 for each in ("one_way", "no_way_back") if name == "no_way_back" else (name,):
                     self._before[each] = counted[each]
                 yield found

@@ -13,12 +13,12 @@ from math import sqrt
 from typing import Any, NamedTuple, Protocol
 
 from fixer.datapath.snat import Clock, Sight
-from fixer.telemetry.flows import Saying
-from fixer.telemetry.packets import timestamp
+from fixer.now import Now
+from fixer.telemetry.log import Level, Saying, header
 
-LOOK_NS = 10_000_000_000
+LOOK_SECONDS = 10
 """How often the lines are looked at."""
-AGAIN_NS = 600_000_000_000
+AGAIN_SECONDS = 600
 """A suspect of which nothing new is known is told again after this long."""
 MOST = 16
 """Suspects told at one look; the rest is told as a number."""
@@ -87,33 +87,30 @@ def most_at(clocks: Sequence[Clock], longer_ns: int) -> int:
 
 
 class SnatWatch:
-    """Tells each suspect when it is found, when more is known of it, and every ten minutes; see :meth:`findings`."""
+    """Tells each suspect when it is found, when more is known of it, and every ten minutes; see :meth:`news`."""
 
     def __init__(self, pipelines: Sequence[Sees]) -> None:
         self._pipelines = pipelines
-        self._next_ns = 0
-        self._told: dict[tuple[str, int | None], tuple[int, tuple[bool, int]]] = {}
-        """By source: when, and what (several, clocks). At most what was told within ``AGAIN_NS``."""
+        self._next = 0.0
+        self._told: dict[tuple[str, int | None], tuple[float, tuple[bool, int]]] = {}
+        """By source: when, and what (several, clocks). At most what was told within ``AGAIN_SECONDS``."""
 
-    def findings(self, now_ns: int) -> Iterator[Saying]:
-        """What is due; looks no more often than every ``LOOK_NS``, so it may be called as often as one likes.
-
-        ``now_ns``: on the clock the packets are stamped with (nanoseconds since the epoch).
-        """
-        if 0 < self._next_ns - now_ns <= LOOK_NS:  # further away, and the clock was set back
+    def news(self, now: Now) -> Iterator[Saying]:
+        """What is due; looks no more often than every ``LOOK_SECONDS``, so it may be called as often as one likes."""
+        if now.steady < self._next:
             return
-        self._next_ns = now_ns + LOOK_NS
-        self._told = {source: told for source, told in self._told.items() if abs(now_ns - told[0]) < AGAIN_NS}
+        self._next = now.steady + LOOK_SECONDS
+        self._told = {source: told for source, told in self._told.items() if now.steady - told[0] < AGAIN_SECONDS}
         news = [
             suspect
-            for suspect in self.suspects(now_ns)
+            for suspect in self.suspects(now.wall_ns)
             if suspect.source not in self._told or (suspect.several, suspect.clocks) > self._told[suspect.source][1]
         ]
         for suspect in news[:MOST]:
-            self._told[suspect.source] = now_ns, (suspect.several, suspect.clocks)
-            yield Saying(level(suspect), sentence(suspect), document(suspect, now_ns))
+            self._told[suspect.source] = now.steady, (suspect.several, suspect.clocks)
+            yield Saying(level(suspect), sentence(suspect), document(suspect, now.wall_ns))
         if news[MOST:]:
-            yield left_out(len(news) - MOST, now_ns)
+            yield left_out(len(news) - MOST, now.wall_ns)
 
     def suspects(self, now_ns: int) -> list[Suspect]:
         """One for each source (and VNI), the strongest of all its destinations and all pipelines; strongest first.
@@ -129,7 +126,7 @@ class SnatWatch:
         return sorted(strongest.values(), key=lambda suspect: suspect.weight, reverse=True)
 
 
-def level(suspect: Suspect) -> str:
+def level(suspect: Suspect) -> Level:
     """Several clocks are a fault's cause; random offsets are how modern hosts are, and a fault only on old servers."""
     return "warning" if suspect.several else "info"
 
@@ -137,9 +134,8 @@ def level(suspect: Suspect) -> str:
 def document(suspect: Suspect, now_ns: int) -> dict[str, Any]:
     """The fields, without ``message`` (see :func:`sentence`)."""
     sight = suspect.sight
-    fields: dict[str, Any] = _event(now_ns) | {
-        "event.kind": "alert" if suspect.several else "event",
-        "event.action": "snat-suspect",
+    kind = "alert" if suspect.several else "event"
+    fields = header("fixer.snat", "snat-suspect", kind=kind, when_ns=now_ns) | {
         "fixer.snat.suspect": "several-clocks" if suspect.several else "random-offsets",
         "fixer.snat.clocks": suspect.clocks,
         "fixer.snat.ticks_hz": sorted(round(clock.hz) for clock in sight.clocks),
@@ -180,14 +176,5 @@ def sentence(suspect: Suspect) -> str:
 
 def left_out(count: int, now_ns: int) -> Saying:
     """The line about the suspects there was no room for."""
-    fields = _event(now_ns) | {"event.kind": "event", "event.action": "left-out", "fixer.snat.left_out": count}
+    fields = header("fixer.snat", "left-out", when_ns=now_ns) | {"fixer.snat.left_out": count}
     return Saying("info", f"{count} more sources with several clocks or random offsets, not told", fields)
-
-
-def _event(now_ns: int) -> dict[str, Any]:
-    return {
-        "@timestamp": timestamp(now_ns),
-        "event.dataset": "fixer.snat",
-        "event.category": ["network"],
-        "event.type": ["info"],
-    }

@@ -6,7 +6,9 @@ import sys
 
 from support.conversation import ACK, CLIENT, Connection, Node
 
-from fixer.telemetry.flows import QUIET_SECONDS, FlowWatch, Saying
+from fixer.now import Now
+from fixer.telemetry.flows import QUIET_SECONDS, FlowWatch
+from fixer.telemetry.log import Saying
 
 
 def actions(sayings: object) -> list[str]:
@@ -18,8 +20,12 @@ def watched(node: Node) -> FlowWatch:
 
 
 def only(watch: FlowWatch, now: float) -> Saying:
-    [found] = watch.findings(now)
+    [found] = news(watch, now)
     return found
+
+
+def news(watch: FlowWatch, now: float) -> list[Saying]:
+    return list(watch.news(Now(now, 0)))
 
 
 def test_nothing_is_said_of_what_is_well() -> None:
@@ -28,7 +34,7 @@ def test_nothing_is_said_of_what_is_well() -> None:
     Connection(node, 1, 5_000).open()
     one = Connection(node, 2, 0)
     one.open()
-    assert list(watch.findings(1.0)) == []
+    assert news(watch, 1.0) == []
     one.close()
     assert list(watch.at_stop()) == []
     assert list(watch.at_start(0, ())) == []
@@ -54,10 +60,10 @@ def test_what_goes_on_is_said_again_after_a_while_with_all_of_it() -> None:
     Connection(node, 1, 70_000).send(ACK)
     for port in range(2, 5):
         Connection(node, port, 0).syn()
-        found = list(watch.findings(float(port)))
+        found = news(watch, float(port))
         assert actions(found) == (["way-back-missing"] if port == 2 else [])
     assert only(watch, 2.0 + QUIET_SECONDS).fields["fixer.timestamps.connections"] == 2
-    assert list(watch.findings(4.0 + 2 * QUIET_SECONDS)) == []
+    assert news(watch, 4.0 + 2 * QUIET_SECONDS) == []
 
 
 def test_a_full_table_and_a_flood() -> None:
@@ -112,4 +118,4 @@ def test_draining_is_said_once() -> None:
     Connection(node, 2, 0).open()
     node.memory[32:36] = (1).to_bytes(4, sys.byteorder)  # as `fixer off --drain` writes it
     assert only(watch, 1.0).message.startswith("draining: new connections are left alone, 1 normalised ones")
-    assert list(watch.findings(2.0)) == []
+    assert news(watch, 2.0) == []

@@ -16,7 +16,8 @@ from fixer.datapath.evidence import Explanation
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
-from fixer.telemetry.packets import Teller, document, endpoint, sentence, state_change, timestamp
+from fixer.telemetry.log import Teller, state_change, timestamp
+from fixer.telemetry.packets import document, endpoint, happened, sentence
 
 MILLISECOND = 1_000_000
 
@@ -38,7 +39,7 @@ def told(packet: bytes, **settings: Any) -> dict[str, Any]:
     pipeline = Pipeline(ports=[4789], plain=True, vnis=[(4097, 4097)], **settings)
     pipeline.examine(bytearray(packet), when_ns=1_700_000_000_123 * MILLISECOND)
     stream = io.StringIO()
-    Teller([pipeline], stream).tell()
+    Teller(lambda: happened([pipeline]), stream).tell()
     (line,) = stream.getvalue().splitlines()
     parsed: dict[str, Any] = json.loads(line)
     return parsed
@@ -144,7 +145,7 @@ def test_a_log_that_nobody_reads_delays_no_packet_and_no_end() -> None:
     try:
         with open(writing, "w") as stream:  # noqa: PTH123 — a descriptor has no path
             pipeline = Pipeline(ports=[4789], events_per_second=1_000_000)
-            teller = Teller([pipeline], stream)
+            teller = Teller(lambda: happened([pipeline]), stream)
             teller.start()
             begun = time.monotonic()
             for when in range(20_000):
@@ -152,7 +153,7 @@ def test_a_log_that_nobody_reads_delays_no_packet_and_no_end() -> None:
             assert time.monotonic() - begun < 5
             assert pipeline.counters()["events_lost"] > 0
             begun = time.monotonic()
-            assert not teller.finish(0.2, "info", "the end", **state_change("stopped"))
+            assert not teller.finish(0.2, state_change("stopped", "the end"))
             assert time.monotonic() - begun < 2
             assert teller.is_alive(), "the pipe was not full: nothing was shown"
             while teller.is_alive():
@@ -164,10 +165,10 @@ def test_a_log_that_nobody_reads_delays_no_packet_and_no_end() -> None:
 
 def test_a_log_that_cannot_be_written_ends_nothing() -> None:
     with open("/dev/full", "w") as stream:  # noqa: PTH123 — as the shell opens a log
-        teller = Teller([Pipeline(ports=[4789])], stream)
-        teller.say("info", "on a full disk", **state_change("started"))
+        teller = Teller(lambda: happened([Pipeline(ports=[4789])]), stream)
+        teller.say(state_change("started", "on a full disk"))
         teller.start()
-        assert not teller.finish(5, "info", "the end", **state_change("stopped"))
+        assert not teller.finish(5, state_change("stopped", "the end"))
         assert not teller.is_alive()
         assert teller.failed
         with pytest.raises(OSError, match="No space left"):
@@ -193,6 +194,11 @@ def test_small_things() -> None:
     assert endpoint("2001:db8::1", 80) == "[2001:db8::1]:80"
     assert endpoint("2001:db8::1", 0) == "2001:db8::1"
     assert timestamp(0) == "1970-01-01T00:00:00.000Z"
-    assert state_change("failed")["event.outcome"] == "failure"
+    failed = state_change("failed", "a queue failed", {"fixer.counters.packets": 3})
+    assert (failed.level, failed.fields["event.outcome"], failed.fields["fixer.counters.packets"]) == (
+        "error",
+        "failure",
+        3,
+    )
     with pytest.raises(KeyError):
-        state_change("confused")
+        state_change("confused", "")

@@ -9,8 +9,9 @@ import pytest
 from support import shared
 
 from fixer.datapath.snat import Clock, Memory, Sight
-from fixer.telemetry.flows import Saying
-from fixer.telemetry.snat import AGAIN_NS, LOOK_NS, MOST, SnatWatch, at_once, judge
+from fixer.now import Now
+from fixer.telemetry.log import Saying
+from fixer.telemetry.snat import AGAIN_SECONDS, LOOK_SECONDS, MOST, SnatWatch, at_once, judge
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND
@@ -45,8 +46,9 @@ class FakePipeline:
         return self.sights
 
 
-def told(watch: SnatWatch, now_ns: int = NOW) -> list[Saying]:
-    return list(watch.findings(now_ns))
+def told(watch: SnatWatch, later: float = 0, wall_ns: int = NOW) -> list[Saying]:
+    """What is told so many seconds after NOW; ``wall_ns``: what the wall clock showed at NOW."""
+    return list(watch.news(Now(1000 + later, wall_ns + int(later * SECOND))))
 
 
 SEVERAL = a_sight(*THREE, fits=57, syns=60)
@@ -174,9 +176,9 @@ def test_every_field_is_ecs_s_or_under_fixer() -> None:
 def test_a_suspect_is_told_once_in_ten_minutes() -> None:
     pipeline = FakePipeline(SEVERAL)
     watch = SnatWatch([pipeline])
-    lines = [len(told(watch, NOW + at * SECOND)) for at in range(1300)]
+    lines = [len(told(watch, at)) for at in range(1300)]
     assert [at for at, count in enumerate(lines) if count] == [0, 600, 1200]
-    assert pipeline.looked == 1300 * SECOND // LOOK_NS
+    assert pipeline.looked == 1300 // LOOK_SECONDS
 
 
 def test_and_at_once_when_there_is_more_to_tell() -> None:
@@ -187,14 +189,18 @@ def test_and_at_once_when_there_is_more_to_tell() -> None:
         [(scattered, 1), (two, 1), (three, 1), (two, 0), (scattered, 0), (three, 0)]
     ):
         pipeline.sights = [sight]
-        assert len(told(watch, NOW + number * LOOK_NS + number)) == expected, number
-    assert len(told(watch, NOW + AGAIN_NS + 4 * LOOK_NS)) == 1
+        assert len(told(watch, number * LOOK_SECONDS)) == expected, number
+    assert len(told(watch, AGAIN_SECONDS + 4 * LOOK_SECONDS)) == 1
 
 
-def test_a_time_that_was_set_back_silences_nothing() -> None:
-    watch = SnatWatch([FakePipeline(SEVERAL)])
-    assert len(told(watch)) == 1
-    assert len(told(watch, NOW - 3600 * SECOND)) == 1
+def test_a_time_that_is_set_silences_nothing_and_repeats_nothing() -> None:
+    for hours in (-1, 1):
+        pipeline, set_to = FakePipeline(SEVERAL), NOW + hours * 3600 * SECOND
+        watch = SnatWatch([pipeline])
+        assert len(told(watch)) == 1
+        assert told(watch, LOOK_SECONDS, set_to) == []
+        assert pipeline.looked == 2
+        assert len(told(watch, AGAIN_SECONDS, set_to)) == 1
 
 
 def test_a_source_is_told_once_with_the_most_that_any_queue_saw_to_any_server() -> None:
@@ -213,7 +219,7 @@ def test_what_there_is_no_room_for_is_told_as_a_number() -> None:
     assert len(said) == MOST + 1
     assert said[-1].fields["fixer.snat.left_out"] == 40 - MOST
     assert said[-1].message == f"{40 - MOST} more sources with several clocks or random offsets, not told"
-    assert len(told(watch, NOW + LOOK_NS + 1)) == MOST + 1, "the next ones"
+    assert len(told(watch, LOOK_SECONDS)) == MOST + 1, "the next ones"
 
 
 class MemoryPipeline:
@@ -239,7 +245,7 @@ def test_from_syns_to_lines() -> None:
             if last != 4 or second < 10:
                 tsval = (offset + second * 1000) % 2**32
                 pipeline.memory.note(bytes([192, 0, 2, last]), server, 7, second, second, tsval, when)
-        said += told(watch, when)
+        said += told(watch, second)
     found = {line.fields["source.ip"]: line for line in said}
     assert set(found) == {"192.0.2.1", "192.0.2.3"}
     assert found["192.0.2.1"].fields["fixer.snat.clocks"] == 3
