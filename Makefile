@@ -5,7 +5,7 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench clean
+.PHONY: help demo test test-all-pythons lint format sanitize bench wheels test-wheels clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
@@ -41,6 +41,13 @@ sanitize:  ## run the tests of the compiled code under AddressSanitizer and Unde
 bench:  ## throughput and CPU next to no rule, a C loop, a callback; scan next to tshark (root, 20 minutes; ARGS=--quick: 2)
 	@tools/install run bench
 	@$(python) -m bench $(ARGS)
+
+wheels:  ## fixer and its dependencies for Python 3.11 to 3.13 on x86_64 and aarch64 with glibc 2.17, in dist
+	@packaging/wheels
+
+test-wheels: wheels  ## they ask for no newer glibc, and install without a network
+	@tools/install run test
+	@$(python) -m pytest $(ARGS) packaging/tests/test_wheels.py
 
 clean:  ## remove what was built and installed here (system packages stay)
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/results *.egg-info
