@@ -23,8 +23,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from fixer.capture.link import NOT_IP
-from fixer.capture.open import Capture, CaptureWriter, Frame
+from fixer.capture.frames import Frames
+from fixer.capture.open import Capture
+from fixer.capture.write import CaptureWriter, mended
 from fixer.config import Settings
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.pipeline import Pipeline
@@ -39,9 +40,6 @@ from fixer.words import ACTIONS, DIAGNOSES, INNER_STATES, OUTER_STATES, REASONS
 
 LONG_FILE = 8 << 20
 """Bytes of a file that takes long enough to show progress."""
-FRAMES_A_STEP = 5000
-"""Frames between two movements of the progress bar where each is looked at: often enough to look alive, too seldom to
-cost."""
 
 STYLES = {Diagnosis.SOUND: "green", Diagnosis.UNCHECKABLE: "dim", Diagnosis.CORRUPT: "bold red"}
 OTHER_STYLE = "yellow"
@@ -60,6 +58,7 @@ class Report:
     tally: Tally = field(default_factory=Tally)
     error: FixerError | None = None
     written: str = ""
+    warning: str = ""
 
     def findings(self) -> list[str]:
         """What to say of it; nothing of a file that could not be read at all."""
@@ -109,18 +108,20 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
     census = new_census()
     report = Report(path, settings)
 
-    def pause() -> None:
-        if census.full:
-            report.tally.take(census)
-        if step is not None:
-            step(capture.position, capture.size)
-
     try:
-        with Capture(path) as capture:
-            if write is None and capture.countable:
-                capture.count(pipeline, census, pause)
-            else:
-                count_frames(capture, report, pipeline, census, write, pause)
+        with Capture(path) as capture, ExitStack() as outputs:
+            out = None if write is None else Output(write, capture, outputs)
+            try:
+                for frames in capture.batches():
+                    before = [frame.data for frame in frames] if out else []
+                    judge(frames, pipeline, census, report.tally)
+                    if out:
+                        out.write(frames, before)
+                    if step is not None:
+                        step(capture.position, capture.size)
+            except CaptureDamaged as error:
+                report.error = error
+            report.tally.unread, report.warning = capture.unread, capture.warning
         if write is not None:
             report.tally.take(census)
             report.written = what_was_written(write, report.tally)
@@ -130,48 +131,35 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
     return report
 
 
-def count_frames(
-    capture: Capture,
-    report: Report,
-    pipeline: Pipeline,
-    census: Census,
-    write: Path | None,
-    pause: Callable[[], None],
-) -> None:
-    """Put every packet of `capture` through `pipeline`, frame by frame, and write the frames as they leave to `write`."""
-    with ExitStack() as outputs:
-        writer: CaptureWriter | None = None
-        for frame in whole_frames(capture, report):
-            data = examine(frame, pipeline, census)
-            if write is not None:
-                if writer is None:
-                    writer = outputs.enter_context(CaptureWriter(write, frame.link_type))
-                elif writer.link_type != frame.link_type:
-                    raise click.UsageError(
-                        f"--write: {report.path} mixes link layers, a pcap file has one: split it first"
-                    )
-                writer.write(frame, data)
-            if census.full or census.frames % FRAMES_A_STEP == 0:
-                pause()
+def judge(frames: Frames, pipeline: Pipeline, census: Census, tally: Tally) -> None:
+    """Put each packet of `frames` through `pipeline` into `census`, and what that has no room for into `tally`."""
+    done = 0
+    while (done := frames.count(pipeline, census, done)) < len(frames):
+        tally.take(census)
 
 
-def whole_frames(capture: Capture, report: Report) -> Iterator[Frame]:
-    """The frames of `capture`; if it is damaged, those before that, and the damage goes into the report."""
-    try:
-        yield from capture
-    except CaptureDamaged as error:
-        report.error = error
+class Output:
+    """Where the frames of one capture are written to, as they leave; begun when the first one is there."""
 
+    def __init__(self, path: Path, capture: Capture, outputs: ExitStack) -> None:
+        self._path = path
+        self._capture = capture
+        self._outputs = outputs
+        self._writer: CaptureWriter | None = None
+        self._link_type = 0
 
-def examine(frame: Frame, pipeline: Pipeline, census: Census) -> bytes:
-    """Put one frame's packet through the datapath and count what it says; the frame as it leaves."""
-    if frame.ip_at == NOT_IP:
-        census.add_other()
-        return frame.data
-    packet = bytearray(memoryview(frame.data)[frame.ip_at :])
-    result = pipeline.examine(packet, frame.wire_length - frame.ip_at, when_ns=frame.when_ns)
-    census.add(result, frame.outgoing)
-    return frame.data[: frame.ip_at] + packet if result.action is Action.REPAIR else frame.data
+    def write(self, frames: Frames, before: Sequence[bytes]) -> None:
+        for frame, was in zip(frames, before, strict=True):
+            if self._writer is None:
+                self._link_type = frame.link_type
+                network = self._capture.network
+                writer = CaptureWriter(self._path, frame.link_type if network is None else network)
+                self._writer = self._outputs.enter_context(writer)
+            elif self._link_type != frame.link_type:
+                raise click.UsageError(
+                    f"--write: {self._capture.path} mixes link layers, a pcap file has one: split it first"
+                )
+            self._writer.write(frame if frame.data == was else mended(frame, was))
 
 
 def what_was_written(write: Path, tally: Tally) -> str:

@@ -41,7 +41,9 @@ MAY_CIMPORT = {
         "datapath.pipeline",
         "findings.table",
     },
-    "capture.records": {"datapath.wire", "datapath.ring", "datapath.pipeline", "capture.link", "findings.census"},
+    "capture.frames": {"datapath.ring", "datapath.pipeline", "capture.link", "findings.census"},
+    "capture.pcap": {"datapath.wire", "datapath.pipeline", "capture.frames"},
+    "capture.pcapng": {"datapath.wire", "datapath.pipeline", "capture.frames"},
     "nfqueue.netlink": set(),
     "nfqueue.queue": {"nfqueue.netlink", "datapath.pipeline", "datapath.repair"},
 }

@@ -26,4 +26,8 @@ cdef enum:
     NO_IP = -1
 
 
+cdef inline bint is_known(int link_type) noexcept nogil:
+    return link_type in (BSD_LOOP, ETHERNET, RAW_BSD, RAW, LOOP, SLL, IPV4, IPV6, SLL2)
+
+
 cdef int64_t ip_offset(int link_type, const uint8_t *frame, size_t captured, Direction *marked) noexcept nogil

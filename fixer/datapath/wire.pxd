@@ -107,13 +107,6 @@ cdef enum:
     # loopback captures: one address family (NULL, LOOP)
     LOOPBACK_HEADER = 4
 
-    # pcap's record header, in the byte order of the file (draft-ietf-opsawg-pcap §5)
-    RECORD_HEADER = 16
-    RECORD_SECONDS = 0
-    RECORD_FRACTION = 4           # micro- or nanoseconds, as the file's magic number says
-    RECORD_CAPTURED = 8
-    RECORD_LENGTH = 12
-
 
 cdef inline uint16_t be16(const uint8_t *p) noexcept nogil:
     return <uint16_t>((<uint16_t>p[0] << 8) | p[1])

@@ -175,13 +175,14 @@ class Tally:
     def __init__(self) -> None:
         self.frames = 0
         self.not_ip = 0
+        self.unread: Counter[int] = Counter()
         self.other: Counter[Reason] = Counter()
         self.vteps: dict[str, Sender] = {}
         self.senders: dict[str, Sender] = {}
 
     def take(self, census: Census) -> None:
         """Take what `census` has counted since it was last asked; it goes on with room for more."""
-        self.frames, self.not_ip = census.frames, census.not_ip
+        self.frames, self.not_ip = census.frames + self.unread.total(), census.not_ip
         for result, outgoing, count in census.drain():
             self._add(result, outgoing, count)
 

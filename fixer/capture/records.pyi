@@ -1,9 +1,0 @@
-from fixer.datapath.pipeline import Pipeline
-from fixer.findings.census import Census
-
-HEADER: int
-
-class Records:
-    def __init__(self, *, big_endian: bool, nanoseconds: bool, link_type: int) -> None: ...
-    def count(self, block: bytearray, at: int, end: int, pipeline: Pipeline, census: Census) -> int: ...
-    def claimed(self, block: bytearray, at: int, end: int) -> int: ...
