@@ -19,6 +19,8 @@ from fixer.cli.options import config_option, host_in, netns_options, queue_optio
 def run(config: Path | None, queue: int | None, monitor: bool, plain: bool, netns: str | None, pid: int | None) -> None:
     """Listen on the queue, repair, log; in the foreground, until SIGTERM or Ctrl-C.
 
+    A terminal that is closed (SIGHUP) does not end it.
+
     Logs JSON lines (ECS) on stdout. Needs root, but no rule: without `fixer on` (or a rule of your own that sends to
     the queue) nothing arrives. A stop loses no packet: what is held is answered first.
 

@@ -12,10 +12,9 @@ import msgspec
 
 from fixer import __version__
 from fixer.config import Settings
+from fixer.daemon.lanes import Lane
 from fixer.datapath.flows import Flows
-from fixer.datapath.pipeline import Pipeline
 from fixer.errors import SystemRefused
-from fixer.nfqueue.queue import Queue
 from fixer.state import place, report
 from fixer.state.report import Flags, Report
 
@@ -27,14 +26,11 @@ class Reporter:
         self,
         path: Path,
         settings: Settings,
-        lanes: Sequence[tuple[int, Queue, Pipeline]],
+        lanes: Sequence[Lane],
         rule_packets: dict[str, int | None],
         flows: Flows | None = None,
     ) -> None:
-        """``rule_packets``: what our rules had matched before the queues were bound, see ``switch.rule_packets``.
-
-        ``lanes``: each queue's number, the queue and the packet path behind it.
-        """
+        """``rule_packets``: what our rules had matched before the queues were bound, see ``switch.rule_packets``."""
         self.path = path
         self.lanes = lanes
         self.flows = flows
@@ -51,7 +47,7 @@ class Reporter:
             timestamps=settings.timestamps.mode,
             rule_packets_at_start=rule_packets,
             asked=Flags(fail_open=settings.queue.fail_open, gso=settings.queue.gso),
-            flags=msgspec.convert(lanes[0][1].flags, Flags),
+            flags=msgspec.convert(lanes[0].queue.flags, Flags),
             counters={},
             queue_counters={},
         )
@@ -61,8 +57,8 @@ class Reporter:
         current = msgspec.structs.replace(
             self._first,
             updated=_now(),
-            counters=total([pipeline.counters() for _, _, pipeline in self.lanes]),
-            queue_counters=total([queue.counters() for _, queue, _ in self.lanes]),
+            counters=total([lane.pipeline.counters() for lane in self.lanes]),
+            queue_counters=total([lane.queue.counters() for lane in self.lanes]),
             flows=self.flows.counters() if self.flows else msgspec.UNSET,
         )
         try:
@@ -77,7 +73,7 @@ class Reporter:
 
     def counters(self) -> dict[str, Any]:
         """Everything the daemon counts, all queues together."""
-        counted = total([pipeline.counters() | queue.counters() for _, queue, pipeline in self.lanes])
+        counted = total([lane.pipeline.counters() | lane.queue.counters() for lane in self.lanes])
         return counted | {"flows": self.flows.counters()} if self.flows else counted
 
 

@@ -22,7 +22,7 @@ from support.fakehost import FakeHost
 from support.packets import tunnelled
 
 from fixer.config import Settings
-from fixer.daemon.run import bound_queue
+from fixer.daemon.lanes import bound
 from fixer.datapath.pipeline import Pipeline
 from fixer.errors import KernelLacks, NotPermitted, QueueBusy, SystemRefused
 from fixer.host.machine import Host
@@ -128,6 +128,33 @@ def test_a_stop_loses_none_of_the_hundreds_that_are_held(road: Road) -> None:
     found = road.received()
     assert list(found) == list(range(10, number)), "every packet, and in order"
     assert all(found[each] for each in range(10, 910)), "what was held is repaired"
+
+
+@pytest.mark.root
+def test_a_hangup_is_said_and_ends_nothing(road: Road) -> None:
+    """The terminal that it was started from is closed, or somebody expects a reload: the repair goes on."""
+    with road.daemon() as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout is not None
+        line = json.loads(process.stdout.readline())
+        assert (line["event"]["action"], line["log.level"]) == ("not-reloaded", "warning")
+        assert line["message"].startswith("SIGHUP changes nothing")
+        road.send(0, 10)
+        assert road.received(2.0, most=10) == dict.fromkeys(range(10), True)
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(process.stdout.readlines()[-1])["message"].startswith("stopped by SIGTERM")
+        assert process.wait(10) == 0
+
+
+@pytest.mark.root
+def test_a_fault_of_ours_beside_the_packets_leaves_no_thread_behind(road: Road) -> None:
+    """The queues' threads keep a process alive that no signal ends any more, unless they are stopped as well."""
+    fault = "from fixer.daemon.chores import Chores; from fixer.cli import main; Chores.do = None; main()"
+    done = road.receiver.run(sys.executable, "-c", fault, "run", f"--queue={QUEUE}")
+    assert done.status == 1
+    assert done.err.endswith("TypeError: 'NoneType' object is not callable\n")
+    road.send(0, 5)
+    assert road.received() == dict.fromkeys(range(5), False), "nobody holds the queue"
 
 
 @pytest.mark.root
@@ -395,10 +422,10 @@ def test_a_refusal_is_told_by_what_the_kernel_shows(
         def bind(self, **_: object) -> None:
             raise OSError("Failed to create queue")
 
-    monkeypatch.setattr("fixer.daemon.run.Queue", RefusedQueue)
+    monkeypatch.setattr("fixer.daemon.lanes.Queue", RefusedQueue)
     host = FakeHost()
     if table is not None:
         host.files["/proc/thread-self/net/netfilter/nfnetlink_queue"] = table
     with pytest.raises(error) as raised:
-        bound_queue(Settings(), host, QUEUE, Pipeline(ports=[4789]), gso=True)
+        bound(Settings(), host, QUEUE, Pipeline(ports=[4789]), gso=True)
     assert "\n" not in str(raised.value)

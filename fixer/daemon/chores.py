@@ -1,0 +1,48 @@
+"""What is due beside the packets: at the start, about once a second, and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fixer.daemon.lanes import Lane
+from fixer.daemon.report import Reporter
+from fixer.now import Now
+from fixer.state.flowfile import Opened
+from fixer.telemetry.flows import FlowWatch
+from fixer.telemetry.log import Saying, state_change
+from fixer.telemetry.snat import SnatWatch
+
+SECONDS = 1.0
+"""Between two times that the chores are done."""
+
+
+class Chores:
+    """What ``fixer status`` reads is written down, and what has come up is said."""
+
+    def __init__(
+        self, reporter: Reporter, lanes: Sequence[Lane], opened: Opened | None, say: Callable[[Saying], None]
+    ) -> None:
+        """``opened``: the flow table, which the last lane uses. ``say`` takes a line for the log and does not wait."""
+        self._reporter = reporter
+        self._opened = opened
+        self._say = say
+        self._flows = FlowWatch(opened.flows, lanes[-1].pipeline) if opened else None
+        self._snat = SnatWatch([lane.pipeline for lane in lanes])
+
+    def begin(self) -> None:
+        if trouble := self._reporter.write():
+            self._say(state_change("degraded", f"fixer status will not show what this daemon counts: {trouble}"))
+        if self._flows and self._opened:
+            for saying in self._flows.at_start(self._opened.taken, self._opened.warnings):
+                self._say(saying)
+
+    def do(self, now: Now) -> None:
+        self._reporter.write()
+        for saying in (*(self._flows.news(now) if self._flows else ()), *self._snat.news(now)):
+            self._say(saying)
+
+    def end(self) -> None:
+        """Once nothing is served any more."""
+        self._reporter.remove()
+        for saying in self._flows.at_stop() if self._flows else ():
+            self._say(saying)
