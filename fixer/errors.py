@@ -33,6 +33,12 @@ class ConnectionsLive(FixerError):
     exit_code = 4
 
 
+class CommandWrong(FixerError):
+    """What click cannot see of it: that shows only while the verb is at work."""
+
+    exit_code = 2
+
+
 class CaptureDamaged(FixerError):
     exit_code = 65
 

@@ -18,8 +18,9 @@ from support.make_swarm import FILE as SWARM
 from support.packets import HOSTS, VTEPS, encapsulate, frame, in_state, segment, talk, tunnelled, vxlan
 
 from fixer.capture.open import Capture
+from fixer.cli.scan import scan_each
 from fixer.config import Settings, Vxlan
-from fixer.scan import scan
+from fixer.errors import CommandWrong
 
 ZERO = {"good": 0, "absent": 0, "partial": 0, "wrong": 0, "uncheckable": 0}
 SENDER, RECEIVER = VTEPS[4]
@@ -32,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 def as_json(*files: Path, plain: bool = False, **more: Any) -> list[dict[str, Any]]:
     out = io.StringIO()
-    scan(files, Settings(plain=plain), as_json=True, console=Console(file=out), **more)
+    scan_each(files, Settings(plain=plain), as_json=True, console=Console(file=out), **more)
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -45,7 +46,7 @@ def of_packets(file: Path, packets: list[bytes], *, plain: bool = False) -> dict
 
 def as_text(*files: Path, width: int = 100, **more: Any) -> str:
     out = io.StringIO()
-    scan(files, Settings(), console=Console(file=out, width=width), **more)
+    scan_each(files, Settings(), console=Console(file=out, width=width), **more)
     return out.getvalue()
 
 
@@ -147,7 +148,7 @@ def test_no_vxlan_is_said_and_plain_is_named(file: Path) -> None:
 def test_ports_come_from_the_configuration(file: Path) -> None:
     file.write_bytes(pcap([tunnelled("PARTIAL", "AGREES", port=4790)], link_type=101))
     out = io.StringIO()
-    scan([file], Settings(vxlan=Vxlan(ports=(4790,))), as_json=True, console=Console(file=out))
+    scan_each([file], Settings(vxlan=Vxlan(ports=(4790,))), as_json=True, console=Console(file=out))
     assert json.loads(out.getvalue())["repairable"] == 1
 
 
@@ -258,7 +259,7 @@ def test_a_cut_file_is_reported_up_to_the_cut(file: Path, capsys: pytest.Capture
     whole = SWARM.read_bytes()
     file.write_bytes(whole[:-1])
     out = io.StringIO()
-    assert scan([file], Settings(), as_json=True, console=Console(file=out)) == 65
+    assert scan_each([file], Settings(), as_json=True, console=Console(file=out)) == 65
     found = json.loads(out.getvalue())
     assert (found["frames"], found["repairable"]) == (1, 1)
     error = capsys.readouterr().err
@@ -270,7 +271,7 @@ def test_every_file_is_read_and_the_worst_code_is_the_last_word(file: Path, caps
     file.write_bytes(SWARM.read_bytes()[:-1])
     files = [file, file.with_name("absent.pcap"), SWARM]
     out = io.StringIO()
-    assert scan(files, Settings(), as_json=True, console=Console(file=out)) == 66
+    assert scan_each(files, Settings(), as_json=True, console=Console(file=out)) == 66
     objects = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [found["frames"] for found in objects] == [1, 0, 2]
     assert objects[1]["findings"] == []
@@ -289,7 +290,7 @@ def test_a_cut_anywhere_never_ends_in_a_traceback(file: Path, capsys: pytest.Cap
     whole = SWARM.read_bytes()
     for cut in range(len(whole)):
         file.write_bytes(whole[:cut])
-        code = scan([file], Settings(), console=Console(file=io.StringIO()))
+        code = scan_each([file], Settings(), console=Console(file=io.StringIO()))
         assert code == (66 if cut < 4 else 0 if cut in (24, 150) else 65), cut
         assert capsys.readouterr().err.count("\n") == (code != 0)
 
@@ -358,7 +359,7 @@ def test_tshark_finds_nothing_bad_in_what_was_written(tmp_path: Path) -> None:
 
 def test_a_monitoring_configuration_does_not_keep_write_from_mending(tmp_path: Path) -> None:
     out = tmp_path / "out.pcap"
-    scan([SWARM], Settings(monitor=True), write=out, console=Console(file=io.StringIO()))
+    scan_each([SWARM], Settings(monitor=True), write=out, console=Console(file=io.StringIO()))
     assert as_json(out)[0]["repairable"] == 0
 
 
@@ -381,7 +382,7 @@ def test_write_takes_one_link_layer(tmp_path: Path, file: Path) -> None:
         section() + interface(1) + interface(101) + enhanced(ethernet(packet)) + enhanced(packet, number=1)
     )
     assert as_json(file)[0]["repairable"] == 2
-    with pytest.raises(click.UsageError, match="link layers"):
+    with pytest.raises(CommandWrong, match="link layers"):
         as_json(file, write=tmp_path / "out.pcap")
     assert [path.name for path in tmp_path.iterdir()] == ["in.pcap"]
 
@@ -395,7 +396,7 @@ def test_write_of_a_cut_file_holds_its_whole_frames(tmp_path: Path, file: Path) 
 
 def test_write_that_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "absent/out.pcap"
-    assert scan([SWARM], Settings(), write=out, console=Console(file=io.StringIO())) == 71
+    assert scan_each([SWARM], Settings(), write=out, console=Console(file=io.StringIO())) == 71
     assert capsys.readouterr().err == f"fixer: error: {out}: cannot be written: no such file or directory\n"
 
 

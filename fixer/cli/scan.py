@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fixer.cli.options import config_option, json_option, settings_of
+from fixer.cli.options import complain, config_option, json_option, settings_of
+
+if TYPE_CHECKING:
+    from fixer.config import Settings
+    from fixer.screen.console import Console
 
 
 @click.command(short_help="Judge the packets of captures.")
@@ -35,7 +42,42 @@ def scan(files: tuple[Path, ...], config: Path | None, plain: bool, as_json: boo
     78 wrong configuration.
     """
     settings = settings_of(config).overridden(plain=plain)
-    from fixer import scan as scanner
     from fixer.screen.console import console_on
 
-    sys.exit(scanner.scan(files, settings, as_json=as_json, write=write, console=console_on()))
+    sys.exit(scan_each(files, settings, as_json=as_json, write=write, console=console_on()))
+
+
+def scan_each(
+    files: Sequence[Path], settings: Settings, *, as_json: bool = False, write: Path | None = None, console: Console
+) -> int:
+    """Scan `files` in turn and print each one's report on `console`: tables and sentences, or one JSON object a line.
+
+    write: a pcap file for the frames, with what is repairable mended. Errors go to stderr, one line a file; the exit
+    code is the worst one's, 0 if every file was read to its end (whatever was found in it: a finding is no error).
+    """
+    from fixer.scan import as_object, scan_file
+    from fixer.screen.scan import progress, show
+
+    if write is not None:
+        refuse_to_overwrite(files, write)
+    worst = 0
+    for path in files:
+        with progress(path) as step:
+            report = scan_file(path, settings, write, step)
+        if as_json:
+            console.file.write(json.dumps(as_object(report)) + "\n")
+        else:
+            show(report, console)
+        console.file.flush()  # so that an error on stderr stands behind the report it belongs to
+        if report.error is not None:
+            complain(report.error)
+            worst = max(worst, report.error.exit_code)
+    return worst
+
+
+def refuse_to_overwrite(files: Sequence[Path], write: Path) -> None:
+    """`write` must not be one of `files`, by whatever name; and it takes one file's frames, not several files'."""
+    if len(files) > 1:
+        raise click.UsageError("--write takes the frames of one FILE: scan several one at a time")
+    if any(path.exists() and write.exists() and write.samefile(path) for path in files):
+        raise click.UsageError(f"--write {write} is the capture that is read: choose another name")

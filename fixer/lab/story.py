@@ -181,10 +181,11 @@ def _on_the_capture(console: Console) -> int:
     """Scan the two Swarm packets that the package carries, mend them, and scan what came out."""
     from fixer import scan  # only here: the laboratory needs none of it
     from fixer.config import Settings
+    from fixer.screen.scan import show
 
     def judge(path: Path, write: Path | None) -> dict[str, Any]:
         report = scan.scan_file(path, Settings(), write, lambda position, size: None)
-        scan.show(report, console)
+        show(report, console)
         return scan.as_object(report)
 
     with (

@@ -35,7 +35,8 @@ from fixer.datapath.pipeline import Pipeline
 from fixer.findings import tally
 from fixer.findings.census import Census
 from fixer.findings.tally import Tally
-from fixer.scan import as_object, scan_file, show
+from fixer.scan import as_object, scan_file
+from fixer.screen.scan import show
 
 STATES = [(inner, outer) for inner in ("VERIFIES", "PARTIAL", "WRONG") for outer in ("GOOD", "AGREES", "ZERO", "WRONG")]
 PACKETS = [

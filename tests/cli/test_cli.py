@@ -432,10 +432,7 @@ def test_scan_gets_files_and_switches(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.update(options, files=files, plain=settings.plain)
         return 65
 
-    module = types.ModuleType("fixer.scan")
-    module.scan = remember  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "fixer.scan", module)
-    monkeypatch.setattr(fixer, "scan", module, raising=False)
+    monkeypatch.setattr(fixer.cli.scan, "scan_each", remember)
     assert invoke("scan", "a.pcap", "b.pcap", "--json", "--plain", "--write", "out.pcap").exit_code == 65
     del seen["console"]
     assert seen == {

@@ -1,0 +1,100 @@
+"""What ``fixer scan`` shows of a capture; ``--json`` prints :func:`fixer.scan.as_object` itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
+from fixer.datapath.result import Result
+from fixer.datapath.walk import Reason
+from fixer.findings.sentences import MOST_VNIS
+from fixer.findings.tally import Row, Tally
+from fixer.scan import Report, Step, frames
+from fixer.screen.console import Console, Table, Text, exactly, say, text
+from fixer.words import ACTIONS, DIAGNOSES, INNER_STATES, OUTER_STATES, REASONS
+
+LONG_FILE = 8 << 20
+"""Bytes of a file that takes long enough to show progress."""
+
+STYLES = {Diagnosis.SOUND: "green", Diagnosis.UNCHECKABLE: "dim", Diagnosis.CORRUPT: "bold red"}
+OTHER_STYLE = "yellow"
+
+
+def show(report: Report, console: Console) -> None:
+    """A table by sender and diagnosis, and what it means in sentences."""
+    tally = report.tally
+    vxlan, plain = tally.total.vxlan, tally.plain
+    parts = [frames(tally.frames), f"{vxlan} VXLAN"]
+    if report.settings.plain:
+        parts.append(f"{plain} plain")
+    if other := tally.frames - vxlan - plain:
+        parts.append(f"{other} other")
+    exactly(console, text((str(report.path), "bold"), f": {', '.join(parts)}"))
+    if tally.vteps or tally.senders:
+        console.print(table(tally))
+    for finding in report.findings():
+        say(console, finding, indent=2)
+    if report.written:
+        say(console, report.written, indent=2)
+
+
+def table(tally: Tally) -> Table:
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    shown.add_column("from", overflow="fold", max_width=24)
+    shown.add_column("packets", justify="right", no_wrap=True)
+    shown.add_column("VNI", overflow="fold")
+    shown.add_column("diagnosis")
+    shown.add_column("found → right", overflow="fold")
+    shown.add_column("fixer run", no_wrap=True)
+    for address, sender in (*sorted(tally.vteps.items()), *sorted(tally.senders.items())):
+        name = address or "unknown"
+        for row, count in sorted(sender.rows.items(), key=lambda item: (item[0].diagnosis, -item[1])):
+            shown.add_row(
+                text(name),
+                text(str(count)),
+                text(vni_words(sender.vnis[row])),
+                text((DIAGNOSES[row.diagnosis], STYLES.get(row.diagnosis, OTHER_STYLE))),
+                Text("\n").join(map(text, found_words(row, sender.examples[row]))),
+                text(ACTIONS[row.action]),
+            )
+            name = ""
+    return shown
+
+
+def vni_words(vnis: set[int]) -> str:
+    return ", ".join(map(str, sorted(vnis))) if len(vnis) <= MOST_VNIS else f"{len(vnis)} VNIs"
+
+
+def found_words(row: Row, example: Result) -> list[str]:
+    """Each layer's state, a line each; where a field is not right, as it was found in one packet and as it must be."""
+    inner = INNER_STATES[row.inner]
+    if row.inner in (InnerState.PARTIAL, InnerState.WRONG):
+        inner = f"{inner} {example.inner_found:04x} → {example.inner_right:04x}"
+    elif row.reason is not Reason.NONE:
+        inner = REASONS[row.reason]
+    if row.outer is OuterState.NO_TUNNEL:
+        return [inner]
+    outer = OUTER_STATES[row.outer]
+    if row.outer in (OuterState.PARTIAL, OuterState.STALE, OuterState.WRONG):
+        outer = f"{outer} {example.outer_found:04x} → {example.outer_right:04x}"
+    elif row.outer is OuterState.AGREES:
+        outer = f"{outer} {example.outer_found:04x}"
+    return [f"inner: {inner}", f"outer: {outer}"]
+
+
+@contextmanager
+def progress(path: Path) -> Iterator[Step | None]:
+    """A bar on stderr while a file is read, if somebody is looking at it and the file is long enough to wait for."""
+    if not sys.stderr.isatty() or not path.is_file() or path.stat().st_size < LONG_FILE:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(path.name, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
