@@ -73,20 +73,21 @@ def timestamps(
         )
     if len(netstats) > 2:
         raise click.BadParameter("two copies are enough: the earlier one and the later one", param_hint="'--netstat'")
-    from fixer.doctor import timestamps as doctor
+    from fixer.doctor import server as about
+    from fixer.doctor.timestamps import diagnose
 
     host = host_in(None, None)
     where = spelt(netns, pid)
     if elsewhere:
-        server = doctor.told(host, release, tw_recycle, netstats)
+        server = about.told(host, release, tw_recycle, netstats)
     else:
-        outside = doctor.knobs(host)
+        outside = about.knobs(host)
         host = host_in(netns, pid)
-        server = doctor.look(host, outside)
+        server = about.look(host, outside)
         if watch is not None:
             click.echo(f"Watching for {watch} s ...", err=True)
-            server = doctor.look_again(host, outside, server, watch)
-    found = doctor.diagnose(server, [str(source) for source in sources], where and f" --plain{where}")
+            server = about.look_again(host, outside, server, watch)
+    found = diagnose(server, [str(source) for source in sources], where and f" --plain{where}")
     if as_json:
         print_json(found)
     else:

@@ -1,10 +1,12 @@
-"""What ``fixer doctor`` found, for people; ``--json`` prints :class:`fixer.doctor.timestamps.Diagnosis` itself."""
+"""What ``fixer doctor`` found, for people; ``--json`` prints :class:`fixer.doctor.timestamps.Verdict` itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fixer.doctor.timestamps import Diagnosis, Mode, Server
+from fixer.doctor.kernels import Mode
+from fixer.doctor.server import Server
+from fixer.doctor.timestamps import Verdict
 from fixer.screen.console import Console, exactly, rows, say, text
 
 _TITLES = {
@@ -14,7 +16,7 @@ _TITLES = {
 }
 
 
-def show(found: Diagnosis, console: Console) -> None:
+def show(found: Verdict, console: Console) -> None:
     """The verdict, why, the cure, and what to configure until then."""
     exactly(console, text(_TITLES[found.verdict], f" {found.because}"))
     console.print(rows(_facts(found.server)))

@@ -15,26 +15,9 @@ from support.fakehost import FakeHost
 from support.netns import Namespace
 
 from fixer import cli, config
-from fixer.doctor.timestamps import (
-    NETSTAT,
-    NONE,
-    PASSES,
-    REFUSES,
-    RELEASE,
-    TIMESTAMPS,
-    TW_RECYCLE,
-    UNKNOWN,
-    VARIANTS,
-    Counters,
-    Diagnosis,
-    Kernel,
-    Server,
-    Variant,
-    counters_in,
-    diagnose,
-    knobs,
-    look,
-)
+from fixer.doctor.kernels import NONE, PASSES, REFUSES, UNKNOWN, VARIANTS, Kernel, Variant
+from fixer.doctor.server import NETSTAT, RELEASE, TIMESTAMPS, TW_RECYCLE, Drops, Server, drops_in, knobs, look
+from fixer.doctor.timestamps import Verdict, diagnose
 from fixer.errors import FileUnreadable
 from fixer.host import machine as host_module
 from fixer.screen.doctor import show
@@ -77,12 +60,12 @@ def server(
     later: str | None = None,
     timestamps: int | None = 1,
 ) -> Server:
-    first = Counters.read(netstat) if netstat else None
-    last = Counters.read(later) if later else first
+    first = Drops.read(netstat) if netstat else None
+    last = Drops.read(later) if later else first
     return Server(release, recycle, timestamps, last).grown_since(first if later else None)
 
 
-def shown(found: Diagnosis) -> str:
+def shown(found: Verdict) -> str:
     console = Console(file=io.StringIO(), width=100)
     show(found, console)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
@@ -150,12 +133,12 @@ def test_what_follows_the_version_may_be_anything(release: str) -> None:
 
 
 def test_counters_are_found_by_name() -> None:
-    assert Counters.read(EL7) == Counters(1284, 1310, 26, 0)
-    assert Counters.read(EL5) == Counters(0, 0, 0, None)
-    assert Counters.read(MODERN) == Counters(None, 362, 350, 5)
-    read = Counters.read(EL7_LATER)
+    assert Drops.read(EL7) == Drops(1284, 1310, 26, 0)
+    assert Drops.read(EL5) == Drops(0, 0, 0, None)
+    assert Drops.read(MODERN) == Drops(None, 362, 350, 5)
+    read = Drops.read(EL7_LATER)
     assert read is not None
-    assert read.since(Counters(1284, 1310, None, 0)) == Counters(17, 17, None, 0)
+    assert read.since(Drops(1284, 1310, None, 0)) == Drops(17, 17, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +153,11 @@ def test_counters_are_found_by_name() -> None:
     ],
 )
 def test_what_is_no_netstat_gives_no_counters(text: str) -> None:
-    assert Counters.read(text) is None
+    assert Drops.read(text) is None
     host = FakeHost()
     host.files["n"] = text
     with pytest.raises(FileUnreadable, match=r"^n: not a copy of /proc/net/netstat"):
-        counters_in(host, "n")
+        drops_in(host, "n")
 
 
 # Verdicts

@@ -13,7 +13,8 @@ from rich.console import Console
 from support.fakehost import FakeHost
 from support.netns import Namespace
 
-from fixer.doctor.timestamps import Server, diagnose
+from fixer.doctor.server import Server
+from fixer.doctor.timestamps import diagnose
 from fixer.host.machine import NET, Completed, Owner
 from fixer.screen import doctor, status
 from fixer.screen.console import console_on, exactly, say, table, text
