@@ -1,11 +1,11 @@
 # Everything a bare checkout needs: every target first installs what it lacks (tools/install) and then does its work.
 #   PYTHON=python3.12   the interpreter for .venv, 3.11 or newer
-#   ARGS="-k vlan"      handed to pytest, or to the benchmark
+#   ARGS="-k vlan"      handed to pytest, to the benchmark, or to launder
 
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench wheels test-wheels clean
+.PHONY: help demo test test-all-pythons lint format sanitize bench launder wheels test-wheels clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
@@ -27,7 +27,7 @@ lint:  ## ruff, mypy --strict, cython-lint
 	@$(python) -m ruff check
 	@$(python) -m ruff format --check
 	@$(python) -m mypy
-	@PATH="$$PWD/.venv/bin:$$PATH" cython-lint fixer
+	@PATH="$$PWD/.venv/bin:$$PATH" cython-lint fixer launder
 
 format:  ## let ruff put the code in order
 	@tools/install run test dev
@@ -41,6 +41,10 @@ sanitize:  ## run the tests of the compiled code under AddressSanitizer and Unde
 bench:  ## throughput and CPU next to no rule, a C loop, a callback; scan next to tshark (root, 20 minutes; ARGS=--quick: 2)
 	@tools/install run bench
 	@$(python) -m bench $(ARGS)
+
+launder:  ## 200 million damaged packets through the packet path: is one made right? (15 minutes; ARGS=--quick: 1)
+	@tools/install run
+	@$(python) -m launder $(ARGS)
 
 wheels:  ## fixer and its dependencies for Python 3.11 to 3.13 on x86_64 and aarch64 with glibc 2.17, in dist
 	@packaging/wheels
