@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from fixer.capture import pcap, pcapng
+from fixer.capture import pcap, pcapng, text
 from fixer.capture.frames import Frame, Frames
 from fixer.capture.link import LinkType
 from fixer.capture.pcap import Pcap
@@ -20,6 +20,9 @@ from fixer.errors import CaptureDamaged, FileUnreadable
 
 BLOCK = 1 << 20
 """Bytes of a file that are looked at once: long enough to be quick, over soon enough for who presses Ctrl-C."""
+
+HEAD = 1 << 16
+"""Bytes that are looked at to know a format; a hex dump begins in them."""
 
 BROKEN_OFF = "it ends in the middle of a record, or a length in it is wrong"
 
@@ -121,25 +124,12 @@ class Capture:
     def batches(self) -> Iterator[Frames]:
         """The frames a block at a time: the same object again and again, valid until the next one is asked for."""
         source, reader, frames = self._source, self._reader, self._frames
-        block = bytearray(BLOCK)
-        held = 0  # bytes at the block's beginning: of a record that is not whole yet
-        while fresh := source.fill(block, held):
-            at, held = 0, held + fresh
-            while True:
-                try:
-                    at = reader.parse(block, at, held, frames)
-                except ValueError as fault:
-                    raise self._damaged(str(fault)) from None
-                if not len(frames):
-                    break
-                yield frames
-            held -= at
-            if reader.claimed > len(block):
-                block = block[at : at + held].ljust(reader.claimed, b"\0")
-            else:
-                block[:held] = block[at : at + held]
-        if held or source.fault:
-            raise self._damaged(source.fault or BROKEN_OFF)
+        try:
+            yield from text.batches(source, frames) if reader is None else _in_blocks(source, reader, frames)
+        except ValueError as fault:
+            raise self._damaged(str(fault)) from None
+        if source.fault:
+            raise self._damaged(source.fault)
         if self.frames and self.unread.total() == self.frames:
             kinds = ", ".join(link_words(each) for each in self.unread)
             raise FileUnreadable(
@@ -152,10 +142,10 @@ class Capture:
         """Link type and frame check sequence as a pcap file's header has them; None for other formats."""
         return self._reader.network if isinstance(self._reader, Pcap) else None
 
-    def _recognise(self) -> Pcap | PcapNg:
-        """The reader for the file's format, its source behind the file's own header."""
+    def _recognise(self) -> Pcap | PcapNg | None:
+        """The reader for the file's format, its source behind the file's own header; None for text."""
         source = self._source
-        magic = source.peek(max(len(other.magic) for other in OTHERS))
+        magic = source.peek(HEAD)
         if not magic and not source.fault:
             raise FileUnreadable(f"{source.name}: empty: nothing was captured, or nothing was written yet")
         if magic[:4] in pcap.MAGICS:
@@ -171,13 +161,53 @@ class Capture:
         for other in OTHERS:
             if magic.startswith(other.magic):
                 raise FileUnreadable(f"{source.name}: {other.name}: `{other.command.format(file=file)}`")
-        raise FileUnreadable(f"{source.name}: not a capture: neither pcap nor pcapng, plain or packed")
+        if text.is_text(magic):
+            if text.has_dump(magic):
+                return None
+            raise FileUnreadable(f"{source.name}: not a capture: text without a hex dump (`tcpdump -xx` prints one)")
+        if _is_erf(magic):
+            raise FileUnreadable(
+                f"{source.name}: an ERF capture (libtrace converts it): `traceconvert erf:{file} pcapfile:capture.pcap`"
+            )
+        raise FileUnreadable(f"{source.name}: not a capture: neither pcap nor pcapng, nor a hex dump, plain or packed")
 
     def _damaged(self, how: str) -> CaptureDamaged:
         return CaptureDamaged(
             f"{self._source.name}: damaged after frame {self.frames}: {how}; "
             f"what stands before that is whole. Capture again, or let the writer finish the file"
         )
+
+
+def _in_blocks(source: Source, reader: Pcap | PcapNg, frames: Frames) -> Iterator[Frames]:
+    """Raises ValueError, with what is wrong, behind the last whole frame of a file that is cut or damaged."""
+    block = bytearray(BLOCK)
+    held = 0  # bytes at the block's beginning: of a record that is not whole yet
+    while fresh := source.fill(block, held):
+        at, held = 0, held + fresh
+        while True:
+            at = reader.parse(block, at, held, frames)
+            if not len(frames):
+                break
+            yield frames
+        held -= at
+        if reader.claimed > len(block):
+            block = block[at : at + held].ljust(reader.claimed, b"\0")
+        else:
+            block[:held] = block[at : at + held]
+    if held:
+        raise ValueError(source.fault or BROKEN_OFF)
+
+
+def _is_erf(head: bytes) -> bool:
+    """Endace's format has no magic number: two records in a row are it, whose kinds exist and whose times are close."""
+    if len(head) < 16:
+        return False
+    kind, size = head[8] & 0x7F, int.from_bytes(head[10:12], "big")
+    behind = head[size:]
+    if not 1 <= kind <= 48 or size < 16 or (len(behind) < 16 and size != len(head)):
+        return False
+    seconds = int.from_bytes(head[4:8], "little")
+    return not behind or (1 <= behind[8] & 0x7F <= 48 and abs(int.from_bytes(behind[4:8], "little") - seconds) < 3600)
 
 
 def link_words(link_type: int) -> str:

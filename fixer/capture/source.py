@@ -120,7 +120,7 @@ class Source:
         0."""
         began = at
         with memoryview(block) as view:
-            while at < len(block) and not self.fault and (fresh := self._into(view[at:])):
+            while at < len(block) and (fresh := self._into(view[at:])):
                 at += fresh
         return at - began
 
@@ -128,6 +128,8 @@ class Source:
         """Some bytes into `room`, 0 at the end."""
         if self._ahead:
             data, self._ahead = self._ahead[: len(room)], self._ahead[len(room) :]
+        elif self.fault:
+            return 0  # nothing behind a fault is to be believed, and the first is the one to name
         elif self._packing is None:
             if not self._packed:
                 return self._straight(room)
