@@ -404,6 +404,18 @@ def test_the_report_that_status_reads(road: Road) -> None:
     assert status()["daemon"] is None
 
 
+def test_it_loads_nothing_that_only_people_or_packet_makers_need() -> None:
+    """A node's memory and a restart's time; what structlog brings along is its own."""
+    probe = "import sys, fixer.cli, fixer.daemon.run; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "fixer.nfqueue.queue" in loaded
+    assert not {"scapy", "sqlite3", "unittest", "pyroute2"} & loaded
+    assert not {
+        name for name in loaded if name.startswith(("fixer.screen", "fixer.capture", "fixer.lab", "fixer.doctor"))
+    }
+
+
 @pytest.mark.parametrize(
     ("table", "error"),
     [
