@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "doctor": {"errors", "host", "config"},
     "rules": {"errors", "config", "host", "state"},
     "telemetry": {"now", "words", "datapath", "findings"},
-    "status": {"errors", "config", "rules", "state", "host"},
+    "status": {"errors", "rules", "state", "host"},
     "scan": GROUND | {"capture", "findings"},
     "daemon": GROUND | {"nfqueue", "host", "state", "rules", "telemetry", "findings"},
     "screen": GROUND | {"state", "status", "rules", "host", "findings", "doctor", "scan"},

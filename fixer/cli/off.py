@@ -39,6 +39,7 @@ def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid
         raise click.BadParameter("belongs to --drain; nothing else waits", param_hint="'--timeout'")
     host = host_in(netns, pid)
     from fixer.rules import drain, switch
+    from fixer.screen.changes import turned_off
     from fixer.state import leftovers
 
     switch.require_net_admin(host, "fixer off")
@@ -46,6 +47,6 @@ def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid
         drain.wait(host, timeout, tell, warn)
     else:
         drain.check(host, "fixer off", {}, force, warn)
-    for line in switch.turn_off(host):
+    for line in turned_off(switch.off(host)):
         tell(line)
     leftovers.remove(host)

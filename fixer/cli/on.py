@@ -23,9 +23,8 @@ from fixer.cli.options import (
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
-    from fixer.config import Settings
-    from fixer.rules.switch import Selection
-    from fixer.status.facts import Status
+    from fixer.host.machine import Host
+    from fixer.rules.selection import Selection
 
 
 @click.command(short_help="Send VXLAN packets to the queue.")
@@ -109,67 +108,49 @@ def on(
         raise click.BadParameter("belongs to --scope suspects; all are looked at otherwise", param_hint="'--mtu'")
     settings = settings_of(config).overridden(queue=queue, plain=plain)
     host = host_in(netns, pid)
-    from fixer.host import links
+    from fixer.host import links, spread
     from fixer.rules import drain, switch
-    from fixer.status.facts import collect
+    from fixer.rules.selection import Selection
+    from fixer.screen.changes import turned_on
 
     if scope == "suspects" and mtu is None:
         mtu = links.longest_packet(host, interface)
-    selection = selected(settings, interface, sources, mtu)
+    selection = Selection.of(settings, interface=interface, sources=sources, suspects_up_to=mtu)
     switch.require_net_admin(host, "fixer on")
     drain.check(host, "fixer on", selection.flows_queues(), force, warn)
-    for line in switch.turn_on(host, selection, variant):
+    switched = switch.on(host, selection, variant)
+    for line in turned_on(switched):
         tell(line)
     if selection.flows_queue is not None and drain.end(host):
         tell("The drain is ended: new connections are normalised again.")
     if mtu is not None:
         tell(f"Packets longer than {mtu:,} bytes are taken for merged by GRO and not looked at.")
-    found = collect(host, settings.queue.number, settings.queue.count)
-    for obstacle in dict.fromkeys(filter(None, found.spread.values())):
-        tell(obstacle)
+    versions = {change.family.version for change in switched.changes if change.after and change.after.on}
+    for obstacle in spread.met(host, interface, settings.queue.count, versions):
+        tell(str(obstacle))
     if settings.timestamps.mode == "strip":
         tell('timestamps.mode = "strip" needs no rule of its own.')
     asked = (f" --config {config}" if config else "") + (f" --queue {queue}" if queue is not None else "")
-    for line in who_listens(found, f"fixer run{asked}{' --plain' if plain else ''}{spelt(netns, pid)}"):
+    for line in who_listens(host, selection, f"fixer run{asked}{' --plain' if plain else ''}{spelt(netns, pid)}"):
         tell(line)
 
 
-def selected(
-    settings: Settings, interface: str | None, sources: tuple[IPv4Network | IPv6Network, ...], mtu: int | None
-) -> Selection:
-    """What the settings, and the command line on top of them, want taken."""
-    from ipaddress import ip_network
-
-    from fixer.rules.switch import Selection
-
-    return Selection(
-        queue=settings.queue.number,
-        count=settings.queue.count,
-        ports=settings.vxlan.ports,
-        plain=settings.plain,
-        interface=interface,
-        sources=sources,
-        suspects_up_to=mtu,
-        syns=settings.timestamps.mode == "strip",
-        flows_queue=settings.timestamps_queue if settings.timestamps.mode == "normalise" else None,
-        flows_sources=[ip_network(source) for source in settings.timestamps.sources],
-    )
-
-
-def who_listens(found: Status, command: str) -> Iterator[str]:
+def who_listens(host: Host, selection: Selection, command: str) -> Iterator[str]:
     """Who takes what the rules send, a line each; ``command`` is what to type where nobody does."""
-    from fixer.rules.rawtable import shown_queues
+    from fixer.host.queues import bound, listeners
+    from fixer.rules.selection import shown_queues
 
-    queues = shown_queues(found.queues)
-    if not found.listeners:
+    queues = shown_queues(selection.queues)
+    found = listeners(host, selection.queues)
+    if not found:
         yield f"Nobody listens on {queues} yet: packets pass untouched. Next: {command}"
         return
-    heard = found.listeners[0]
+    heard = found[0]
     who = f"{heard.process} (pid {heard.pid})" if heard.pid else "A process that cannot be seen from here"
-    served = queues if len(found.listeners) == len(found.queues) else f"some of the {queues}, and not on all"
+    served = queues if len(found) == len(selection.queues) else f"some of the {queues}, and not on all"
     yield f"{who} listens on {served}. See: fixer status"
-    if found.flows and not found.flows.listener:
+    if selection.flows_queue is not None and selection.flows_queue not in bound(host):
         yield (
-            f"Nobody listens on queue {found.flows.queue} yet, so no timestamps are normalised. "
+            f"Nobody listens on queue {selection.flows_queue} yet, so no timestamps are normalised. "
             "Next: start fixer run again"
         )

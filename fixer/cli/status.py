@@ -37,7 +37,7 @@ def status(config: Path | None, queue: int | None, as_json: bool, netns: str | N
     """
     settings = settings_of(config).overridden(queue=queue)
     host = host_in(netns, pid)
-    from fixer.status.facts import collect
+    from fixer.status.answer import collect
 
     found = collect(host, settings.queue.number, settings.queue.count)
     if as_json:

@@ -97,6 +97,11 @@ class Host:
             raise ProgramMissing(f"{program} is not installed; on Debian and Ubuntu: apt-get install {package}")
         return path
 
+    def resolved(self, program: str) -> str | None:
+        """The name of the file that ``program`` is, behind all links (``xtables-nft-multi``); None without one."""
+        path = self.which(program)
+        return None if path is None else Path(path).resolve().name
+
     def which(self, program: str) -> str | None:
         """The path of a command, the sbin directories included; None if it is not installed."""
         return shutil.which(program, path=_PATH)

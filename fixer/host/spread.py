@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from fixer.errors import FixerError
+from fixer.host import links
 from fixer.host.links import Link
 from fixer.host.machine import Host
 
@@ -25,23 +27,46 @@ _SOURCE_PORT = "L4 bytes 0 & 1"  # as ethtool says it
 _GROUP = 8  # hexadecimal digits between two commas of a CPU mask
 
 
-def obstacles(host: Host, links: Iterable[Link], queues: int, versions: Collection[int]) -> dict[str, str | None]:
-    """What keeps the flows of a VTEP pair in one of ``queues``, for each interface, with its cure; None: nothing does.
+class Obstacle(NamedTuple):
+    """What keeps the flows of a VTEP pair in one queue, and what to type; '' if nothing is known to help."""
+
+    what: str
+    cure: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}. Next: {self.cure}" if self.cure else self.what
+
+
+def obstacles(host: Host, among: Iterable[Link], queues: int, versions: Collection[int]) -> dict[str, Obstacle | None]:
+    """What keeps the flows of a VTEP pair in one of ``queues``, for each interface; None: nothing does.
 
     ``versions`` are those of IP on the underlay. RSS is asked of devices only: a virtual one (veth, bridge) has none.
     """
     masks = _masks(host)
     online = _numbers(host.read("/sys/devices/system/cpu/online") or "") or list(range(queues))
-    return {link.name: _obstacle(host, link, masks.get(link.name, []), queues, versions, online) for link in links}
+    return {link.name: _obstacle(host, link, masks.get(link.name, []), queues, versions, online) for link in among}
+
+
+def met(host: Host, interface: str | None, queues: int, versions: Collection[int]) -> list[Obstacle]:
+    """The obstacles to what arrives on ``interface``, each once; none, if the interfaces cannot be told."""
+    if queues < 2 or not versions:
+        return []
+    try:
+        carriers = links.carriers(links.every(host), interface)
+    except FixerError:
+        return []
+    return list(dict.fromkeys(filter(None, obstacles(host, carriers, queues, versions).values())))
 
 
 def _obstacle(
     host: Host, link: Link, masks: list[int], queues: int, versions: Collection[int], online: list[int]
-) -> str | None:
+) -> Obstacle | None:
     """``masks`` are the CPUs that RPS may choose, one bit each, for each of the device's receive queues."""
     name = link.name
     if not masks:
-        return f"whether {name} spreads the flows of one VTEP pair over CPUs cannot be told: it shows no receive queues"
+        return Obstacle(
+            f"whether {name} spreads the flows of one VTEP pair over CPUs cannot be told: it shows no receive queues"
+        )
     if all(len(_reached(_cpus(mask), queues)) > 1 for mask in masks):
         return None
     if len(masks) > 1 and not link.kind:
@@ -50,17 +75,15 @@ def _obstacle(
             return None
         if all("IP SA" in fields for fields in hashed.values()):
             cures = [f"ethtool -N {name} rx-flow-hash udp{at} sdfn" for at in hashed if _SOURCE_PORT not in hashed[at]]
-            return (
-                f"{name} hashes UDP by addresses only, so the flows of one VTEP pair all come to one queue. "
-                f"Next: {' && '.join(cures)}"
-            )
+            what = f"{name} hashes UDP by addresses only, so the flows of one VTEP pair all come to one queue"
+            return Obstacle(what, " && ".join(cures))
     if len(_reached(online, queues)) < 2:
         which = "the CPU" if len(online) == 1 else "the CPUs"
         numbers = ", ".join(map(str, online))
-        return f"{which} online ({numbers}) can fill one queue only. Next: queue.count = 1, fixer run, fixer on"
+        return Obstacle(f"{which} online ({numbers}) can fill one queue only", "queue.count = 1, fixer run, fixer on")
     paths = f"/sys/class/net/{name}/queues/rx-{'0' if len(masks) == 1 else '*'}/rps_cpus"
     write = f"echo {_mask(online, queues)} {'>' if len(masks) == 1 else '| tee'} {paths}"
-    return f"{name} does not spread the flows of one VTEP pair over CPUs, so all come to one queue. Next: {write}"
+    return Obstacle(f"{name} does not spread the flows of one VTEP pair over CPUs, so all come to one queue", write)
 
 
 def _masks(host: Host) -> dict[str, list[int]]:

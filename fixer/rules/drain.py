@@ -15,7 +15,7 @@ from fixer.errors import ConnectionsLive, NotPermitted, SystemRefused
 from fixer.host import queues
 from fixer.host.machine import Host
 from fixer.rules import switch as rules
-from fixer.rules.rawtable import shown_queues
+from fixer.rules.selection import shown_queues
 from fixer.state import flowfile
 
 Say = Callable[[str], None]

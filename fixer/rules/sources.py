@@ -32,9 +32,8 @@ from fixer.rules.bytecode import (
     to_x_constant,
     word_behind,
 )
+from fixer.rules.selection import Network
 from fixer.rules.suspects import Version
-
-Network = IPv4Network | IPv6Network
 
 _TCP, _UDP = 6, 17
 _EXTENSIONS = (0, 43, 60, 44)  # hop-by-hop, routing, destination options, fragment (RFC 8200 §4)

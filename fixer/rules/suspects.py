@@ -11,7 +11,6 @@ checksum field that holds its pseudo-header's sum (RFC 1071; CHECKSUM_PARTIAL th
 
 from __future__ import annotations
 
-import re
 from typing import Literal, NamedTuple
 
 from fixer.rules.bytecode import (
@@ -80,17 +79,6 @@ def tunnelled(underlay: Version, longest: int, syns: bool = False) -> list[Exemp
 def plain(version: Version, longest: int, syns: bool = False) -> list[Exemption]:
     """The exemptions of packets without a tunnel, as in `tunnelled`."""
     return [Exemption((assemble(_finished(version, 0, syns, _PASS)),)), _merged(longest)]
-
-
-def longest_looked_at(program: str) -> int | None:
-    """The length in bytes above which a program of ours takes a packet for merged; None if it is another program."""
-    found = re.fullmatch(r"4,128 0 0 0,37 0 1 (\d+),6 0 0 1,6 0 0 0", program)
-    return int(found[1]) if found else None
-
-
-def queues_syns(program: str) -> bool:
-    """Whether a program of ours exempts no SYN; no other question of ours asks for that bit alone."""
-    return re.search(rf",69 \d+ \d+ {_SYN}(,|$)", program) is not None  # 69: see _any_of
 
 
 def _merged(longest: int) -> Exemption:

@@ -1,4 +1,4 @@
-"""The status as ``fixer status`` prints it; ``--json`` prints :class:`fixer.status.facts.Status` itself."""
+"""The status as ``fixer status`` prints it; ``--json`` prints :class:`fixer.status.answer.Status` itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from rich.filesize import decimal
 
 from fixer.host.queues import Listener
-from fixer.rules.rawtable import FAMILIES, HOOK, OUTPUT
+from fixer.rules.rawtable import HOOK, OUTPUT
+from fixer.rules.selection import FAMILIES
 from fixer.screen.console import Console, Part, Text, rows, say, text
 from fixer.state.report import Flags, Report
-from fixer.status.facts import Flows, FlowsRule, Rule, Status
+from fixer.status.answer import Flows, FlowsRule, Rule, Status
 
 Row = tuple[str, Part]
 

@@ -1,7 +1,8 @@
-"""Where counting begins: what our rules had matched, and the queues handed over, when a rule was last written.
+"""What whoever writes a rule remembers: how the kernel spells it, and where counting begins.
 
-A rule that is written begins at 0, and a queue's sequence does not: whoever writes a rule notes both then, and ``fixer
-status`` counts from there what passed unseen.
+A rule that is written begins at 0, and a queue's sequence does not: both are noted then, and ``fixer status`` counts
+from there what passed unseen. And what the kernel says of a rule when it is right tells later whether it still is,
+whatever its words are.
 """
 
 from __future__ import annotations
@@ -16,14 +17,26 @@ from fixer.host.queues import Handed
 from fixer.state import place
 
 
+class Written(Struct, frozen=True):
+    """One family's rules, as they were read back once they were written."""
+
+    backend: str
+    said: tuple[str, ...]
+    """:attr:`fixer.rules.installed.Installed.said`"""
+    selection: msgspec.Raw
+    """The :class:`fixer.rules.selection.Selection` that was wanted, which is the rules' own to read."""
+
+
 class Baseline(Struct, frozen=True):
     """One moment: ``rule_packets`` by family, and ``handed`` by the inode of a queue's socket.
 
     A socket that is not among them was bound later, and counts from 0.
     """
 
-    rule_packets: dict[str, int | None]
+    rule_packets: dict[str, int | None] = {}
     handed: dict[int, Handed] = {}
+    written: dict[str, Written] = {}
+    """By family; one that is not among them has no rules of ours, or nobody remembers."""
 
 
 def path_of(host: Host) -> Path:

@@ -8,12 +8,16 @@ import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from support.netns import Namespace
 
-from fixer.host.machine import Host
+from fixer import cli
+from fixer.host import machine
+from fixer.host.machine import Completed, Host
 from fixer.state import flowfile
 
 FIXER = [sys.executable, "-m", "fixer"]
@@ -37,6 +41,33 @@ def test_on_status_off_in_a_namespace(netns: Namespace) -> None:
     off = started("off", "--netns", netns.name)
     assert (off.returncode, off.stderr) == (0, "")
     assert not any("FIXER" in line for line in netns.saved())
+
+
+@pytest.mark.root
+def test_looking_at_what_is_in_place_takes_few_processes(netns: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody looks again and again; and a machine in trouble is slow to start them."""
+    ran: list[str] = []
+
+    class Counting(Host):
+        def run(self, argv: Sequence[str], input: str | None = None, seconds: float | None = 30) -> Completed:
+            ran.append(argv[0])
+            return super().run(argv, input, seconds)
+
+    def processes(verb: str) -> list[str]:
+        ran.clear()
+        netns.call(CliRunner().invoke, cli.cli, [verb])
+        return sorted(ran)
+
+    monkeypatch.setattr(machine, "Host", Counting)
+    netns.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+    netns.run("ip", "address", "add", "192.0.2.1/24", "dev", "eth0")
+    netns.run("ip", "link", "set", "eth0", "up")
+    processes("on")
+    both = ["ip6tables-save", "iptables-save"]
+    if not {"nft", "legacy"} & set("-".join(map(str, map(Host().resolved, ("iptables", "ip6tables")))).split("-")):
+        both += ["ip6tables", "iptables"]  # asked for their variant, which their files' names do not tell
+    assert processes("on") == sorted(both)
+    assert processes("status") == sorted([*both, "ip", "ethtool"])
 
 
 @pytest.mark.root

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fixer.rules.rawtable import HOOK, OUTPUT, Match, RawTable, Rule, Traffic, match, parse, spelt
+from fixer.rules.ahead import Match, Traffic, ends, match, traffic
+from fixer.rules.rawtable import HOOK, OUTPUT, Line, RawTable, parse, spelt
 
 VXLAN = Traffic(frozenset({"udp"}), frozenset({4789, 8472}))
 PLAIN = Traffic(frozenset({"tcp", "udp", "icmp"}))
@@ -26,9 +27,15 @@ def table(*rules: str, ours: str = OURS) -> RawTable:
     )
 
 
+def counted(found: RawTable) -> tuple[int, int]:
+    """Packets and bytes that our rules have sent to the queue."""
+    lines = found.queueing()
+    return sum(line.packets for line in lines), sum(line.bytes for line in lines)
+
+
 def test_parsing_reads_rules_counters_and_quotes() -> None:
     found = parse('*raw\n:X - [0:0]\n[12:345] -A X -m comment --comment "say \\"hi\\" to me" -j LOG\nCOMMIT\n')
-    rule = Rule("X", ("-m", "comment", "--comment", 'say "hi" to me', "-j", "LOG"), 12, 345)
+    rule = Line("X", ("-m", "comment", "--comment", 'say "hi" to me', "-j", "LOG"), 12, 345)
     assert found.chains == {"X": (rule,)}
     assert str(rule) == '-A X -m comment --comment "say \\"hi\\" to me" -j LOG'
 
@@ -42,8 +49,8 @@ def test_our_own_rule_is_read_back() -> None:
     ours = table("-A PREROUTING -p udp --dport 53 -j CT --notrack")
     assert ours.is_on
     assert ours.in_place
-    assert (ours.position(), ours.queues, ours.packets, ours.bytes) == (2, range(3, 4), 5, 500)
-    assert ours.traffic() == VXLAN
+    assert (ours.position(), ours.queues, *counted(ours)) == (2, range(3, 4), 5, 500)
+    assert traffic(ours) == VXLAN
     assert str(ours) == "UDP to port 4789, 8472 to queue 3"
 
 
@@ -51,7 +58,7 @@ def test_several_queues_are_read_back() -> None:
     spread = "--queue-balance 3:6 --queue-bypass --queue-cpu-fanout"
     ours = table(ours=OURS.replace("--queue-num 3 --queue-bypass", spread))
     assert ours.is_on
-    assert (ours.queues, ours.packets) == (range(3, 7), 5)
+    assert (ours.queues, counted(ours)[0]) == (range(3, 7), 5)
     assert str(ours) == "UDP to port 4789, 8472 to queues 3 to 6"
     assert table(ours="[7:700] -A PREROUTING -j FIXER\n").queues == range(0)
 
@@ -64,8 +71,8 @@ def test_plain_rules_are_read_back() -> None:
             for kind in ("tcp", "udp", "ipv6-icmp")
         )
     )
-    assert ours.traffic() == Traffic(frozenset({"tcp", "udp", "icmpv6"}))
-    assert ours.packets == 3
+    assert traffic(ours) == Traffic(frozenset({"tcp", "udp", "icmpv6"}))
+    assert counted(ours)[0] == 3
     assert str(ours) == "TCP, UDP, ICMPv6 from 10.0.0.0/8 to queue 0"
 
 
@@ -80,9 +87,9 @@ SUSPECTS = """\
 def test_what_passes_without_a_look_is_not_counted_as_queued() -> None:
     ours = table(ours=SUSPECTS)
     assert (ours.scope, table().scope) == ("suspects", "all")
-    assert (ours.queues, ours.packets, ours.bytes) == (range(3, 4), 5, 500)
+    assert (ours.queues, *counted(ours)) == (range(3, 4), 5, 500)
     assert [rule.packets for rule in ours.exempting()] == [1]
-    assert ours.traffic() == Traffic(frozenset({"udp"}), frozenset({4789}))
+    assert traffic(ours) == Traffic(frozenset({"udp"}), frozenset({4789}))
     assert ours.in_place
     assert [rule.chain for rule in ours.jumps()] == ["PREROUTING"], "not what leads from one of our chains to another"
     assert str(ours) == "suspects among UDP to port 4789 to queue 3"
@@ -103,11 +110,11 @@ def test_what_is_normalised_is_read_back_by_itself() -> None:
     ours = table(ours=NORMALISING)
     assert ours.is_on
     assert ours.in_place
-    assert (ours.queues, ours.packets, ours.bytes, ours.flows_queue) == (range(3, 4), 5, 500, 4)
+    assert (ours.queues, *counted(ours), ours.flows_queue) == (range(3, 4), 5, 500, 4)
     assert [sum(rule.packets for rule in ours.normalising(hook)) for hook in (HOOK, OUTPUT)] == [4, 5]
     assert str(ours) == "UDP to port 4789 on eth0 to queue 3", "nothing that narrows the other rules"
-    assert ours.traffic() == Traffic(frozenset({"udp"}), frozenset({4789}), "eth0")
-    assert ours.traffic(OUTPUT) == Traffic(frozenset({"udp", "tcp"}), None, "eth0")
+    assert traffic(ours) == Traffic(frozenset({"udp"}), frozenset({4789}), "eth0")
+    assert traffic(ours, OUTPUT) == Traffic(frozenset({"udp", "tcp"}), None, "eth0")
     assert table().flows_queue is None
     assert table().normalising(OUTPUT) == []
 
@@ -140,21 +147,25 @@ def test_both_jumps_have_to_be_there_and_last() -> None:
 )
 def test_what_ends_the_walk_on_the_way_out(rule: str, matched: Match | None) -> None:
     ours = table(rule, ours=NORMALISING)
-    found = list(ours.ends_before_us(ours.traffic(OUTPUT), OUTPUT))
-    assert [(str(end.rule), end.match) for end in found] == ([(rule, matched)] if matched else [])
+    found = list(ends(ours, traffic(ours, OUTPUT), OUTPUT))
+    assert [(str(end.line), end.match) for end in found] == ([(rule, matched)] if matched else [])
 
 
 def test_ports_of_one_rule_limit_nothing_if_another_takes_any() -> None:
     ours = table(ours=SUSPECTS + "[0:0] -A FIXER -p tcp -g FIXER-PLAIN\n")
-    assert ours.traffic() == Traffic(frozenset({"udp", "tcp"}), None)
+    assert traffic(ours) == Traffic(frozenset({"udp", "tcp"}), None)
     assert str(ours) == "suspects among UDP, TCP to queue 3"
+
+
+def test_ports_that_we_would_not_write_are_any() -> None:
+    assert traffic(table(ours=OURS.replace("4789,8472", "4789:4790"))) == Traffic(frozenset({"udp"}), None)
 
 
 def test_a_rule_behind_ours_is_not_last() -> None:
     late = table(ours=OURS + "[0:0] -A PREROUTING -j ACCEPT\n")
     assert late.is_on
     assert not late.in_place
-    assert list(late.ends_before_us(VXLAN)) == []
+    assert list(ends(late, VXLAN)) == []
 
 
 def test_a_second_jump_is_not_in_place() -> None:
@@ -197,25 +208,22 @@ def test_a_second_jump_is_not_in_place() -> None:
     ],
 )
 def test_what_ends_the_walk(rules: list[str], expected: list[tuple[int, int, Match]]) -> None:
-    found = [
-        (rules.index(str(end.entry)), rules.index(str(end.rule)), end.match)
-        for end in table(*rules).ends_before_us(VXLAN)
-    ]
+    found = [(rules.index(str(end.entry)), rules.index(str(end.line)), end.match) for end in ends(table(*rules), VXLAN)]
     assert found == expected
 
 
 def test_plain_traffic_is_more_than_udp() -> None:
-    tcp = Rule("PREROUTING", ("-p", "tcp", "-j", "DROP"))
+    tcp = Line("PREROUTING", ("-p", "tcp", "-j", "DROP"))
     assert match(tcp, PLAIN) is Match.SOME
-    port = Rule("PREROUTING", ("-p", "udp", "-m", "udp", "--dport", "53", "-j", "DROP"))
+    port = Line("PREROUTING", ("-p", "udp", "-m", "udp", "--dport", "53", "-j", "DROP"))
     assert match(port, PLAIN) is Match.SOME
 
 
 def test_an_interface_of_ones_own_is_compared() -> None:
     limited = Traffic(frozenset({"udp"}), None, "eth0")
-    assert match(Rule("PREROUTING", ("-i", "eth1", "-j", "DROP")), limited) is Match.NONE
-    assert match(Rule("PREROUTING", ("-i", "eth0", "-j", "DROP")), limited) is Match.ALL
-    assert match(Rule("PREROUTING", ("-i", "eth+", "-j", "DROP")), limited) is Match.SOME
+    assert match(Line("PREROUTING", ("-i", "eth1", "-j", "DROP")), limited) is Match.NONE
+    assert match(Line("PREROUTING", ("-i", "eth0", "-j", "DROP")), limited) is Match.ALL
+    assert match(Line("PREROUTING", ("-i", "eth+", "-j", "DROP")), limited) is Match.SOME
 
 
 @pytest.mark.parametrize("word", ["plain", "two words", 'quo"te', "it's", "back\\slash", "!", ""])

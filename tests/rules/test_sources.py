@@ -14,18 +14,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support import oracle
 from support.bpf_interpreter import parse, run
 from support.netns import Namespace
+from support.switching import raw_table, turn_on
 
 from fixer.datapath.pipeline import Pipeline
 from fixer.host.machine import Host
 from fixer.rules import sources
-from fixer.rules import switch as rules
-from fixer.rules.rawtable import FAMILIES, HOOK, OUTPUT
-from fixer.rules.sources import Network
+from fixer.rules.chains import chains_of
+from fixer.rules.iptables import COMMANDS
+from fixer.rules.rawtable import HOOK, OUTPUT
+from fixer.rules.selection import FAMILIES, Network, Selection
 from fixer.rules.suspects import Version
-from fixer.rules.switch import Selection, turn_on
 
 from .test_suspects import ADDRESSES, HEADERS, KINDS, loopback, made, send_raw, tunnelled, version_of
 
@@ -228,12 +230,11 @@ def test_the_kernel_does_what_the_interpreter_does(netns: Namespace, variant: An
     """Packets over loopback meet OUTPUT and then PREROUTING: each counts there and on its way in."""
     own = loopback(family.version)[: 4 if family.version == 4 else 16]
     networks = [*MINE, ip_network(ip_address(own))] if plain else MINE
-    selection = Selection(
-        queue=7, ports=PORTS, plain=plain, interface="lo", flows_queue=9, flows_sources=networks, suspects_up_to=1500
-    )
+    narrowed = Selection(queue=7, ports=PORTS, plain=plain, interface="lo", suspects_up_to=1500)
+    selection = replace(narrowed, flows_queue=9, flows_sources=tuple(map(str, networks)))
     netns.call(turn_on, Host(), selection, variant)
     # Seen and gone: no answers to count.
-    netns.run(f"{family.command}-{variant}", "-t", "mangle", "-A", "PREROUTING", "-j", "DROP")
+    netns.run(f"{COMMANDS[family]}-{variant}", "-t", "mangle", "-A", "PREROUTING", "-j", "DROP")
     packets = []
     there = back = 0
     for inside in (4, 6):
@@ -256,8 +257,8 @@ def test_the_kernel_does_what_the_interpreter_does(netns: Namespace, variant: An
     packets = [packet[:at] + loopback(family.version) + packet[end:] for packet in packets]
     packets += [made(family.version, "tcp", own + own, b"plain", "VERIFIES")] * 3
     netns.call(send_raw, packets, family.version)
-    table = netns.call(rules.tables, Host(), family)[0][1]
-    assert table.own_chains() == selection.chains(family), "iptables spells them as we do"
+    table = raw_table(netns, family, variant)
+    assert table.own_chains() == chains_of(selection, family), "iptables spells them as we do"
     counted = {hook: sum(rule.packets for rule in table.normalising(hook)) for hook in (HOOK, OUTPUT)}
     assert counted == {HOOK: there, OUTPUT: back}
     assert (table.flows_queue, table.chains["FIXER-FLOWS"][0].packets) == (9, there + back)

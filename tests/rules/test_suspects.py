@@ -21,6 +21,7 @@ from support import oracle, shared
 from support.bpf_interpreter import parse, run
 from support.netns import Namespace
 from support.packets import frame, vxlan
+from support.switching import raw_table, turn_on
 
 from fixer.capture.open import Capture
 from fixer.datapath.diagnose import Diagnosis
@@ -29,10 +30,11 @@ from fixer.datapath.repair import Action
 from fixer.host.machine import Host
 from fixer.rules import bytecode
 from fixer.rules import suspects as prefilter
-from fixer.rules import switch as rules
-from fixer.rules.rawtable import FAMILIES, IPV4, IPV6, Chains
+from fixer.rules.chains import chains_of
+from fixer.rules.iptables import COMMANDS
+from fixer.rules.rawtable import Chains
+from fixer.rules.selection import FAMILIES, IPV4, IPV6, Selection
 from fixer.rules.suspects import Version
-from fixer.rules.switch import Selection, turn_on
 
 PORTS = (4789, 8472, 6784)
 MTU = 1500
@@ -356,18 +358,6 @@ def test_a_program_that_is_too_long_is_refused() -> None:
         bytecode.assemble([bytecode.Instruction(0x07)] * 64)
 
 
-def test_the_longest_length_is_read_back() -> None:
-    programs = [each.programs[0] for each in prefilter.tunnelled(4, 9000)]
-    assert [prefilter.longest_looked_at(program) for program in programs] == [None, None, 9000, None, None]
-
-
-def test_whether_syns_are_queued_is_read_back() -> None:
-    for version in (4, 6):
-        for syns in (False, True):
-            for each in (prefilter.tunnelled(version, 9000, syns), prefilter.plain(version, 9000, syns)):
-                assert any(prefilter.queues_syns(program) for one in each for program in one.programs) is syns
-
-
 # In the kernel
 
 
@@ -422,9 +412,9 @@ def test_the_kernel_does_what_the_interpreter_does(netns: Namespace, variant: An
     interface = "lo" if plain else None
     selection = Selection(queue=7, ports=PORTS, plain=plain, interface=interface, suspects_up_to=MTU, syns=plain)
     netns.call(turn_on, Host(), selection, variant)
-    netns.run(f"{family.command}-{variant}", "-t", "mangle", "-A", "PREROUTING", "-j", "DROP")  # no answers to count
-    chains = selection.chains(family)
-    assert netns.call(rules.tables, Host(), family)[0][1].own_chains() == chains, "iptables spells them as we do"
+    netns.run(f"{COMMANDS[family]}-{variant}", "-t", "mangle", "-A", "PREROUTING", "-j", "DROP")  # no answers to count
+    chains = chains_of(selection, family)
+    assert raw_table(netns, family, variant).own_chains() == chains, "iptables spells them as we do"
     expected = {(chain, number): 0 for chain in chains if chain != "FIXER" for number in range(len(chains[chain]))}
     packets = []
     for packet in sent(family.version):
@@ -434,12 +424,14 @@ def test_the_kernel_does_what_the_interpreter_does(netns: Namespace, variant: An
             packets.append(packet)
             expected[matched(chains, packet, layer.protocol, 4789 if to_port else 5300)] += 1
     netns.call(send_raw, packets, family.version)
-    table = netns.call(rules.tables, Host(), family)[0][1]
+    table = raw_table(netns, family, variant)
     counted = {(chain, number): table.chains[chain][number].packets for chain, number in expected}
     assert counted == expected
     assert sum(count > 0 for count in counted.values()) >= 6
     assert table.scope == "suspects"
-    assert table.packets == sum(counted[chain, len(chains[chain]) - 1] for chain in chains if chain != "FIXER")
+    assert sum(line.packets for line in table.queueing()) == sum(
+        counted[chain, len(chains[chain]) - 1] for chain in chains if chain != "FIXER"
+    )
 
 
 @pytest.mark.root
@@ -453,5 +445,5 @@ def test_on_twice_changes_nothing_and_a_new_length_replaces(netns: Namespace, va
     back = netns.call(turn_on, Host(), Selection(queue=7, ports=PORTS), variant)
     assert back[1].startswith("IPv6: on: UDP to port")
     for family in (IPV4, IPV6):
-        table = netns.call(rules.tables, Host(), family)[0][1]
+        table = raw_table(netns, family, variant)
         assert (table.scope, len(table.ours())) == ("all", 1)

@@ -5,22 +5,36 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from support.fakehost import NFT, OK, FakeHost
 from support.netns import Namespace
+from support.switching import turn_off, turn_on
 
+from fixer.config import parse as parse_settings
 from fixer.errors import KernelLacks, NotPermitted, ProgramMissing, SystemRefused
 from fixer.host.machine import NET, Completed, Host
-from fixer.rules import switch as rules
-from fixer.rules.rawtable import HOOK, IPV4, IPV6, OUTPUT
-from fixer.rules.switch import Selection, rule_packets, turn_off, turn_on
+from fixer.rules import iptables, switch
+from fixer.rules.chains import chains_of
+from fixer.rules.rawtable import parse
+from fixer.rules.selection import IPV4, IPV6, Selection
+from fixer.rules.switch import rule_packets
+from fixer.state import baseline
+from fixer.state.baseline import Baseline
 
 VXLAN = Selection(queue=7, ports=(4789, 8472))
-NORMALISING = replace(VXLAN, flows_queue=8, flows_sources=[ip_network("192.0.2.1"), ip_network("2001:db8::/64")])
+NORMALISING = replace(
+    VXLAN,
+    flows_queue=8,
+    flows_sources=(
+        "192.0.2.1",
+        "2001:db8::/64",
+    ),
+)
 
 FOREIGN = [
     [
@@ -66,41 +80,49 @@ class Meddler(Host):
 
 def test_vxlan_is_one_rule_per_family() -> None:
     words = "-p udp -m multiport --dports 4789,8472 -j NFQUEUE --queue-num 7 --queue-bypass"
-    assert VXLAN.chains(IPV4) == VXLAN.chains(IPV6) == {"FIXER": [tuple(words.split())]}
+    assert chains_of(VXLAN, IPV4) == chains_of(VXLAN, IPV6) == {"FIXER": [tuple(words.split())]}
 
 
 def test_several_queues_are_one_rule_that_follows_the_cpu() -> None:
     """Word by word as iptables-save has it, and never by addresses alone, which are the same for all flows."""
     words = "-p udp -m multiport --dports 4789 -j NFQUEUE --queue-balance 7:9 --queue-bypass --queue-cpu-fanout"
-    assert Selection(queue=7, count=3, ports=(4789,)).chains(IPV4) == {"FIXER": [tuple(words.split())]}
+    assert chains_of(Selection(queue=7, count=3, ports=(4789,)), IPV4) == {"FIXER": [tuple(words.split())]}
 
 
 def test_plain_is_tcp_udp_and_the_familys_own_icmp() -> None:
     plain = Selection(queue=0, plain=True)
-    assert [rule[4] for rule in plain.chains(IPV4)["FIXER"]] == ["tcp", "udp", "icmp"]
-    assert [rule[4] for rule in plain.chains(IPV6)["FIXER"]] == ["tcp", "udp", "ipv6-icmp"]
-    assert {rule[:3] for rule in plain.chains(IPV4)["FIXER"]} == {("!", "-i", "lo")}
+    assert [rule[4] for rule in chains_of(plain, IPV4)["FIXER"]] == ["tcp", "udp", "icmp"]
+    assert [rule[4] for rule in chains_of(plain, IPV6)["FIXER"]] == ["tcp", "udp", "ipv6-icmp"]
+    assert {rule[:3] for rule in chains_of(plain, IPV4)["FIXER"]} == {("!", "-i", "lo")}
 
 
 def test_sources_belong_to_their_family() -> None:
     only4 = Selection(
-        queue=0, plain=True, interface="eth0", sources=[ip_network("10.0.0.0/8"), ip_network("192.0.2.1")]
+        queue=0,
+        plain=True,
+        interface="eth0",
+        sources=(
+            "10.0.0.0/8",
+            "192.0.2.1",
+        ),
     )
-    assert only4.chains(IPV6) == {}
-    assert {rule[:4] for rule in only4.chains(IPV4)["FIXER"]} == {
+    assert chains_of(only4, IPV6) == {}
+    assert {rule[:4] for rule in chains_of(only4, IPV4)["FIXER"]} == {
         ("-s", "10.0.0.0/8", "-i", "eth0"),
         ("-s", "192.0.2.1/32", "-i", "eth0"),
     }
-    everywhere = Selection(queue=0, ports=[1], sources=[ip_network("0.0.0.0/0")])
-    assert everywhere.chains(IPV4) == Selection(queue=0, ports=[1]).chains(IPV4), "iptables-save leaves a /0 out"
+    everywhere = Selection(queue=0, ports=(1,), sources=("0.0.0.0/0",))
+    assert chains_of(everywhere, IPV4) == chains_of(Selection(queue=0, ports=(1,)), IPV4), (
+        "iptables-save leaves a /0 out"
+    )
 
 
 def test_suspects_are_what_is_left_when_the_others_have_returned() -> None:
     suspects = Selection(queue=7, ports=(4789,), interface="eth0", suspects_up_to=9000)
     for family in (IPV4, IPV6):
-        everything = Selection(queue=7, ports=(4789,), interface="eth0").chains(family)["FIXER"][0]
+        everything = chains_of(Selection(queue=7, ports=(4789,), interface="eth0"), family)["FIXER"][0]
         selecting, queueing = everything[:8], everything[8:]
-        chains = suspects.chains(family)
+        chains = chains_of(suspects, family)
         assert chains["FIXER"] == [(*selecting, "-g", "FIXER-VXLAN")]
         *exempting, last = chains["FIXER-VXLAN"]
         assert last == queueing
@@ -111,7 +133,7 @@ def test_suspects_are_what_is_left_when_the_others_have_returned() -> None:
 
 def test_plain_suspects_begin_with_what_goes_to_a_vxlan_port() -> None:
     """Its outer UDP may be sound and what is inside not: as plain UDP it would be let pass."""
-    chains = Selection(queue=0, ports=(4789,), plain=True, suspects_up_to=1500).chains(IPV4)
+    chains = chains_of(Selection(queue=0, ports=(4789,), plain=True, suspects_up_to=1500), IPV4)
     assert [rule[3:] for rule in chains["FIXER"]] == [
         ("-p", "udp", "-m", "multiport", "--dports", "4789", "-g", "FIXER-VXLAN"),
         ("-p", "tcp", "-g", "FIXER-PLAIN"),
@@ -131,17 +153,24 @@ def without_programs(rules: list[tuple[str, ...]]) -> list[str]:
 
 def test_what_is_normalised_is_led_away_first_and_the_replies_as_they_leave() -> None:
     for family in (IPV4, IPV6):
-        chains = NORMALISING.chains(family)
+        chains = chains_of(NORMALISING, family)
         led = "-p udp -m multiport --dports 4789,8472 -m bpf --bytecode … -g FIXER-FLOWS"
-        assert without_programs(chains["FIXER"]) == [led, *map(" ".join, VXLAN.chains(family)["FIXER"])]
+        assert without_programs(chains["FIXER"]) == [led, *map(" ".join, chains_of(VXLAN, family)["FIXER"])]
         assert without_programs(chains["FIXER-OUTPUT"]) == [led]
         assert chains["FIXER"][0] != chains["FIXER-OUTPUT"][0], "from the sources, and to them"
         assert chains["FIXER-FLOWS"] == [("-j", "NFQUEUE", "--queue-num", "8", "--queue-bypass")]
 
 
 def test_what_narrows_a_rule_narrows_both_directions() -> None:
-    narrow = replace(NORMALISING, interface="eth0", sources=[ip_network("10.0.0.0/8"), ip_network("172.16.0.0/12")])
-    chains = narrow.chains(IPV4)
+    narrow = replace(
+        NORMALISING,
+        interface="eth0",
+        sources=(
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+        ),
+    )
+    chains = chains_of(narrow, IPV4)
     assert [rule[:4] for rule in chains["FIXER"][:2]] == [
         ("-s", "10.0.0.0/8", "-i", "eth0"),
         ("-s", "172.16.0.0/12", "-i", "eth0"),
@@ -150,7 +179,7 @@ def test_what_narrows_a_rule_narrows_both_directions() -> None:
         ("-d", "10.0.0.0/8", "-o", "eth0"),
         ("-d", "172.16.0.0/12", "-o", "eth0"),
     ]
-    assert narrow.chains(IPV6) == {}
+    assert chains_of(narrow, IPV6) == {}
     assert narrow.flows_queues() == {"ipv4": 8}
     assert NORMALISING.flows_queues() == {"ipv4": 8, "ipv6": 8}
     assert VXLAN.flows_queues() == {}
@@ -159,28 +188,34 @@ def test_what_narrows_a_rule_narrows_both_directions() -> None:
 def test_plain_tcp_of_the_sources_needs_no_program() -> None:
     plain = replace(NORMALISING, plain=True)
     for family, source in ((IPV4, "192.0.2.1/32"), (IPV6, "2001:db8::/64")):
-        there, back = (without_programs(plain.chains(family)[chain]) for chain in ("FIXER", "FIXER-OUTPUT"))
+        there, back = (without_programs(chains_of(plain, family)[chain]) for chain in ("FIXER", "FIXER-OUTPUT"))
         assert there[1] == f"-s {source} ! -i lo -p tcp -g FIXER-FLOWS"
         assert back[1] == f"-d {source} ! -o lo -p tcp -g FIXER-FLOWS"
         assert there[0].startswith("! -i lo -p udp -m multiport")
         assert back[0].startswith("! -o lo -p udp -m multiport")
         assert len(back) == 2
-    everybody = replace(plain, flows_sources=[ip_network("0.0.0.0/0")], interface="eth0")
-    assert without_programs(everybody.chains(IPV4)["FIXER"])[1] == "-i eth0 -p tcp -g FIXER-FLOWS"
+    everybody = replace(plain, flows_sources=("0.0.0.0/0",), interface="eth0")
+    assert without_programs(chains_of(everybody, IPV4)["FIXER"])[1] == "-i eth0 -p tcp -g FIXER-FLOWS"
 
 
 def test_plain_sources_within_and_around_those_of_the_rule() -> None:
     sources = ["10.1.0.0/16", "10.2.3.4", "192.0.2.0/24", "2001:db8::/64"]
-    plain = replace(NORMALISING, plain=True, flows_sources=list(map(ip_network, sources)))
-    plain = replace(plain, sources=[ip_network("10.0.0.0/8"), ip_network("192.0.2.128/25")])
-    taken = [rule[1] for rule in plain.chains(IPV4)["FIXER"] if "-g" in rule and "tcp" in rule]
+    plain = replace(NORMALISING, plain=True, flows_sources=tuple(sources))
+    plain = replace(
+        plain,
+        sources=(
+            "10.0.0.0/8",
+            "192.0.2.128/25",
+        ),
+    )
+    taken = [rule[1] for rule in chains_of(plain, IPV4)["FIXER"] if "-g" in rule and "tcp" in rule]
     assert taken == ["10.1.0.0/16", "10.2.3.4/32", "192.0.2.128/25"]
 
 
 def test_suspects_are_chosen_among_what_is_not_normalised() -> None:
-    chains = replace(NORMALISING, suspects_up_to=1500).chains(IPV4)
+    chains = chains_of(replace(NORMALISING, suspects_up_to=1500), IPV4)
     assert [rule[-1] for rule in chains["FIXER"]] == ["FIXER-FLOWS", "FIXER-VXLAN"]
-    assert chains["FIXER-VXLAN"] == replace(VXLAN, suspects_up_to=1500).chains(IPV4)["FIXER-VXLAN"]
+    assert chains["FIXER-VXLAN"] == chains_of(replace(VXLAN, suspects_up_to=1500), IPV4)["FIXER-VXLAN"]
 
 
 # The real thing
@@ -256,7 +291,7 @@ def test_packets_pass_while_nobody_listens(netns: Namespace, variant: Any) -> No
 @pytest.mark.root
 def test_a_changed_configuration_replaces_the_rules(netns: Namespace, variant: Any) -> None:
     netns.call(turn_on, Host(), VXLAN, variant)
-    changed = Selection(queue=9, plain=True, sources=[ip_network("10.0.0.0/8")])
+    changed = Selection(queue=9, plain=True, sources=("10.0.0.0/8",))
     said = netns.call(turn_on, Host(), changed, variant)
     assert said == [
         "IPv4: on: TCP, UDP, ICMP from 10.0.0.0/8 to queue 9; rule 1 of 1 in raw/PREROUTING, last",
@@ -288,10 +323,23 @@ def test_another_number_of_queues_replaces_the_rule(netns: Namespace, variant: A
 @pytest.mark.parametrize(
     "selection",
     [
-        Selection(queue=65535, plain=True, sources=[ip_network("192.0.2.1"), ip_network("2001:db8::/32")]),
+        Selection(
+            queue=65535,
+            plain=True,
+            sources=(
+                "192.0.2.1",
+                "2001:db8::/32",
+            ),
+        ),
         Selection(queue=0, plain=True, interface="eth0"),
         Selection(
-            queue=1, ports=range(1, 16), interface="vxlan+", sources=[ip_network("0.0.0.0/0"), ip_network("::/0")]
+            queue=1,
+            ports=tuple(range(1, 16)),
+            interface="vxlan+",
+            sources=(
+                "0.0.0.0/0",
+                "::/0",
+            ),
         ),
         Selection(queue=2, ports=(4789,), suspects_up_to=1500),
         Selection(queue=65534, count=2, ports=(4789,), plain=True),
@@ -299,9 +347,22 @@ def test_another_number_of_queues_replaces_the_rule(netns: Namespace, variant: A
         NORMALISING,
         replace(NORMALISING, plain=True, suspects_up_to=1500),
         replace(
-            NORMALISING, plain=True, interface="eth0", sources=[ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")]
+            NORMALISING,
+            plain=True,
+            interface="eth0",
+            sources=(
+                "192.0.2.0/24",
+                "2001:db8::/32",
+            ),
         ),
-        replace(NORMALISING, flows_sources=[ip_network("0.0.0.0/0"), ip_network("::/0")], plain=True),
+        replace(
+            NORMALISING,
+            flows_sources=(
+                "0.0.0.0/0",
+                "::/0",
+            ),
+            plain=True,
+        ),
     ],
 )
 def test_iptables_spells_our_rules_as_we_do(netns: Namespace, variant: Any, selection: Selection) -> None:
@@ -318,7 +379,7 @@ def test_no_chain_of_the_other_scope_is_left(netns: Namespace, variant: Any) -> 
     for selection in (*scopes, scopes[0], scopes[2]):
         netns.call(turn_on, Host(), selection, variant)
         chains = [line[1:].split()[0] for line in netns.saved(command) if line.startswith(":FIXER")]
-        assert set(chains) == set(selection.chains(IPV4))
+        assert set(chains) == set(chains_of(selection, IPV4))
     netns.run(command, "-t", "raw", "-A", "OUTPUT", "-j", "FIXER-VXLAN")
     netns.call(turn_off, Host())
     assert not any("FIXER" in line for line in netns.saved(command))
@@ -396,7 +457,7 @@ def test_both_directions_pass_and_are_counted_while_nobody_listens(netns: Namesp
     """Plain TCP over loopback, whose packets leave and arrive: each is counted by where it comes from or goes to."""
     import socket
 
-    here = [ip_network("127.0.0.1"), ip_network("::1")]
+    here = ("127.0.0.1", "::1")
     selection = replace(NORMALISING, plain=True, interface="lo", flows_sources=here)
     netns.call(turn_on, Host(), selection, variant)
 
@@ -411,12 +472,13 @@ def test_both_directions_pass_and_are_counted_while_nobody_listens(netns: Namesp
 
     assert netns.call(talk) == b"hello"
     netns.send(3, port=53)
-    table = netns.call(rules.tables, Host(), IPV4)[0][1]
-    there, back = (sum(rule.packets for rule in table.normalising(hook)) for hook in (HOOK, OUTPUT))
+    found = netns.call(switch.look, Host(), IPV4)[0]
+    there, back = found.counted.arrived, found.counted.left
     assert there == back > 5
-    assert (table.queues, table.flows_queue) == (range(7, 8), 8)
-    assert table.chains["FIXER-FLOWS"][0].packets == there + back
-    assert table.packets == netns.call(rule_packets, Host(), 7)["ipv4"] == 6, (
+    assert (found.queues, found.flows_queue) == (range(7, 8), 8)
+    saved = netns.run(f"iptables-{variant}-save", "-c", "-t", "raw").out
+    assert parse(saved).chains["FIXER-FLOWS"][0].packets == there + back
+    assert found.counted.packets == netns.call(rule_packets, Host(), 7)["ipv4"] == 6, (
         "what was sent to port 53, and the answers"
     )
 
@@ -464,7 +526,7 @@ def test_a_change_between_reading_and_writing_is_noticed(netns: Namespace) -> No
         run(["iptables", "-t", "raw", "-D", "PREROUTING", "-j", "FIXER"])
         run(["iptables", "-t", "raw", "-A", "PREROUTING", "-j", "CT", "--notrack"])
 
-    said = netns.call(turn_on, Meddler("iptables-restore", meddle, times=1), Selection(queue=8, ports=[1]))
+    said = netns.call(turn_on, Meddler("iptables-restore", meddle, times=1), Selection(queue=8, ports=(1,)))
     assert said[0] == "IPv4: on: UDP to port 1 to queue 8; rule 2 of 2 in raw/PREROUTING, last"
 
 
@@ -492,7 +554,14 @@ def test_what_another_keeps_removing_is_not_called_lacking_either() -> None:
 def test_if_the_second_family_fails_the_first_is_put_back(
     netns: Namespace, variant: Any, was_on: bool, new: Selection
 ) -> None:
-    old = Selection(queue=1, plain=True, sources=[ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
+    old = Selection(
+        queue=1,
+        plain=True,
+        sources=(
+            "10.0.0.0/8",
+            "2001:db8::/32",
+        ),
+    )
     if new is VXLAN:
         old = replace(old, ports=(1,), flows_queue=2, flows_sources=NORMALISING.flows_sources)
     commands = f"iptables-{variant}", f"ip6tables-{variant}"
@@ -676,7 +745,7 @@ def test_a_kernel_without_ip6_raw_is_no_reason_to_leave_ipv4_broken() -> None:
 def test_a_table_that_does_not_exist_is_empty(said: str) -> None:
     host = FakeHost()
     host.answers["iptables-save"] = Completed(1, "", f"{said}\n")
-    assert rules.read(host, rules.Tool(IPV4, "nft", "iptables")).chains == {}
+    assert not iptables.Iptables(host, IPV4, "nft", "iptables", None).read().is_there
 
 
 @pytest.mark.parametrize(
@@ -698,7 +767,7 @@ def test_a_table_that_cannot_be_read_is_not_empty(said: str, error: type[Excepti
     """Who took it for empty would say that our rules are gone, and write them again."""
     host = FakeHost()
     host.answers["iptables-save"] = Completed(1, "", f"{said}\n")
-    for look in (lambda: rules.tables(host, IPV4), lambda: turn_on(host, VXLAN), lambda: turn_off(host)):
+    for look in (lambda: switch.look(host, IPV4), lambda: turn_on(host, VXLAN), lambda: turn_off(host)):
         with pytest.raises(error):
             look()
     assert not any(line.startswith("iptables-restore") for line in host.ran)
@@ -729,7 +798,7 @@ def test_a_variant_that_the_kernel_lacks_does_not_stand_in_the_others_way() -> N
     host.answers["iptables-legacy-save"] = lambda *_: state[0]
     host.answers["iptables-legacy-restore"] = lambda *_: state.reverse() or OK
     assert turn_on(host, VXLAN, "legacy")[0].startswith("IPv4: on: ")
-    assert [tool.variant for tool, _ in rules.tables(host, IPV4)] == ["legacy"]
+    assert [found.backend for found in switch.look(host, IPV4)] == ["iptables-legacy"]
     assert turn_on(host, VXLAN)[0].startswith("IPv4: already on")
     with pytest.raises(KernelLacks, match="Protocol not supported"):
         turn_on(host, VXLAN, "nft")
@@ -785,7 +854,7 @@ def test_the_host_waits_for_the_lock_but_not_for_ever() -> None:
     host = FakeHost()
     with pytest.raises(SystemRefused):
         turn_on(host, VXLAN)
-    assert set(host.changed) == {f"iptables-restore --noflush -w {rules._LOCK_SECONDS}"}
+    assert set(host.changed) == {f"iptables-restore --noflush -w {iptables._LOCK_SECONDS}"}
 
 
 def test_the_hosts_variant_is_its_own_word() -> None:
@@ -797,7 +866,95 @@ def test_the_hosts_variant_is_its_own_word() -> None:
     assert "iptables-save -c -t raw" not in host.ran, "looking would have made the table"
     host.files[f"{NET}/ip_tables_names"] = "raw\nfilter\n"
     host.answers["iptables-save"] = Completed(0, ON, "")
-    assert turn_on(host, Selection(queue=7, ports=(4789, 8472), sources=[ip_network("0.0.0.0/0")]))[0].startswith(
+    assert turn_on(host, Selection(queue=7, ports=(4789, 8472), sources=("0.0.0.0/0",)))[0].startswith(
         "IPv4: already on"
     )
     assert NFT.out != host.answers["iptables --version"]
+
+
+# What is remembered
+
+
+def test_a_refusal_is_none_the_better_for_as_many_rules_as_are_wanted() -> None:
+    """Another queue's rule is there, one rule is wanted: their number says nothing once the kernel has said no."""
+    host = FakeHost()
+    host.answers["iptables-save"] = Completed(0, ON.replace("--queue-num 7", "--queue-num 8"), "")
+    host.answers["iptables-restore"] = Completed(1, "", "iptables-restore: line 3 failed")
+    with pytest.raises(SystemRefused, match="line 3 failed"):
+        turn_on(host, VXLAN)
+
+
+def test_who_was_refused_because_another_did_the_same_is_done() -> None:
+    host = FakeHost()
+    state = [Completed(0, ON.replace("--queue-num 7", "--queue-num 8"), ""), Completed(0, ON, "")]
+    host.answers["iptables-save"] = lambda *_: state[0]
+    host.answers["iptables-restore"] = lambda *_: state.reverse() or Completed(1, "", "line 4: RULE_DELETE failed")
+    host.answers["ip6tables-save"] = Completed(0, ON, "")
+    assert turn_on(host, VXLAN)[0].startswith("IPv4: on: ")
+
+
+class Speller(Host):
+    """The real host, with an iptables-save that spells our rules in its own way."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def run(self, argv: Sequence[str], input: str | None = None, seconds: float | None = 30) -> Completed:
+        self.written += "-restore" in argv[0]
+        done = super().run(argv, input, seconds)
+        return done._replace(out=done.out.replace("--queue-num 7 --queue-bypass", "--queue-bypass --queue-num 7"))
+
+
+@pytest.mark.root
+def test_what_the_kernel_said_of_a_rule_is_how_it_is_known_again(netns: Namespace, variant: Any) -> None:
+    host = Speller()
+    assert netns.call(turn_on, host, VXLAN, variant)[0].startswith("IPv4: on: ")
+    assert host.written == 2
+    assert netns.call(turn_on, host, VXLAN, variant)[0].startswith("IPv4: already on: ")
+    assert host.written == 2, "it is spelt otherwise than we do, and is the one that we wrote"
+    assert [found.selection for found in netns.call(switch.look, host, IPV4) if found.is_there] == [VXLAN]
+    netns.run(f"iptables-{variant}", "-t", "raw", "-R", "FIXER", "1", "-j", "NFQUEUE", "--queue-num", "7")
+    assert [found.selection for found in netns.call(switch.look, host, IPV4) if found.is_there] == [None]
+    said = netns.call(turn_on, host, VXLAN, variant)
+    assert said[0].startswith("IPv4: on: ")
+    assert said[1].startswith("IPv6: already on: ")
+    assert [found.selection for found in netns.call(switch.look, host, IPV4) if found.is_there] == [VXLAN]
+
+
+@pytest.mark.root
+def test_what_was_forgotten_is_remembered_by_the_next_on_and_not_counted_anew(netns: Namespace) -> None:
+    host = Host()
+    netns.call(turn_on, host, VXLAN)
+    noted = netns.call(baseline.read, host)
+    assert set(noted.written) == {"ipv4", "ipv6"}
+    netns.send(5)
+    netns.call(baseline.write, host, Baseline({"ipv4": 3}))
+    assert netns.call(turn_on, host, VXLAN)[0].startswith("IPv4: already on")
+    assert netns.call(baseline.read, host) == Baseline({"ipv4": 3}, {}, noted.written)
+    netns.call(turn_off, host)
+    assert netns.call(baseline.read, host) is None
+
+
+def test_a_selection_survives_being_written_down() -> None:
+    every = replace(NORMALISING, interface="eth0", sources=("10.0.0.0/8",), suspects_up_to=1500, syns=True, count=2)
+    assert msgspec.json.decode(msgspec.json.encode(every), type=Selection) == every
+    with pytest.raises(msgspec.ValidationError, match="'nowhere' does not appear to be an IPv4 or IPv6 network"):
+        msgspec.json.decode(b'{"queue": 1, "sources": ["nowhere"]}', type=Selection)
+
+
+def test_settings_are_a_selection() -> None:
+    settings = parse_settings(
+        '[vxlan]\nports = [4789]\n[queue]\nnumber = 7\n[timestamps]\nmode = "normalise"\nsources = ["192.0.2.1"]', ""
+    )
+    narrowed = Selection.of(settings, interface="eth0", sources=[ip_network("10.0.0.0/8")], suspects_up_to=1500)
+    assert narrowed == Selection(
+        queue=7,
+        ports=(4789,),
+        interface="eth0",
+        sources=("10.0.0.0/8",),
+        suspects_up_to=1500,
+        flows_queue=8,
+        flows_sources=("192.0.2.1",),
+    )
+    strips = parse_settings('[timestamps]\nmode = "strip"\nsources = ["192.0.2.1"]', "")
+    assert (Selection.of(strips).syns, Selection.of(strips).flows_queue) == (True, None)

@@ -19,7 +19,7 @@ from fixer.host.machine import NET, Completed, Owner
 from fixer.screen import doctor, status
 from fixer.screen.console import console_on, exactly, say, table, text
 from fixer.screen.text import printable, settle
-from fixer.status.facts import collect
+from fixer.status.answer import collect
 
 FIXER = [sys.executable, "-m", "fixer"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import signal
 import time
 import warnings
@@ -15,23 +14,26 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from netfilterqueue import NetfilterQueue
 from rich.console import Console
 from support.fakehost import OK, FakeHost
 from support.netns import Namespace
+from support.switching import turn_off, turn_on
 
 from fixer.errors import NotPermitted, SystemRefused
 from fixer.host.machine import NET, Completed, Host, Owner
 from fixer.host.queues import Handed, Listener, listeners
 from fixer.lab import traffic
 from fixer.lab.service import Service
-from fixer.rules.rawtable import FAMILIES, spelt
-from fixer.rules.switch import Selection, turn_off, turn_on
+from fixer.rules.chains import chains_of
+from fixer.rules.rawtable import parse, spelt
+from fixer.rules.selection import IPV4, Selection
 from fixer.screen.status import show
 from fixer.state import baseline, flowfile, place
-from fixer.state.baseline import Baseline
+from fixer.state.baseline import Baseline, Written
 from fixer.state.report import path_of
-from fixer.status.facts import FlowsRule, Status, collect
+from fixer.status.answer import FlowsRule, Status, collect
 
 ON = """\
 *raw
@@ -377,21 +379,29 @@ def test_interfaces_that_keep_flows_together_are_noted_with_several_queues() -> 
     assert collect(host, 0).spread == {}, "with one queue there is nothing to spread over"
 
 
-SUSPECTS = """\
-*raw
-[0:0] -A PREROUTING -j FIXER
-[1000:1] -A FIXER -i eth0 -p udp -m multiport --dports 4789 -g FIXER-VXLAN
-[300:1] -A FIXER-VXLAN -m bpf --bytecode "1,6 0 0 1" -m bpf --bytecode "1,6 0 0 1" -j RETURN
-[400:1] -A FIXER-VXLAN -m bpf --bytecode "4,128 0 0 0,37 0 1 1500,6 0 0 1,6 0 0 0" -j RETURN
-[200:1] -A FIXER-VXLAN -m bpf --bytecode "1,6 0 0 2" -j RETURN
-[100:6400] -A FIXER-VXLAN -j NFQUEUE --queue-num 7 --queue-bypass
-COMMIT
-"""
+SUSPECTS = Selection(queue=7, ports=(4789,), interface="eth0", suspects_up_to=1500)
+MET = {"FIXER": [1000], "FIXER-VXLAN": [300, 0, 400, 200, 0, 100]}
+"""How many packets have met each rule: of those that pass, the third is for what is merged."""
+
+
+def written(selection: Selection, met: dict[str, list[int]], *, remembered: bool = True) -> Callable[[FakeHost], None]:
+    """These rules are in iptables, as `fixer on` has written them."""
+
+    def change(host: FakeHost) -> None:
+        lines = ["[0:0] -A PREROUTING -j FIXER"]
+        for chain, ours in chains_of(selection, IPV4).items():
+            lines += [f"[{met[chain][at]}:6400] -A {chain} {spelt(words)}" for at, words in enumerate(ours)]
+        raw("\n".join(lines))(host)
+        said = parse("\n".join(lines)).said()
+        memory = Written("iptables", said, msgspec.Raw(msgspec.json.encode(selection)))
+        baseline.write(host, Baseline(written={"ipv4": memory} if remembered else {}))
+
+    return change
 
 
 def test_the_share_that_is_looked_at() -> None:
     host = serving()
-    raw(SUSPECTS)(host)
+    written(SUSPECTS, MET)(host)
     status = collect(host, 0)
     rule = status.rules["ipv4"]
     assert (rule.scope, rule.packets, rule.finished, rule.merged, rule.longest) == ("suspects", 100, 500, 400, 1500)
@@ -403,17 +413,31 @@ def test_the_share_that_is_looked_at() -> None:
     assert "of the path" not in shown(collect(serving(), 0)), "with scope all there is no share to tell"
 
 
+def changed(host: FakeHost) -> None:
+    """Somebody has taken a rule out."""
+    text = host.answers["iptables-save"].out
+    raw("\n".join(line for line in text.splitlines() if not line.startswith("[0:6400]")))(host)
+
+
+@pytest.mark.parametrize("change", [changed, written(SUSPECTS, MET, remembered=False)])
+def test_what_is_not_as_it_was_written_is_told_by_its_words_alone(change: Callable[[FakeHost], None]) -> None:
+    host = serving()
+    written(SUSPECTS, MET)(host)
+    change(host)
+    rule = collect(host, 0).rules["ipv4"]
+    assert (rule.scope, rule.packets, rule.finished, rule.merged) == ("suspects", 100, 500, 400)
+    assert (rule.longest, rule.syns) == (None, False)
+
+
 def test_syns_that_pass_a_daemon_which_strips_timestamps_are_noted() -> None:
     host = serving()
-    raw(SUSPECTS)(host)
+    written(SUSPECTS, MET)(host)
     for mode, noted in (("off", False), ("strip", True), ("normalise", False)):
         set_report(timestamps=mode)(host)
         notes = [note for note in collect(host, 0).notes if "SYN" in note]
         expected = "the daemon strips timestamps, the rule lets SYNs pass. Next: fixer on --scope suspects"
         assert notes == [expected] * noted
-    wanted = Selection(queue=7, ports=(4789,), suspects_up_to=1500, syns=True).chains(FAMILIES[0])
-    rules = "".join(f"[0:0] -A {chain} {spelt(words)}\n" for chain, ours in wanted.items() for words in ours)
-    raw(f"[0:0] -A PREROUTING -j FIXER\n{rules}")(host)
+    written(replace(SUSPECTS, syns=True), MET)(host)
     status = collect(host, 0)
     assert (status.rules["ipv4"].scope, status.rules["ipv4"].syns) == ("suspects", True)
     assert not any("SYN" in note for note in status.notes)
@@ -558,7 +582,7 @@ def test_a_table_that_is_not_there_has_no_figures(normalising: FakeHost) -> None
 
 def test_the_share_of_no_packet_is_none() -> None:
     host = serving()
-    raw(re.sub(r"\[[1-9]\d*:", "[0:", SUSPECTS))(host)
+    written(SUSPECTS, {chain: [0] * len(met) for chain, met in MET.items()})(host)
     rule = collect(host, 0).rules["ipv4"]
     assert rule.looked_at is None
     assert "0 packets, 6.4 kB; not looked at: 0 finished" in shown(collect(host, 0))
@@ -598,13 +622,13 @@ def test_whether_every_packet_can_be_verified(said: list[str], merging: dict[str
 
 def test_packets_that_are_too_long_for_the_rule_are_noted() -> None:
     host = serving()
-    raw(SUSPECTS)(host)
+    written(SUSPECTS, MET)(host)
     host.answers["ip"] = interfaces("eth0", mtu=9000)
     assert collect(host, 0).notes == [
         "packets longer than 1,500 bytes are not looked at, but eth0 may bring some of 9,000. "
         "Next, unless no VXLAN comes that way: fixer on --scope suspects --mtu 9000"
     ]
-    raw(SUSPECTS.replace("eth0", "eth1"))(host)
+    written(replace(SUSPECTS, interface="eth1"), MET)(host)
     assert collect(host, 0).notes == [], "nothing of it arrives there"
     raw(ON)(host)
     assert collect(host, 0).notes == [], "with scope all, whatever comes is looked at"
@@ -826,7 +850,7 @@ def test_a_note_that_cannot_be_written_does_not_undo_the_rule() -> None:
 
 
 JSON = {
-    "": "daemon flows listeners listening merging notes on passed_unseen queues rules spread",
+    "": "daemon flows listeners listening merging notes on passed_unseen queues reasons rules spread",
     "daemon": "asked counters flags flows monitor pid plain queue queue_counters queues rule_packets_at_start started "
     "timestamps updated version",
     "flows": "capacity draining listener normalised queue used",

@@ -47,6 +47,9 @@ class FakeHost(Host):
     def which(self, program: str) -> str | None:
         return f"/usr/sbin/{program}" if program in self.answers else None
 
+    def resolved(self, program: str) -> str | None:
+        return program if self.which(program) else None
+
     def read(self, path: str) -> str | None:
         content = self.files.get(path)
         if isinstance(content, Exception):

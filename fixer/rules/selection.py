@@ -1,0 +1,111 @@
+"""What is to be taken, and to which queue: in no backend's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from fixer.config import Settings
+
+Network = IPv4Network | IPv6Network
+Scope = Literal["all", "suspects"]
+
+
+class Family(NamedTuple):
+    """An address family, which has rules of its own."""
+
+    name: Literal["IPv4", "IPv6"]
+    version: Literal[4, 6]
+
+    @property
+    def key(self) -> str:
+        """The family's name in JSON."""
+        return self.name.lower()
+
+
+IPV4 = Family("IPv4", 4)
+IPV6 = Family("IPv6", 6)
+FAMILIES = (IPV4, IPV6)
+
+
+class Selection(Struct, frozen=True):
+    """What goes to the queue: VXLAN by its UDP ports or, with ``plain``, all TCP, UDP and ICMP that arrives.
+
+    With a ``count`` there are as many queues, from ``queue`` on; a packet goes to that of the CPU it is received on.
+    ``interface`` and ``sources`` narrow it. A family that has no source of its own, while the other has, gets no rule.
+    With ``suspects_up_to``, what :mod:`fixer.rules.suspects` exempts passes, and all that is longer than so many bytes;
+    with ``syns`` none of it that may be a SYN.
+    With a ``flows_queue``, the TCP of ``flows_sources`` goes there, inside VXLAN and with ``plain`` outside too, and so
+    do the replies to it, which leave by another hook; ``interface`` and ``sources`` narrow both directions.
+
+    Networks are text, as they stand in a file. ValueError if one is none.
+    """
+
+    queue: int
+    count: int = 1
+    ports: tuple[int, ...] = ()
+    plain: bool = False
+    interface: str | None = None
+    sources: tuple[str, ...] = ()
+    suspects_up_to: int | None = None
+    syns: bool = False
+    flows_queue: int | None = None
+    flows_sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for source in (*self.sources, *self.flows_sources):
+            ip_network(source)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        *,
+        interface: str | None = None,
+        sources: Iterable[Network] = (),
+        suspects_up_to: int | None = None,
+    ) -> Selection:
+        """What the settings want taken, narrowed by what was asked for on the command line."""
+        mode = settings.timestamps.mode
+        return cls(
+            queue=settings.queue.number,
+            count=settings.queue.count,
+            ports=settings.vxlan.ports,
+            plain=settings.plain,
+            interface=interface,
+            sources=tuple(map(str, sources)),
+            suspects_up_to=suspects_up_to,
+            syns=mode == "strip",
+            flows_queue=settings.timestamps_queue if mode == "normalise" else None,
+            flows_sources=settings.timestamps.sources,
+        )
+
+    @property
+    def queues(self) -> range:
+        return range(self.queue, self.queue + self.count)
+
+    def concerns(self, family: Family) -> bool:
+        """Whether there is anything to take of this family."""
+        return not self.sources or bool(self.networks(family))
+
+    def networks(self, family: Family) -> list[Network]:
+        """The sources of this family that narrow what is taken; empty if nothing does, or nothing is taken."""
+        return [each for each in map(ip_network, self.sources) if each.version == family.version]
+
+    def flows_networks(self) -> list[Network]:
+        """The sources whose timestamps are normalised, of both families."""
+        return [ip_network(source) for source in self.flows_sources]
+
+    def flows_queues(self) -> dict[str, int]:
+        """The queue where timestamps are normalised, for each family that has rules that lead there."""
+        if self.flows_queue is None:
+            return {}
+        return {family.key: self.flows_queue for family in FAMILIES if self.concerns(family)}
+
+
+def shown_queues(numbers: Sequence[int]) -> str:
+    """Consecutive queues, for people."""
+    return f"queue {numbers[0]}" if len(numbers) == 1 else f"queues {numbers[0]} to {numbers[-1]}"

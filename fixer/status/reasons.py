@@ -1,0 +1,218 @@
+"""What is wrong, and what to type: from the facts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+
+from msgspec import Struct
+
+from fixer.host import links
+from fixer.rules.installed import Installed
+from fixer.rules.selection import FAMILIES, Family, shown_queues
+from fixer.status.facts import Facts, FlowTable, Rules
+
+OUT_OF_ORDER = 3
+"""As ``systemctl status``."""
+
+_SILENT_SECONDS = 10
+
+
+class Severity(Enum):
+    """How bad it is. ``down``: packets that are to be looked at are not. Else they are, as far as that can be told."""
+
+    DOWN = "down"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Reason(Struct, frozen=True):
+    """One thing to know."""
+
+    severity: Severity
+    what: str
+    command: str = ""
+    """What to type; or the choice there is, in words."""
+    by: str = "Next"
+    """What leads to the command; with nothing, the sentence does."""
+
+    def __str__(self) -> str:
+        if not self.command:
+            return self.what
+        return f"{self.what}. {self.by}: {self.command}" if self.by else f"{self.what}: {self.command}"
+
+
+def judge(facts: Facts) -> list[Reason]:
+    """Everything there is to know, in the order of a packet's way: rules, listener, daemon, interfaces."""
+    return [
+        *(reason for family in FAMILIES for reason in _rules(family, facts.families[family.key])),
+        *_report(facts),
+        *_listeners(facts),
+        *_flows(facts),
+        *_set_up(facts),
+        *_daemon(facts),
+        *_interfaces(facts),
+    ]
+
+
+def exit_code(reasons: Iterable[Reason]) -> int:
+    """0, or 3 if something is down."""
+    return OUT_OF_ORDER if any(reason.severity is Severity.DOWN for reason in reasons) else 0
+
+
+def ahead(rules: Installed) -> list[Reason]:
+    """What stands before our rules and keeps packets from us, with a way out."""
+    found = []
+    for end in rules.ahead:
+        extent = "all our packets" if end.takes_all else "the packets it matches"
+        via = f' leads to "{end.rule}", which' if end.entry != end.rule else ""
+        what = f'"{end.entry}" stands before our jump and{via} ends the walk for {extent}: move it behind'
+        if rules.elsewhere:
+            way_out = f"{what}, or use the other table, which it does not reach"
+            found.append(Reason(Severity.WARNING, way_out, f"fixer on --variant {rules.elsewhere}", by=""))
+        else:
+            found.append(Reason(Severity.WARNING, what))
+    return found
+
+
+def _rules(family: Family, rules: Rules) -> Iterator[Reason]:
+    if not rules.found:
+        return
+    first, *others = rules.found
+    said = list(_first(first))
+    said += [
+        Reason(Severity.WARNING, f"our rules are in {other.backend} too, so packets are queued twice", "fixer on")
+        for other in others
+        if other.is_there
+    ]
+    for reason in said:
+        yield Reason(reason.severity, f"{family.name}: {reason.what}", reason.command, reason.by)
+
+
+def _first(rules: Installed) -> Iterator[Reason]:
+    """One family's rules, in the backend that counts."""
+    if rules.is_there and not rules.on:
+        yield Reason(Severity.WARNING, "a chain or a jump of ours is left over", "fixer on, or fixer off")
+    if not rules.on:
+        return
+    if rules.surplus:
+        yield Reason(Severity.WARNING, "more than one jump leads to our chain", "fixer on")
+    places = [rules.place]
+    if rules.flows_queue is not None:
+        places.append(rules.way_back)
+    for place in places:
+        if place.position is None:
+            what = (
+                f"the way back is missing: no jump to {place.target} in {place.hook}, so no timestamps are normalised"
+            )
+            yield Reason(Severity.WARNING, what, "fixer on")
+        elif not place.is_last:
+            what = f"our jump is not last in {place.hook}, what we take never meets the rules behind it"
+            yield Reason(Severity.WARNING, what, "fixer on")
+    yield from ahead(rules)
+
+
+def _report(facts: Facts) -> Iterator[Reason]:
+    daemon = facts.daemon
+    if daemon.is_foreign:
+        yield Reason(Severity.WARNING, f"{daemon.path} is not a report of a fixer daemon; it is ignored")
+    if daemon.report and daemon.silent > _SILENT_SECONDS:
+        silence = f"has not reported for {daemon.silent:.0f} s: its figures are old, it may hang"
+        yield Reason(Severity.WARNING, f"the daemon (pid {daemon.report.pid}) {silence}")
+
+
+def _listeners(facts: Facts) -> Iterator[Reason]:
+    as_if = "pass as if fixer were not there"
+    if not facts.listeners:
+        if facts.on():
+            what = f"nobody listens on {shown_queues(facts.queues)}: packets {as_if}"
+            yield Reason(Severity.DOWN, what, "fixer run")
+    elif deserted := set(facts.queues) - {each.queue for each in facts.listeners}:
+        numbers = ", ".join(map(str, sorted(deserted)))
+        command = f"fixer run with queue.count = {len(facts.queues)}"
+        yield Reason(Severity.DOWN, f"nobody listens on queue {numbers}: those packets {as_if}", command)
+
+
+def _flows(facts: Facts) -> Iterator[Reason]:
+    report, flows = facts.daemon.report, facts.flows
+    on = [rules for _, rules in facts.on()]
+    if report and report.timestamps == "normalise" and not all(rules.flows_queue is not None for rules in on):
+        what = "the daemon normalises timestamps, but not all rules lead them to it"
+        yield Reason(Severity.WARNING, what, "fixer on")
+    if flows is None:
+        return
+    if flows.trouble is not None:
+        yield Reason(Severity.WARNING, f"{flows.path} cannot be read: {flows.trouble}")
+    if flows.listener is None:
+        yield _untranslated(facts, flows)
+    if flows.live and flows.live.draining:
+        what = f"draining: {flows.live.normalised:,} normalised connections left, new ones are left alone"
+        yield Reason(Severity.NOTE, what, "fixer off --drain waits for them, fixer on ends it")
+
+
+def _untranslated(facts: Facts, flows: FlowTable) -> Reason:
+    live, report = flows.live, facts.daemon.report
+    stalling = f", and {live.normalised:,} connections stall" if live and live.normalised else ""
+    cure = 'start fixer run again, with timestamps.mode = "normalise"' if report else "fixer run"
+    cure += ", or fixer on if the mode is another now" if report and report.timestamps != "normalise" else ""
+    what = f"nobody listens on queue {flows.queue}: no timestamps are normalised{stalling}"
+    return Reason(Severity.DOWN, what, cure)
+
+
+def _set_up(facts: Facts) -> Iterator[Reason]:
+    """What there is of the two that have to be there, a rule and a listener on its queue."""
+    others = sorted(facts.bound - set(facts.queues) - ({facts.flows.queue} if facts.flows else set()))
+    on = facts.on()
+    if not facts.listeners and others:
+        what = f"somebody listens on queue {', '.join(map(str, others))}"
+        yield Reason(Severity.DOWN, what, f"fixer status --queue {others[0]}", by="See")
+    if not (on or facts.listeners or others):
+        yield Reason(Severity.DOWN, "nothing is set up here", "fixer on, then fixer run")
+    if facts.listeners and not on:
+        yield Reason(Severity.DOWN, "no rule sends packets to the queue", "fixer on")
+    if len(facts.led) > 1:
+        which = ", ".join(map(shown_queues, facts.led))
+        yield Reason(Severity.WARNING, f"the two families send to different queues ({which})", "fixer on")
+
+
+def _daemon(facts: Facts) -> Iterator[Reason]:
+    """Where the daemon and the rules do not want the same, and what the kernel does not give it."""
+    report = facts.daemon.report
+    if report is None:
+        return
+    on = [rules for _, rules in facts.on()]
+    if on and report.queues > len(facts.queues):
+        served = shown_queues(range(facts.queues[0], facts.queues[0] + report.queues))
+        what = f"the daemon serves {served}, the rule sends to {shown_queues(facts.queues)}"
+        yield Reason(Severity.WARNING, what, "fixer on")
+    if any(rules.takes_plain for rules in on) and not report.plain:
+        what = "the rule takes plain packets, the daemon judges VXLAN only"
+        yield Reason(Severity.WARNING, what, "fixer run --plain")
+    if report.timestamps == "strip" and not all(rules.takes_syns for rules in on):
+        what = "the daemon strips timestamps, the rule lets SYNs pass"
+        yield Reason(Severity.WARNING, what, "fixer on --scope suspects")
+    if report.monitor:
+        yield Reason(Severity.NOTE, "monitor mode: the daemon reports and changes nothing")
+    for flag, meaning in _REFUSED.items():
+        if getattr(report.asked, flag) and not getattr(report.flags, flag):
+            yield Reason(Severity.NOTE, f"{meaning} (queue.{flag} is refused)")
+
+
+_REFUSED = {
+    "fail_open": "a full queue loses packets, for this kernel cannot let them pass",
+    "gso": "this kernel hands merged packets over in segments, with checksums of its own: that costs more, and "
+    "they count as sound though nobody verified what came",
+}
+
+
+def _interfaces(facts: Facts) -> Iterator[Reason]:
+    """Packets that are too long for our rules, and yet not merged; flows that several queues do not share."""
+    for interface, longest in dict.fromkeys((rules.interface, rules.longest) for _, rules in facts.on()):
+        for link in links.named(facts.links, interface):
+            if longest is not None and link.mtu > longest:
+                what = f"packets longer than {longest:,} bytes are not looked at, but {link.name} may bring some of "
+                command = f"fixer on --scope suspects --mtu {link.mtu}"
+                by = "Next, unless no VXLAN comes that way"
+                yield Reason(Severity.WARNING, f"{what}{link.mtu:,}", command, by)
+    for obstacle in dict.fromkeys(filter(None, facts.obstacles.values())):
+        yield Reason(Severity.WARNING, obstacle.what, obstacle.cure)
