@@ -5,7 +5,7 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench launder wheels test-wheels clean
+.PHONY: help demo test test-all-pythons lint format sanitize bench launder wheels test-wheels bundle test-bundle clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
@@ -52,6 +52,15 @@ wheels:  ## fixer and its dependencies for Python 3.11 to 3.13 on x86_64 and aar
 test-wheels: wheels  ## they ask for no newer glibc, and install without a network
 	@tools/install run test
 	@$(python) -m pytest $(ARGS) packaging/tests/test_wheels.py
+
+bundle: wheels  ## /opt/fixer with a Python of its own, as tar.xz, .deb and .rpm for both machines, in dist
+	@packaging/bundle
+	@packaging/packages
+
+test-bundle: bundle  ## from bare systems that boot, without Python, to a repaired path, and back to nothing (root, debootstrap)
+	@tools/install run test
+	@packaging/roots
+	@$(python) -m pytest $(ARGS) packaging/tests/test_bundle.py packaging/tests/test_unit.py packaging/tests/test_packages.py
 
 clean:  ## remove what was built and installed here (system packages stay)
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/results *.egg-info

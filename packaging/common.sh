@@ -32,7 +32,7 @@ packed() { # packed FILE TAR-ARGUMENT...: a tar file (xz where its name says so)
     shift
     set -- --sort=name --format=gnu --mtime="@$epoch" --owner=0 --group=0 --numeric-owner "$@"
     case $file in
-        *.xz) tar -c "$@" | xz -9 -T1 >"$file" ;;
+        *.xz) tar -c "$@" | xz -T1 >"$file" ;; # -9 would want 65 MB on the node
         *) tar -cf "$file" "$@" ;;
     esac
 }

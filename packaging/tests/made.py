@@ -42,6 +42,14 @@ def need_root() -> None:
         pytest.skip("no root here")
 
 
+def bare_system(suite: str) -> Path:
+    """A Debian without Python, only to be read."""
+    bare = BUILD / "roots" / suite
+    if not bare.exists():
+        pytest.skip(f"there is no bare {suite}: packaging/roots")
+    return bare
+
+
 def run(*argv: str | Path, **options: object) -> str:
     """A command's standard output; it must succeed."""
     done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]

@@ -1,0 +1,106 @@
+"""`make bundle`: the tree in /opt/fixer needs nothing but a C library of 2012, on both machines."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from container import overlaid
+from made import (
+    BUILD,
+    GLIBC,
+    MACHINES,
+    SWARM,
+    bare_system,
+    elf_files,
+    elf_machine,
+    glibc_asked,
+    made,
+    need,
+    need_root,
+    run,
+)
+
+EVERY_MODULE = """
+import importlib, pkgutil, fixer
+for module in pkgutil.walk_packages(fixer.__path__, "fixer."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print("all imported")
+"""
+
+
+@pytest.fixture(scope="module", params=MACHINES)
+def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One machine's archive, unpacked as if the directory were /."""
+    [archive] = made(f"fixer-*-linux-{request.param}.tar.xz", "bundle")
+    root = tmp_path_factory.mktemp(request.param)
+    run("tar", "-xJf", archive, "-C", root)
+    return root
+
+
+def test_nothing_in_it_asks_for_more_than_glibc_2_17(tree: Path) -> None:
+    need("objdump")
+    objects = list(elf_files(tree))
+    assert len({elf_machine(path) for path in objects}) == 1
+    assert {path: asked for path in objects if (asked := glibc_asked(path)) > GLIBC} == {}
+
+
+def test_nothing_in_it_knows_where_it_was_built(tree: Path) -> None:
+    told = [path for path in tree.rglob("*") if path.is_file() and str(BUILD).encode() in path.read_bytes()]
+    assert told == []
+
+
+def test_every_module_is_compiled_and_nothing_is_written_later(tree: Path) -> None:
+    for source in (tree / "opt/fixer/lib").rglob("*.py"):
+        assert (source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc").exists(), source
+
+
+def on_this_machine(tree: Path) -> list[str]:
+    """How to start the tree's Python here."""
+    python = tree / "opt/fixer/bin/python3.13"
+    if elf_machine(python) == "x86_64":
+        return [str(python), "-IB"]
+    need("qemu-aarch64-static")
+    libc = BUILD / "roots" / "aarch64"
+    if not libc.exists():
+        pytest.skip("there is no C library for aarch64: packaging/roots")
+    return ["qemu-aarch64-static", "-L", str(libc), str(python), "-IB"]
+
+
+def test_what_was_left_out_is_used_by_no_module_of_fixer(tree: Path) -> None:
+    assert "all imported" in run(*on_this_machine(tree), "-c", EVERY_MODULE)
+
+
+def test_it_judges_a_capture(tree: Path) -> None:
+    said = run(*on_this_machine(tree), tree / "opt/fixer/bin/fixer", "scan", "--json", SWARM)
+    assert '"repairable": 2' in said
+
+
+def test_both_machines_have_the_pyconfig_that_an_extension_sees() -> None:
+    headers = [BUILD / f"cpython-{machine}/opt/fixer/include/python3.13/pyconfig.h" for machine in MACHINES]
+    if not all(path.exists() for path in headers):
+        pytest.skip("Python was not built here for both machines: make bundle")
+    x86, arm = (set(path.read_text().splitlines()) for path in headers)
+    # All that may differ is how the interpreter itself does its floating point.
+    differ = {line.replace("#define ", "").replace("/* #undef ", "").split()[0] for line in x86 ^ arm}
+    assert differ <= {"HAVE_GCC_ASM_FOR_X64", "HAVE_GCC_ASM_FOR_X87", "PY_SUPPORT_TIER", "PLATLIBDIR"}
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_runs_whole_on_a_system_without_python(tmp_path: Path) -> None:
+    [archive] = made("fixer-*-linux-x86_64.tar.xz", "bundle")
+    need_root()
+    need("systemd-nspawn")
+    with overlaid(bare_system("bookworm"), tmp_path) as root:
+        run("tar", "-xJf", archive, "-C", root)
+        assert shutil.which("python3", path=f"{root}/usr/bin:{root}/usr/local/bin") is None
+        start = ("systemd-nspawn", "-q", "--register=no", "--keep-unit", "--private-network", "--capability=all")
+        said = run(*start, "--pipe", "-D", root, "/opt/fixer/bin/fixer", "demo", stdin=subprocess.DEVNULL)
+        written = [path for path in (root / "opt").rglob("*") if path.stat().st_mtime > archive.stat().st_mtime]
+    print(said)
+    assert "It works" in said
+    assert "The laboratory cannot be built" not in said
+    assert written == []

@@ -1,0 +1,67 @@
+"""The .deb on bare systems that boot, the .rpm in a root of its own: from nothing to a repaired path to nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from container import boot, overlaid
+from made import BUILD, ROOT, bare_system, made, need, need_root, run
+
+HERE = Path(__file__).parent
+
+
+def newer(kind: str, directory: Path) -> Path:
+    """The same tree as a package of a later version; gzip, for that is quicker."""
+    recipe = (BUILD / "nfpm-x86_64.yaml").read_text().replace("compression: xz", "compression: gzip")
+    (directory / "nfpm.yaml").write_text(re.sub(r"^version: .*", 'version: "99.0"', recipe, flags=re.MULTILINE))
+    nfpm = BUILD / "tools/bin/nfpm"
+    run(nfpm, "package", "-f", directory / "nfpm.yaml", "-p", kind, "-t", directory / f"newer.{kind}", cwd=ROOT)
+    return directory / f"newer.{kind}"
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("suite", ["bullseye", "bookworm", "trixie"])
+def test_a_bare_debian_installs_repairs_upgrades_and_is_left_as_it_was(suite: str, tmp_path: Path) -> None:
+    [old] = made("fixer_*_amd64.deb", "bundle")
+    need_root()
+    need("systemd-nspawn")
+    bare = bare_system(suite)
+    new = newer("deb", tmp_path)
+    with overlaid(bare, tmp_path) as root:
+        files = {"node": HERE / "node", "old.deb": old, "new.deb": new}
+        status, said = boot(root, files, "node deb /root/old.deb /root/new.deb", seconds=300)
+    print(said)
+    assert status == 0
+    assert said.rstrip().endswith("left as it was found")
+
+
+def test_an_rpm_installs_upgrades_with_its_configuration_kept_and_leaves_nothing(tmp_path: Path) -> None:
+    [old] = made("fixer-*.x86_64.rpm", "bundle")
+    need_root()
+    need("rpm")
+    bare = bare_system("bookworm")
+    new = newer("rpm", tmp_path)
+    with overlaid(bare, tmp_path) as root:
+        run("rpm", "--root", root, "--initdb")
+        before = files_of(root)
+        # --nodeps: the root's /bin/sh came from dpkg, which rpm does not know.
+        said = run("rpm", "--root", root, "--nodeps", "-U", old)
+        assert "systemctl enable --now fixer" in said
+        assert run("chroot", root, "fixer", "--version").startswith("fixer ")
+        assert run("rpm", "--root", root, "-V", "--nodeps", "fixer") == ""
+        configuration = root / "etc/fixer/fixer.toml"
+        configuration.write_text(configuration.read_text() + "# kept\n")
+        run("rpm", "--root", root, "--nodeps", "-U", new)
+        assert configuration.read_text().endswith("# kept\n")
+        assert run("rpm", "--root", root, "-q", "fixer").startswith("fixer-99.0")
+        run("rpm", "--root", root, "-e", "fixer")
+        assert files_of(root) - before == {"/etc/fixer", "/etc/fixer/fixer.toml.rpmsave"}
+        assert before - files_of(root) == set()
+
+
+def files_of(root: Path) -> set[str]:
+    """Everything below ``root``, but rpm's own books."""
+    paths = (f"/{path.relative_to(root)}" for path in root.rglob("*"))
+    return {path for path in paths if not path.startswith(("/var/lib/rpm", "/root"))}
