@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fixer.capture.frames import Frames
-from fixer.capture.open import Capture
+from fixer.capture.frames import Frame, Frames
+from fixer.capture.link import NOT_IP
+from fixer.capture.open import READ, Capture, link_words
 from fixer.capture.write import CaptureWriter, mended
 from fixer.config import Settings
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 from fixer.errors import CaptureDamaged, CommandWrong, FixerError
 from fixer.findings.census import Census
@@ -38,12 +40,15 @@ class Report:
     tally: Tally = field(default_factory=Tally)
     error: FixerError | None = None
     written: str = ""
-    warning: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is anything to say of it but its error."""
+        return self.error is None or (isinstance(self.error, CaptureDamaged) and self.tally.frames > 0)
 
     def findings(self) -> list[str]:
-        """What to say of it; nothing of a file that could not be read at all."""
-        if self.error is not None and not self.tally.frames:
-            return []
+        """What to say of what is in it."""
         return findings(self.tally, self.settings.vxlan.ports, plain=self.settings.plain)
 
 
@@ -52,9 +57,7 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
 
     Raises CommandWrong if `write` cannot hold its frames.
     """
-    # The capture itself is never changed, so monitoring means nothing here, and must not keep --write from mending. And
-    # no device speaks for a packet in a file.
-    pipeline = Pipeline(**(settings.datapath() | {"monitor": False, "trust_device": False, "timestamps": "off"}))
+    pipeline = pipeline_for(settings)
     census = new_census()
     report = Report(path, settings)
 
@@ -71,7 +74,8 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
                         step(capture.position, capture.size)
             except CaptureDamaged as error:
                 report.error = error
-            report.tally.unread, report.warning = capture.unread, capture.warning
+            report.tally.unread = capture.unread
+            report.warnings = warnings_of(capture)
         if write is not None:
             report.tally.take(census)
             report.written = what_was_written(write, report.tally)
@@ -81,6 +85,40 @@ def scan_file(path: Path, settings: Settings, write: Path | None = None, step: S
         report.error = error
     report.tally.finish(census)
     return report
+
+
+def frame_of(path: Path, number: int, settings: Settings) -> tuple[Frame, Result | None]:
+    """Frame `number` (from 1 on) of a capture, and what the datapath says of it after all those before; None where it
+    has no IP packet. Raises CommandWrong if there are not so many."""
+    pipeline, census, unused = pipeline_for(settings), new_census(), Tally()
+    with Capture(path) as capture:
+        for frames in capture.batches():
+            if number > capture.frames:
+                judge(frames, pipeline, census, unused)
+                continue
+            for at in range(len(frames) - (capture.frames - number)):
+                frame = frames[at]
+                result = None
+                if frame.ip_at != NOT_IP:
+                    packet = bytearray(frame.data[frame.ip_at :])
+                    result = pipeline.examine(packet, frame.wire_length - frame.ip_at, when_ns=frame.when_ns)
+            return frame, result
+        raise CommandWrong(f"--show {number}: {path} has {frames_words(capture.frames)}")
+
+
+def pipeline_for(settings: Settings) -> Pipeline:
+    """The wire's datapath for a capture. It is never changed, so monitoring means nothing, and must not keep --write
+    from mending; and no device speaks for a packet in a file."""
+    return Pipeline(**(settings.datapath() | {"monitor": False, "trust_device": False, "timestamps": "off"}))
+
+
+def warnings_of(capture: Capture) -> list[str]:
+    """What a capture holds that was not read."""
+    said = [
+        f"{frames_words(count)} of {link_words(kind)} not read: fixer reads {READ}"
+        for kind, count in capture.unread.items()
+    ]
+    return [*said, capture.warning] if capture.warning else said
 
 
 def judge(frames: Frames, pipeline: Pipeline, census: Census, tally: Tally) -> None:
@@ -120,13 +158,13 @@ def what_was_written(write: Path, tally: Tally) -> str:
     mended = sum(
         count for sender in tally.everybody() for row, count in sender.rows.items() if row.action is Action.REPAIR
     )
-    words = f"{write}: {frames(tally.frames)} written, {mended} of them repaired"
+    words = f"{write}: {frames_words(tally.frames)} written, {mended} of them repaired"
     if corrupt := tally.total.corrupt:
         words += f"; {corrupt} corrupt, written as they came because nothing can repair such"
     return f"{words}."
 
 
-def frames(count: int) -> str:
+def frames_words(count: int) -> str:
     return f"{count} frame{'' if count == 1 else 's'}"
 
 
@@ -141,6 +179,8 @@ def as_object(report: Report) -> dict[str, Any]:
             if row.reason is not Reason.NONE:
                 reasons[row.reason.name.lower()] += count
     own = {address: sender.own_capture() for address, sender in (tally.vteps | tally.senders).items()}
+    if not report.readable:
+        return {"file": str(report.path), "error": str(report.error)}
     found: dict[str, Any] = {
         "file": str(report.path),
         "frames": tally.frames,
@@ -155,6 +195,12 @@ def as_object(report: Report) -> dict[str, Any]:
         "sender_side": {address: {"packets": count, "why": why} for address, (count, why) in own.items() if count},
         "findings": report.findings(),
     }
+    if any(sender.packets for sender in tally.others.values()):
+        found["others"] = {name: of_counts(tally.others[name == "vteps"].counts) for name in ("vteps", "senders")}
+    if tally.unread:
+        found["not_read"] = dict(tally.unread)
+    if report.warnings:
+        found["warnings"] = report.warnings
     if report.written:
         found["written"] = report.written
     if report.error is not None:

@@ -42,6 +42,17 @@ REASONS = {
     Reason.EXTENSION_HEADERS: "too many IPv6 extension headers",
 }
 
+PLAIN_DIAGNOSES = DIAGNOSES | {Diagnosis.INNER_UNFINISHED: "checksum never finished"}
+"""Of packets without a tunnel, which have one layer."""
+
+PLAIN_REASONS = REASONS | {
+    Reason.INNER_FRAGMENT: "a fragment",
+    Reason.OTHER_PROTOCOL: "a protocol without a checksum of its own",
+    Reason.NO_CHECKSUM: "UDP without a checksum",
+    Reason.INNER_IP: "the IP header cannot be read",
+    Reason.INNER_TRANSPORT: "the transport header cannot be read",
+}
+
 EXPLANATIONS = {
     Explanation.UNEXPLAINED: "",
     Explanation.FIELD_FFFF: "nf_nat on a kernel before 5.7 turned a zero checksum into ffff",
@@ -78,3 +89,11 @@ ACTIONS = {
 
 TRANSPORTS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp"}
 """IANA protocol numbers of the checksums that are judged, by the keywords ECS uses."""
+
+
+def diagnosis_words(diagnosis: Diagnosis, outer: OuterState) -> str:
+    return (PLAIN_DIAGNOSES if outer is OuterState.NO_TUNNEL else DIAGNOSES)[diagnosis]
+
+
+def reason_words(reason: Reason, outer: OuterState) -> str:
+    return (PLAIN_REASONS if outer is OuterState.NO_TUNNEL else REASONS)[reason]

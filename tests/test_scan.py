@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -273,8 +275,8 @@ def test_every_file_is_read_and_the_worst_code_is_the_last_word(file: Path, caps
     out = io.StringIO()
     assert scan_each(files, Settings(), as_json=True, console=Console(file=out)) == 66
     objects = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert [found["frames"] for found in objects] == [1, 0, 2]
-    assert objects[1]["findings"] == []
+    assert [found.get("frames") for found in objects] == [1, None, 2]
+    assert set(objects[1]) == {"file", "error"}
     errors = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[:3] for line in errors] == [["fixer", "error", str(name)] for name in files[:2]]
 
@@ -284,6 +286,9 @@ def test_an_empty_capture_is_no_error(file: Path) -> None:
     (found,) = as_json(file)
     assert found["frames"] == 0
     assert found["vteps"] == {}
+    text = as_text(file)
+    assert "The capture is empty" in text
+    assert "No VXLAN" not in text
 
 
 def test_a_cut_anywhere_never_ends_in_a_traceback(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,6 +317,44 @@ def test_the_table_fits_eighty_columns() -> None:
         assert len(line) <= 80
 
 
+def test_what_cannot_be_read_has_no_report(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for data in (b"", b"hello", pcap([b"abc"], link_type=127), pcap([])[:20], b"\x1f\x8b\x08\0"):
+        file.write_bytes(data)
+        assert as_text(file) == ""
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_frames_of_a_link_type_that_is_not_read_are_said(file: Path) -> None:
+    packet = ethernet(tunnelled("PARTIAL", "AGREES"))
+    file.write_bytes(section() + interface() + interface(220) + enhanced(packet) + enhanced(bytes(64), number=1) * 2)
+    (found,) = as_json(file)
+    assert (found["frames"], found["vxlan"], found["not_ip"], found["not_read"]) == (3, 1, 0, {"220": 2})
+    assert "2 frames of link type 220 (USB) not read" in flat(as_text(file))
+
+
+def test_bytes_behind_gzip_are_a_warning(file: Path) -> None:
+    file.write_bytes(gzip.compress(SWARM.read_bytes()) + b"\nrotated\n")
+    out = io.StringIO()
+    assert scan_each([file], Settings(), console=Console(file=out, width=100)) == 0
+    assert "bytes behind the end of its gzip stream" in flat(out.getvalue())
+    assert as_json(file)[0]["repairable"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "repairable", "said"),
+    [
+        ("two-sections-ethernet-then-cooked.pcapng", 3, ""),
+        ("unknown-interface-in-the-middle.pcapng", 3, "link type 220"),
+        ("bytes-behind-gzip.pcap.gz", 20, "bytes behind the end"),
+        ("with-fcs.pcap", 3, ""),
+    ],
+)
+def test_captures_of_the_field(name: str, repairable: int, said: str) -> None:
+    (found,) = as_json(shared.path(f"field/{name}"))
+    assert found["repairable"] == repairable
+    assert said in " ".join(found.get("warnings", [""]))
+
+
 # --- --write ----------------------------------------------------------------------------------------------------------
 
 
@@ -335,6 +378,25 @@ def test_write_mends_what_can_be_mended_and_nothing_else(tmp_path: Path, file: P
     assert [was.data != now.data for was, now in pairs] == [True, False, False, True, False, False]
     (found,) = as_json(out)
     assert (found["repairable"], found["corrupt"]) == (0, 1)
+
+
+def test_write_keeps_a_frame_check_sequence_right(tmp_path: Path, file: Path) -> None:
+    """Where it was right; whether or not the file's header tells of it. A wrong one, or half a one, stays as it was."""
+
+    def with_fcs(frame: bytes, flip: int = 0) -> bytes:
+        return frame + (zlib.crc32(frame) ^ flip).to_bytes(4, "little")
+
+    frames = [ethernet(tunnelled(state, "ZERO")) for state in ("PARTIAL", "VERIFIES")]
+    out = tmp_path / "out.pcap"
+    for link_type in (1, 1 | 0x44000000):
+        file.write_bytes(pcap([with_fcs(frames[0]), with_fcs(frames[1]), with_fcs(frames[0], 1)], link_type=link_type))
+        as_json(file, write=out)
+        with Capture(out) as capture:
+            mended, sound, bad = (frame.data for frame in capture)
+        assert mended == with_fcs(mended[:-4]) != with_fcs(frames[0])
+        assert sound == with_fcs(frames[1])
+        assert (bad[:-4], bad[-4:]) == (mended[:-4], with_fcs(frames[0], 1)[-4:])
+        assert out.read_bytes()[20:24] == link_type.to_bytes(4, "little")
 
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")

@@ -12,7 +12,6 @@ from typing import NamedTuple, Self
 
 from fixer.capture import pcap, pcapng, text
 from fixer.capture.frames import Frame, Frames
-from fixer.capture.link import LinkType
 from fixer.capture.pcap import Pcap
 from fixer.capture.pcapng import PcapNg
 from fixer.capture.source import STDIN, Source
@@ -26,7 +25,7 @@ HEAD = 1 << 16
 
 BROKEN_OFF = "it ends in the middle of a record, or a length in it is wrong"
 
-LINK_TYPES = frozenset(LinkType)
+READ = "Ethernet, Linux cooked, raw IP and loopback"
 OTHER_LINK_TYPES = {
     9: "PPP",
     105: "802.11",
@@ -134,7 +133,7 @@ class Capture:
             kinds = ", ".join(link_words(each) for each in self.unread)
             raise FileUnreadable(
                 f"{source.name}: nothing but {kinds}, which fixer does not read "
-                f"(Ethernet, Linux cooked, raw IP, loopback): capture on the host's interface, or with `-i any`"
+                f"({READ}): capture on the host's interface, or with `-i any`"
             )
 
     @property

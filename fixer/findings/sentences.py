@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fixer.datapath.diagnose import Diagnosis
+from fixer.datapath.diagnose import Diagnosis, OuterState
 from fixer.datapath.walk import Reason
 from fixer.findings.tally import UNFINISHED, Sender, Tally, is_unfinished
-from fixer.words import EXPLANATIONS, REASONS
+from fixer.words import EXPLANATIONS, reason_words
 
 SENDER_CURE = "`ethtool -K DEV tx-checksum-ip-generic off`"
 """DEV is the sender's NIC: the kernel then finishes every checksum itself before the packet leaves."""
+
+MOST_SAID = 20
+"""Senders that are spoken of one by one: the worst."""
 
 MOST_VNIS = 4
 """VNIs that a sentence names before it only counts."""
@@ -23,16 +26,18 @@ MOST_VNIS = 4
 def findings(tally: Tally, ports: Sequence[int], *, plain: bool) -> list[str]:
     """Everything worth saying about one file, most urgent first for each sender; never empty."""
     said: list[str] = []
-    for address, sender in sorted(tally.vteps.items()):
-        said += of_sender(f"VTEP {address or 'unknown'}", sender)
-    for address, sender in sorted(tally.senders.items()):
-        said += of_sender(address or "An unknown sender", sender)
+    worst, more, rest = tally.worst(MOST_SAID)
+    for is_vtep, address, sender in worst:
+        who = f"VTEP {address or 'unknown'}" if is_vtep else address or "An unknown sender"
+        said += of_sender(who, sender)
+    if rest.harm:
+        said.append(f"And {more}: {rest.harm} of {_packets(rest.packets)} not sound.")
     said += of_file(tally, ports, plain=plain)
     if not said:
         judged = sum(sender.packets for sender in tally.everybody())
         uncheckable = sum(_count(sender, {Diagnosis.UNCHECKABLE}) for sender in tally.everybody())
         reasons = {
-            REASONS[row.reason]
+            reason_words(row.reason, row.outer)
             for sender in tally.everybody()
             for row in sender.rows
             if row.diagnosis is Diagnosis.UNCHECKABLE
@@ -59,7 +64,7 @@ def of_sender(who: str, sender: Sender) -> Iterator[str]:
         )
     if faulty:
         yield (
-            f"{who} sends unfinished {_layers(sender)} checksums{_vnis(sender, UNFINISHED)} in {faulty} {of_all}; "
+            f"{who} sends unfinished {_layers(sender)}checksums{_vnis(sender, UNFINISHED)} in {faulty} {of_all}; "
             f"receivers discard such. Cure, on its host: {SENDER_CURE} for its NIC. Until then, on the receiver: "
             f"`fixer on` and `fixer run`."
         )
@@ -93,7 +98,9 @@ def of_file(tally: Tally, ports: Sequence[int], *, plain: bool) -> Iterator[str]
         yield f"{_packets(cut)} cut short by the capture, so they cannot be checked: capture with `tcpdump -s 0`."
     if tally.other[Reason.GENEVE]:
         yield f"{_packets(tally.other[Reason.GENEVE])} of Geneve (UDP 6081), which is another tunnel than VXLAN."
-    if not tally.total.vxlan and not tally.plain:
+    if not tally.frames:
+        yield "The capture is empty: nothing arrived while it was taken, or its filter let nothing pass."
+    elif not tally.total.vxlan and not tally.plain:
         *most, last = [str(port) for port in ports]
         named = f"{', '.join(most)} or {last}" if most else last
         yield (
@@ -107,10 +114,13 @@ def _count(sender: Sender, diagnoses: set[Diagnosis]) -> int:
 
 
 def _layers(sender: Sender) -> str:
+    """'inner ', or nothing for a plain sender, whose packets have one layer."""
     seen = {row.diagnosis for row in sender.rows if row.diagnosis in UNFINISHED}
+    if all(row.outer is OuterState.NO_TUNNEL for row in sender.rows):
+        return ""
     if seen == {Diagnosis.INNER_UNFINISHED}:
-        return "inner"
-    return "outer" if seen == {Diagnosis.OUTER_UNFINISHED} else "inner and outer"
+        return "inner "
+    return "outer " if seen == {Diagnosis.OUTER_UNFINISHED} else "inner and outer "
 
 
 def _vnis(sender: Sender, diagnoses: set[Diagnosis] | frozenset[Diagnosis]) -> str:

@@ -10,7 +10,7 @@ away.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
@@ -55,6 +55,8 @@ UNFINISHED = frozenset(
     }
 )
 
+SOUND = frozenset({Diagnosis.SOUND, Diagnosis.UNCHECKABLE})
+
 NO_VNI = frozenset({Reason.OUTER_UNREADABLE, Reason.OUTER_FRAGMENT, Reason.NOT_VXLAN})
 """Reasons for which a packet to a VXLAN port shows no VNI."""
 
@@ -68,6 +70,12 @@ MOST_CONVERSATIONS = 1 << 16
 """Inner conversations that are followed, for bounded memory; those that begin later prove nothing."""
 MOST_KINDS = 1 << 16
 """Kinds of packets that are counted before they are taken into the tally."""
+MOST_SENDERS = 1 << 12
+"""Senders that are kept apart, the worst and busiest; a file can be of as many as it has packets."""
+MOST_GONE = 1 << 20
+"""Other senders that are told from each other, to count them."""
+MOST_VNIS = 1 << 18
+"""VNIs that are remembered, of all senders together."""
 ENOUGH_ANSWERED = 2
 """Unfinished packets of answered conversations that make a sender's own capture: a handshake has that many."""
 
@@ -116,6 +124,7 @@ class Sender:
     rows: Counter[Row] = field(default_factory=Counter)
     examples: dict[Row, Result] = field(default_factory=dict)
     vnis: dict[Row, set[int]] = field(default_factory=dict)
+    more_vnis: bool = False
     unfinished: int = 0
     unfinished_outgoing: int = 0
     unfinished_incoming: int = 0
@@ -127,20 +136,32 @@ class Sender:
     def counts(self) -> Counts:
         return Counts().add(self.rows)
 
+    @property
+    def harm(self) -> int:
+        """Packets that are not sound, but for those that only look so where the capture was taken."""
+        return sum(count for row, count in self.rows.items() if row.diagnosis not in SOUND) - self.own_capture()[0]
+
     def add(self, row: Row, result: Result, outgoing: bool | None, count: int) -> None:
         self.packets += count
         self.rows[row] += count
         if row not in self.examples:
             self.examples[row] = result
             self.vnis[row] = set()
-        if row.outer is not OuterState.NO_TUNNEL and row.reason not in NO_VNI:
-            self.vnis[row].add(result.vni)
         if is_unfinished(row):
             is_super = is_super_packet(row, result.length)
             self.unfinished += count
             self.super_packets += count if is_super else 0
             self.unfinished_outgoing += count if outgoing is True else 0
             self.unfinished_incoming += count if outgoing is False and not is_super else 0
+
+    def join(self, other: Sender) -> None:
+        """Count another sender's packets as this one's; its VNIs are forgotten."""
+        for row, count in other.rows.items():
+            self.rows[row] += count
+            self.examples.setdefault(row, other.examples[row])
+            self.vnis.setdefault(row, set())
+        for name in COUNTED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def own_capture(self) -> tuple[int, str]:
         """How many of this sender's unfinished packets are no fault, having been captured before a NIC finished them or
@@ -159,6 +180,9 @@ class Sender:
         return 0, ""
 
 
+COUNTED = tuple(each.name for each in fields(Sender) if each.default == 0 and each.name != "more_vnis")
+
+
 def new_census() -> Census:
     """An empty census that tells apart the lengths which mean something here."""
     return Census(
@@ -170,7 +194,7 @@ def new_census() -> Census:
 
 
 class Tally:
-    """Everything counted in one file."""
+    """Everything counted in one file. Of more than MOST_SENDERS, those who harm least are counted together."""
 
     def __init__(self) -> None:
         self.frames = 0
@@ -179,6 +203,9 @@ class Tally:
         self.other: Counter[Reason] = Counter()
         self.vteps: dict[str, Sender] = {}
         self.senders: dict[str, Sender] = {}
+        self.others = {True: Sender(), False: Sender()}  # VTEPs, and senders of plain packets
+        self._gone: set[int] = set()
+        self._vnis = 0
 
     def take(self, census: Census) -> None:
         """Take what `census` has counted since it was last asked; it goes on with room for more."""
@@ -190,9 +217,10 @@ class Tally:
         """After the last packet: take the rest, and what the conversations say of their senders."""
         self.take(census)
         for (is_vtep, address), (answered, unanswered) in census.answers().items():
-            sender = (self.vteps if is_vtep else self.senders)[address]
+            sender = (self.vteps if is_vtep else self.senders).get(address, self.others[is_vtep])
             sender.answered += answered
             sender.unanswered += unanswered
+        self._shrink()
 
     def _add(self, result: Result, outgoing: bool | None, count: int) -> None:
         """`count` IP packets of one kind; `outgoing` as in `capture.Frame`."""
@@ -205,8 +233,41 @@ class Tally:
         senders, source = (self.vteps, result.outer_source) if vxlan else (self.senders, result.inner_source)
         sender = senders.get(source)
         if sender is None:
+            if len(self.vteps) + len(self.senders) >= 4 * MOST_SENDERS:
+                self._shrink()
             sender = senders[source] = Sender()
         sender.add(row, result, outgoing, count)
+        if vxlan and reason not in NO_VNI and result.vni not in sender.vnis[row]:
+            if self._vnis < MOST_VNIS:
+                self._vnis += 1
+                sender.vnis[row].add(result.vni)
+            else:
+                sender.more_vnis = True
+
+    def _shrink(self) -> None:
+        """Keep MOST_SENDERS apart, and no more."""
+        for is_vtep, address, sender in self.by_harm()[MOST_SENDERS:]:
+            del (self.vteps if is_vtep else self.senders)[address]
+            self.others[is_vtep].join(sender)
+            self._vnis -= sum(map(len, sender.vnis.values()))
+            if len(self._gone) < MOST_GONE:
+                self._gone.add(hash((is_vtep, address)))
+
+    def by_harm(self) -> list[tuple[bool, str, Sender]]:
+        """Who is kept apart, whether it is a VTEP, and its packets: those of whom most are not sound first."""
+        known = [(True, *each) for each in self.vteps.items()] + [(False, *each) for each in self.senders.items()]
+        return sorted(known, key=lambda each: (-each[2].harm, -each[2].packets))
+
+    def worst(self, most: int) -> tuple[list[tuple[bool, str, Sender]], str, Sender]:
+        """The `most` worst senders; then how many others there are ('' if none are), and those as one."""
+        known = self.by_harm()
+        rest = Sender()
+        for sender in (*self.others.values(), *(sender for *_, sender in known[most:])):
+            rest.join(sender)
+        # Who was counted with the others may have come back.
+        others = len(known[most:]) + len(self._gone - {hash((is_vtep, address)) for is_vtep, address, _ in known})
+        over = "over " if len(self._gone) == MOST_GONE else ""
+        return known[:most], f"{over}{others:,} others" if others else "", rest
 
     @property
     def total(self) -> Counts:
@@ -217,11 +278,11 @@ class Tally:
 
     @property
     def plain(self) -> int:
-        return sum(sender.packets for sender in self.senders.values())
+        return sum(sender.packets for sender in (*self.senders.values(), self.others[False]))
 
     def everybody(self) -> list[Sender]:
-        """VTEPs and plain senders."""
-        return [*self.vteps.values(), *self.senders.values()]
+        """VTEPs and plain senders; the others as one of each kind."""
+        return [*self.vteps.values(), *self.senders.values(), *self.others.values()]
 
 
 def is_unfinished(row: Row) -> bool:

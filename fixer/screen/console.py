@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
+from textwrap import wrap
 from typing import TextIO
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -15,13 +16,22 @@ from fixer.screen.text import printable, settle
 
 __all__ = ["Console", "Part", "Table", "Text", "console_on", "exactly", "rows", "say", "table", "text"]
 
+_COMMAND = re.compile(r"`[^`]+`")
+_UNBROKEN = "\ue000"  # stands for a blank while lines are broken; `printable` lets none through
+
 Part = str | Text | tuple[str, str]
 """Text; or text and its style."""
 
 
 def console_on(stream: TextIO | None = None) -> Console:
     """A console on the stream (stdout), in characters that it can show."""
-    return Console(file=settle(stream or sys.stdout))
+    return _Console(file=settle(stream or sys.stdout))
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the process with 1; whoever runs the command says what `| head` ends it with."""
+        raise
 
 
 def text(*parts: Part) -> Text:
@@ -42,9 +52,14 @@ def text(*parts: Part) -> Text:
 
 
 def say(console: Console, *parts: Part, indent: int = 0) -> None:
-    """The parts as a paragraph, wrapped at the console's width."""
-    paragraph = text(*parts)
-    console.print(Padding(paragraph, (0, 0, 0, indent), expand=False) if indent else paragraph)
+    """The parts as a paragraph, wrapped at the console's width, but never inside `a command`, which is to be copied."""
+    whole = text(*parts)
+    unbroken = _COMMAND.sub(lambda found: found[0].replace(" ", _UNBROKEN), whole.plain)
+    at = 0
+    for line in wrap(unbroken, max(console.width - indent, 1), break_long_words=False, break_on_hyphens=False) or [""]:
+        at = unbroken.index(line, at)
+        console.print(text(" " * indent, whole[at : at + len(line)]), soft_wrap=True)
+        at += len(line)
 
 
 def exactly(console: Console, *lines: Part) -> None:

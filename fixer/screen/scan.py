@@ -13,14 +13,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
-from fixer.findings.sentences import MOST_VNIS
+from fixer.findings.sentences import MOST_SAID, MOST_VNIS
 from fixer.findings.tally import Row, Tally
-from fixer.scan import Report, Step, frames
+from fixer.scan import Report, Step, frames_words
 from fixer.screen.console import Console, Table, Text, exactly, say, text
-from fixer.words import ACTIONS, DIAGNOSES, INNER_STATES, OUTER_STATES, REASONS
+from fixer.words import ACTIONS, INNER_STATES, OUTER_STATES, diagnosis_words, reason_words
 
 LONG_FILE = 8 << 20
 """Bytes of a file that takes long enough to show progress."""
+
+BESIDE_ADDRESS = 60
+"""Columns that the others need; an IPv6 address is whole where there are more."""
 
 STYLES = {Diagnosis.SOUND: "green", Diagnosis.UNCHECKABLE: "dim", Diagnosis.CORRUPT: "bold red"}
 OTHER_STYLE = "yellow"
@@ -28,38 +31,48 @@ OTHER_STYLE = "yellow"
 
 def show(report: Report, console: Console) -> None:
     """A table by sender and diagnosis, and what it means in sentences."""
+    if not report.readable:
+        return
     tally = report.tally
     vxlan, plain = tally.total.vxlan, tally.plain
-    parts = [frames(tally.frames), f"{vxlan} VXLAN"]
+    parts = [frames_words(tally.frames), f"{vxlan} VXLAN"]
     if report.settings.plain:
         parts.append(f"{plain} plain")
     if other := tally.frames - vxlan - plain:
         parts.append(f"{other} other")
     exactly(console, text((str(report.path), "bold"), f": {', '.join(parts)}"))
+    for warning in report.warnings:
+        say(console, ("!", "yellow"), f" {warning}.", indent=2)
     if tally.vteps or tally.senders:
-        console.print(table(tally))
+        console.print(table(tally, console.width))
     for finding in report.findings():
         say(console, finding, indent=2)
     if report.written:
         say(console, report.written, indent=2)
 
 
-def table(tally: Tally) -> Table:
+def table(tally: Tally, width: int) -> Table:
+    """The worst senders one by one, and the others together."""
+    worst, more, rest = tally.worst(MOST_SAID)
+    named = [(address or "unknown", sender) for _, address, sender in worst]
+    if more:
+        named.append((more, rest))
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    shown.add_column("from", overflow="fold", max_width=24)
+    longest = max(len(name) for name, _ in named)
+    whole = longest if longest <= width - BESIDE_ADDRESS else None
+    shown.add_column("from", overflow="fold", min_width=whole, max_width=whole or 24)
     shown.add_column("packets", justify="right", no_wrap=True)
     shown.add_column("VNI", overflow="fold")
     shown.add_column("diagnosis")
     shown.add_column("found → right", overflow="fold")
     shown.add_column("fixer run", no_wrap=True)
-    for address, sender in (*sorted(tally.vteps.items()), *sorted(tally.senders.items())):
-        name = address or "unknown"
+    for name, sender in named:
         for row, count in sorted(sender.rows.items(), key=lambda item: (item[0].diagnosis, -item[1])):
             shown.add_row(
                 text(name),
                 text(str(count)),
-                text(vni_words(sender.vnis[row])),
-                text((DIAGNOSES[row.diagnosis], STYLES.get(row.diagnosis, OTHER_STYLE))),
+                text(vni_words(sender.vnis[row], sender.more_vnis)),
+                text((diagnosis_words(row.diagnosis, row.outer), STYLES.get(row.diagnosis, OTHER_STYLE))),
                 Text("\n").join(map(text, found_words(row, sender.examples[row]))),
                 text(ACTIONS[row.action]),
             )
@@ -67,7 +80,9 @@ def table(tally: Tally) -> Table:
     return shown
 
 
-def vni_words(vnis: set[int]) -> str:
+def vni_words(vnis: set[int], more: bool) -> str:
+    if more:
+        return f"over {len(vnis)} VNIs"
     return ", ".join(map(str, sorted(vnis))) if len(vnis) <= MOST_VNIS else f"{len(vnis)} VNIs"
 
 
@@ -77,7 +92,7 @@ def found_words(row: Row, example: Result) -> list[str]:
     if row.inner in (InnerState.PARTIAL, InnerState.WRONG):
         inner = f"{inner} {example.inner_found:04x} → {example.inner_right:04x}"
     elif row.reason is not Reason.NONE:
-        inner = REASONS[row.reason]
+        inner = reason_words(row.reason, row.outer)
     if row.outer is OuterState.NO_TUNNEL:
         return [inner]
     outer = OUTER_STATES[row.outer]
