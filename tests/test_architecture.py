@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "status": {"errors", "rules", "state", "host"},
     "scan": GROUND | {"capture", "findings"},
     "daemon": GROUND | {"nfqueue", "host", "state", "rules", "telemetry", "findings"},
-    "screen": GROUND | {"state", "status", "rules", "host", "findings", "doctor", "scan"},
+    "screen": GROUND | {"capture", "state", "status", "rules", "host", "findings", "doctor", "scan"},
 }
 ANYTHING = {"cli", "lab", "data", "__main__", "__init__"}
 # And who in the pipeline hands it to those two, and who hands it to the pipeline.
@@ -158,6 +158,11 @@ def test_one_room_imports_what_talks_to_people(package: str, rooms: set[str]) ->
         path.relative_to(PACKAGE).with_suffix("").parts[0] for path in PYTHON if package in packages_imported_by(path)
     }
     assert importers == rooms
+
+
+def test_scapy_is_imported_where_packets_are_taken_apart_for_people_and_made() -> None:
+    importers = {name_of(path) for path in PYTHON if "scapy" in packages_imported_by(path)}
+    assert {name for name in importers if not name.startswith("lab.")} == {"screen.frame"}
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=ids)

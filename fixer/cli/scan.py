@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 @click.option(
     "--write", type=click.Path(path_type=Path), metavar="OUT.pcap", help="Write all frames, the broken ones repaired."
 )
-def scan(files: tuple[Path, ...], config: Path | None, plain: bool, as_json: bool, write: Path | None) -> None:
-    """Judge the packets of captures (pcap or pcapng, plain or gzip) as `fixer run` would. Needs no root.
+@click.option("--show", type=click.IntRange(1), metavar="FRAME", help="Take one frame apart, its checksums beside it.")
+def scan(
+    files: tuple[Path, ...], config: Path | None, plain: bool, as_json: bool, write: Path | None, show: int | None
+) -> None:
+    """Judge the packets of captures as `fixer run` would. Needs no root.
+
+    Reads pcap and pcapng, plain or packed (gzip, bzip2, xz, zstd), and hex dumps (tcpdump -xx); `-` is standard input.
 
     A capture taken on the sender shows unfinished checksums that its NIC finishes later: that is said, and is no fault.
     Captures are only read; --write makes a new file.
@@ -36,6 +41,8 @@ def scan(files: tuple[Path, ...], config: Path | None, plain: bool, as_json: boo
       tcpdump -ni eth0 -c 1000 -w vxlan.pcap udp port 4789 && fixer scan vxlan.pcap
       fixer scan --json *.pcap.gz | jq .repairable
       fixer scan broken.pcap --write mended.pcap
+      fixer scan broken.pcap --show 3
+      ssh right tcpdump -ni eth0 -c 1000 -U -w - udp port 4789 | fixer scan -
 
     \b
     Exit codes: 0 read to the end (whatever was found), 65 a capture is damaged or cut, 66 unreadable,
@@ -44,7 +51,20 @@ def scan(files: tuple[Path, ...], config: Path | None, plain: bool, as_json: boo
     settings = settings_of(config).overridden(plain=plain)
     from fixer.screen.console import console_on
 
+    if show is not None:
+        if len(files) > 1 or as_json or write:
+            raise click.UsageError("--show takes one FILE, and goes neither with --json nor with --write")
+        show_one(files[0], show, settings, console_on())
+        return
     sys.exit(scan_each(files, settings, as_json=as_json, write=write, console=console_on()))
+
+
+def show_one(path: Path, number: int, settings: Settings, console: Console) -> None:
+    """Take one frame of a capture apart."""
+    from fixer.scan import frame_of
+    from fixer.screen.frame import show
+
+    show(number, *frame_of(path, number, settings), settings.vxlan.ports, console)
 
 
 def scan_each(
