@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 LOOK_SECONDS = 1.0
 RULES_SECONDS = 15.0
-"""How often a drain asks whether the rules are still there: that takes half a dozen processes."""
+"""How often a drain asks whether the rules are still there: that takes two processes or more."""
 ABSENT_SECONDS = 10.0
 """How long a drain waits for a daemon that is being started again."""
 
