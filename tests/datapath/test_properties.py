@@ -1,57 +1,14 @@
-"""What holds for every packet, whatever it is; the oracle in tests/oracle.py says what is right."""
+"""What holds for every packet, whatever it is; the oracle in tests/support/oracle.py says what is right."""
 
-from dataclasses import dataclass
-
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support import oracle
-from support.packets import encapsulate, frame, in_state, segment, vxlan
+from support.packets import encapsulate, frame, segment, vxlan
+from support.quick import PORTS, Made, packets
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
-
-PORTS = [4789, 8472, 6784]
-STATES = {
-    "tcp": ["VERIFIES", "PARTIAL", "LENGTH_0", "WRONG"],
-    "udp": ["VERIFIES", "PARTIAL", "WRONG", "ABSENT"],
-    "icmp": ["VERIFIES", "WRONG"],
-    "icmp6": ["VERIFIES", "PARTIAL", "WRONG"],
-}
-
-
-@dataclass
-class Made:
-    packet: bytes
-    plain: bool
-
-
-@st.composite
-def packets(draw: st.DrawFn) -> Made:
-    """Packets of every kind in every state, some with a few bytes changed anywhere."""
-    inner, outer = draw(st.sampled_from([4, 6])), draw(st.sampled_from([4, 6]))
-    kind = draw(st.sampled_from(["tcp", "udp", "icmp" if inner == 4 else "icmp6"]))
-    payload = draw(st.binary(max_size=80))
-    whole = segment(inner, kind, payload)
-    asked = in_state(whole, inner, kind, draw(st.sampled_from(STATES[kind])))
-    plain = draw(st.booleans())
-    if plain:
-        packet = asked
-    else:
-        tags = draw(st.lists(st.integers(0, 4095), max_size=2))
-        padding = draw(st.binary(max_size=5))
-        packet = encapsulate(
-            vxlan(frame(asked, *tags, padding=padding)),
-            draw(st.sampled_from(["GOOD", "AGREES", "ZERO", "PARTIAL", "WRONG"])),
-            outer,
-            finished=vxlan(frame(whole, *tags, padding=padding)),
-            port=draw(st.sampled_from(PORTS)),
-        )
-    data = bytearray(packet)
-    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
-        at = draw(st.integers(0, len(data) - 1))
-        data[at] ^= draw(st.integers(1, 255))
-    return Made(bytes(data), plain)
 
 
 @settings(max_examples=1500, deadline=None)
@@ -75,8 +32,8 @@ def test_the_datapath_agrees_with_the_oracle(made: Made) -> None:
         assert (result.outer_found, result.outer_right) == (expected.outer_found, expected.outer_right)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
-@given(packets())
+@settings(max_examples=500, deadline=None)
+@given(packets(repairable=True))
 def test_a_repaired_packet_verifies_on_both_layers_and_needs_no_second_repair(made: Made) -> None:
     packet = bytearray(made.packet)
     assume(Pipeline(ports=PORTS, plain=made.plain).examine(packet).action is Action.REPAIR)

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from support import oracle
 from support.bpf_interpreter import parse, run
 from support.netns import Namespace
+from support.quick import ADDRESSES, HEADERS, KINDS, loopback, made, over_loopback, tunnelled, version_of
 from support.switching import raw_table, turn_on
 
 from fixer.datapath.pipeline import Pipeline
@@ -28,8 +29,6 @@ from fixer.rules.iptables import COMMANDS
 from fixer.rules.rawtable import HOOK, OUTPUT
 from fixer.rules.selection import FAMILIES, Network, Selection
 from fixer.rules.suspects import Version
-
-from .test_suspects import ADDRESSES, HEADERS, KINDS, loopback, made, send_raw, tunnelled, version_of
 
 PORTS = (4789, 8472, 6784)
 SYN, SYN_ACK = 0x02, 0x12
@@ -86,15 +85,19 @@ def address_of(version: int) -> st.SearchStrategy[bytes]:
     return one | st.just(near.to_bytes(size, "big")) | st.binary(min_size=size, max_size=size)
 
 
+NETWORKS = st.tuples(networks_of(4), networks_of(6)).map(lambda both: both[0] + both[1])
+PAIRS = {version: st.tuples(address_of(version), address_of(version)).map(b"".join) for version in (4, 6)}
+
+
 @settings(max_examples=2000, deadline=None)
-@given(st.data())
-def test_a_program_matches_what_the_datapath_takes_for_a_source(data: st.DataObject) -> None:
-    networks = data.draw(networks_of(4)) + data.draw(networks_of(6))
-    version, underlay = data.draw(st.sampled_from([4, 6])), data.draw(st.sampled_from([4, 6]))
-    source, destination = data.draw(address_of(version)), data.draw(address_of(version))
-    tags = data.draw(st.sampled_from([(), (7,)]))
-    back = data.draw(st.booleans())
-    packet = tunnelled(segment(version, source + destination, SYN_ACK if back else SYN), "ZERO", underlay, *tags)
+@given(
+    NETWORKS, st.sampled_from([4, 6]), st.sampled_from([4, 6]), st.sampled_from([(), (7,)]), st.booleans(), st.data()
+)
+def test_a_program_matches_what_the_datapath_takes_for_a_source(
+    networks: list[Network], version: int, underlay: int, tags: tuple[int, ...], back: bool, data: st.DataObject
+) -> None:
+    addresses = data.draw(PAIRS[version])
+    packet = tunnelled(segment(version, addresses, SYN_ACK if back else SYN), "ZERO", underlay, *tags)
     assert matches(packet, networks, back) == is_concerned(packet, networks)
 
 
@@ -253,10 +256,9 @@ def test_the_kernel_does_what_the_interpreter_does(netns: Namespace, variant: An
     assert back > 2
     if plain:
         there, back = there + 3, back + 3
-    at, end = (12, 20) if family.version == 4 else (8, 40)
-    packets = [packet[:at] + loopback(family.version) + packet[end:] for packet in packets]
+    packets = [over_loopback(packet) for packet in packets]
     packets += [made(family.version, "tcp", own + own, b"plain", "VERIFIES")] * 3
-    netns.call(send_raw, packets, family.version)
+    netns.send_raw(packets, family.version)
     table = raw_table(netns, family, variant)
     assert table.own_chains() == chains_of(selection, family), "iptables spells them as we do"
     counted = {hook: sum(rule.packets for rule in table.normalising(hook)) for hook in (HOOK, OUTPUT)}

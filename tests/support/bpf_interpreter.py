@@ -6,6 +6,8 @@ the kernel refuses a program.
 
 from __future__ import annotations
 
+from functools import cache
+
 WORD = 0xFFFF_FFFF
 SIZES = {0x20: 4, 0x28: 2, 0x30: 1}
 SIZES_BEHIND = {0x40: 4, 0x48: 2, 0x50: 1}
@@ -23,6 +25,7 @@ COMPARE = {
 }
 
 
+@cache  # a program meets thousands of packets
 def parse(bytecode: str) -> list[tuple[int, int, int, int]]:
     """``4,128 0 0 0,...`` as (code, jt, jf, k), checked as bpf_check_classic does."""
     count, *texts = bytecode.split(",")

@@ -28,6 +28,17 @@ class Namespace(net.Namespace):
 
         self.call(sender)
 
+    def send_raw(self, packets: list[bytes], version: int) -> None:
+        """Packets from their IP header on, to loopback, whatever address stands in them."""
+
+        def sender() -> None:
+            family, address = (socket.AF_INET, "127.0.0.1") if version == 4 else (socket.AF_INET6, "::1")
+            with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+                for packet in packets:
+                    sock.sendto(packet, (address, 0))
+
+        self.call(sender)
+
     def saved(self, command: str = "iptables") -> list[str]:
         """The raw table with its rules' counters, without comments.
 
