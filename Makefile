@@ -5,7 +5,8 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench launder wheels test-wheels bundle test-bundle clean
+.PHONY: help demo test test-all-pythons lint format sanitize bench launder wheels test-wheels bundle test-bundle release test-release \
+	test-reproducible clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
@@ -61,6 +62,19 @@ test-bundle: bundle  ## from bare systems that boot, without Python, to a repair
 	@tools/install run test
 	@packaging/roots
 	@$(python) -m pytest $(ARGS) packaging/tests/test_bundle.py packaging/tests/test_unit.py packaging/tests/test_packages.py
+
+release: bundle  ## all of that in one directory with checksums, SBOM and the script that installs (KEY=FILE: an SSH key signs)
+	@packaging/release
+
+test-release: release  ## what is not as released is refused; from that directory to the first repair in a minute (root)
+	@tools/install run test
+	@packaging/roots
+	@$(python) -m pytest $(ARGS) packaging/tests/test_release.py
+
+test-reproducible: release  ## build everything a second time, elsewhere, and compare byte by byte (half an hour)
+	@rm -rf build/again
+	@BUILD=$$PWD/build/again/work DIST=$$PWD/build/again/dist $(MAKE) --no-print-directory release
+	@$(python) -m pytest $(ARGS) packaging/tests/test_release.py -k two_builds
 
 clean:  ## remove what was built and installed here (system packages stay)
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/results *.egg-info

@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DIST = Path(os.environ.get("DIST", ROOT / "dist"))
 BUILD = Path(os.environ.get("BUILD", ROOT / "build" / "packaging"))
+NODE = Path(__file__).parent / "node"
 SWARM = ROOT / "fixer" / "data" / "swarm.pcap"
 MACHINES = ("x86_64", "aarch64")
 GLIBC = (2, 17)
@@ -72,3 +73,12 @@ def glibc_asked(path: Path) -> tuple[int, ...]:
     """The newest version of glibc whose symbols an ELF file asks for; () if it asks for none."""
     asked = re.findall(r"\(?GLIBC_([0-9.]+)\)?", run("objdump", "-T", path))
     return max((tuple(int(part) for part in version.split(".")) for version in asked), default=())
+
+
+def newer(kind: str, directory: Path) -> Path:
+    """The same tree as a package of a later version; gzip, for that is quicker."""
+    recipe = (BUILD / "nfpm-x86_64.yaml").read_text().replace("compression: xz", "compression: gzip")
+    (directory / "nfpm.yaml").write_text(re.sub(r"^version: .*", 'version: "99.0"', recipe, flags=re.MULTILINE))
+    nfpm = BUILD / "tools/bin/nfpm"
+    run(nfpm, "package", "-f", directory / "nfpm.yaml", "-p", kind, "-t", directory / f"newer.{kind}", cwd=ROOT)
+    return directory / f"newer.{kind}"

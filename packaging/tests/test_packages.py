@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 from container import boot, overlaid
-from made import BUILD, ROOT, bare_system, made, need, need_root, run
-
-HERE = Path(__file__).parent
-
-
-def newer(kind: str, directory: Path) -> Path:
-    """The same tree as a package of a later version; gzip, for that is quicker."""
-    recipe = (BUILD / "nfpm-x86_64.yaml").read_text().replace("compression: xz", "compression: gzip")
-    (directory / "nfpm.yaml").write_text(re.sub(r"^version: .*", 'version: "99.0"', recipe, flags=re.MULTILINE))
-    nfpm = BUILD / "tools/bin/nfpm"
-    run(nfpm, "package", "-f", directory / "nfpm.yaml", "-p", kind, "-t", directory / f"newer.{kind}", cwd=ROOT)
-    return directory / f"newer.{kind}"
+from made import NODE, bare_system, made, need, need_root, newer, run
 
 
 @pytest.mark.timeout(400)
@@ -30,8 +18,8 @@ def test_a_bare_debian_installs_repairs_upgrades_and_is_left_as_it_was(suite: st
     bare = bare_system(suite)
     new = newer("deb", tmp_path)
     with overlaid(bare, tmp_path) as root:
-        files = {"node": HERE / "node", "old.deb": old, "new.deb": new}
-        status, said = boot(root, files, "node deb /root/old.deb /root/new.deb", seconds=300)
+        files = {"node": NODE, "old.deb": old, "new.deb": new}
+        status, said = boot(root, files, "node /root/old.deb /root/new.deb", seconds=300)
     print(said)
     assert status == 0
     assert said.rstrip().endswith("left as it was found")

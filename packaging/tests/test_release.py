@@ -1,0 +1,150 @@
+"""`make release` and tools/get: what is installed is what was released, or nothing is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from container import boot, overlaid
+from made import BUILD, DIST, NODE, ROOT, bare_system, made, need, need_root, newer, run
+
+FIRST_REPAIR_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("ssh-keygen")
+    path = tmp_path_factory.mktemp("key") / "key"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def release(key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The release of what is in dist, for this machine, signed with a key of ours."""
+    made("fixer_*_amd64.deb", "bundle")
+    dist = tmp_path_factory.mktemp("dist")
+    for path in DIST.glob("fixer[-_]*"):
+        if path.is_file():
+            (dist / path.name).symlink_to(path)
+    environment = os.environ | {"KEY": str(key), "DIST": str(dist), "BUILD": str(BUILD), "MACHINES": "x86_64"}
+    run(ROOT / "packaging/release", env=environment)
+    [directory] = (path for path in dist.iterdir() if path.is_dir())
+    return directory
+
+
+@pytest.fixture
+def node(release: Path, tmp_path: Path) -> Iterator[Path]:
+    """A bare system with the release in /release."""
+    need_root()
+    with overlaid(bare_system("bookworm"), tmp_path) as root:
+        if not (root / "usr/bin/ssh-keygen").exists():
+            pytest.skip("the bare bookworm has no ssh-keygen: remove it, and packaging/roots makes one with")
+        shutil.copytree(release, root / "release")
+        yield root
+
+
+def get(root: Path, *options: str) -> tuple[int, str]:
+    command = ["chroot", str(root), "/bin/sh", "/release/get", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+def installed(root: Path) -> bool:
+    return (root / "opt/fixer").exists() or (root / "usr/bin/fixer").exists()
+
+
+def fingerprint(key: Path) -> str:
+    return run("ssh-keygen", "-lf", key).split()[1]
+
+
+def test_it_installs_this_hosts_package_and_says_the_next_command(node: Path, key: Path) -> None:
+    status, said = get(node, "--signer", fingerprint(key))
+    assert status == 0, said
+    assert f"signed by {fingerprint(key)}" in said
+    assert "fixer_0.1.0-1_amd64.deb" in said
+    assert "next: fixer on; fixer run" in said  # no systemd runs in a chroot
+    assert run("chroot", node, "fixer", "--version")
+
+
+def test_the_archive_is_an_artifact_too(node: Path) -> None:
+    status, said = get(node, "--kind", "tar")
+    assert status == 0, said
+    assert run("chroot", node, "/usr/local/bin/fixer", "--version")
+
+
+@pytest.mark.parametrize("what", ["package", "list", "signer", "signature"])
+def test_what_is_not_as_released_is_refused_and_nothing_is_installed(what: str, node: Path, key: Path) -> None:
+    release = node / "release"
+    options = ["--signer", fingerprint(key)]
+    match what:
+        case "package":
+            [path] = release.glob("*_amd64.deb")
+            damaged = bytearray(path.read_bytes())
+            damaged[len(damaged) // 2] ^= 1
+            path.write_bytes(damaged)
+            why = "its checksum is another"
+        case "list":
+            with (release / "SHA256SUMS").open("a") as file:
+                file.write("0" * 64 + "  another\n")
+            why = "the signature is not that of the release"
+        case "signer":
+            options = ["--signer", "SHA256:somebody+else"]
+            why = "not by SHA256:somebody+else"
+        case _:
+            (release / "SHA256SUMS.sig").unlink()
+            why = "is not signed"
+    status, said = get(node, *options)
+    assert status == 1
+    assert why in said.strip().splitlines()[-1]
+    assert not installed(node)
+
+
+@pytest.mark.timeout(400)
+def test_from_a_release_directory_to_the_first_repair_takes_less_than_a_minute(
+    release: Path, key: Path, tmp_path: Path
+) -> None:
+    need_root()
+    need("systemd-nspawn")
+    new = newer("deb", tmp_path)
+    signer = tmp_path / "signer"
+    signer.write_text(fingerprint(key))
+    with overlaid(bare_system("bookworm"), tmp_path) as root:
+        shutil.copytree(release, root / "root" / "release")
+        files = {"node": NODE, "new.deb": new, "signer": signer}
+        status, said = boot(root, files, "node /root/release /root/new.deb", seconds=300)
+    print(said)
+    assert status == 0
+    steps = re.findall(r"^(\d+) s: ([a-z ]+)", said, flags=re.MULTILINE)
+    at = {step: int(seconds) for seconds, step in steps}
+    assert at["repaired"] - at["a bare system"] < FIRST_REPAIR_SECONDS
+
+
+def test_the_bill_of_materials_names_what_the_tree_holds(release: Path) -> None:
+    [file] = release.glob("*.cdx.json")
+    bill = json.loads(file.read_text())
+    named = {component["name"]: component["version"] for component in bill["components"]}
+    linked = {"libnetfilter-queue1", "libnfnetlink0", "libmnl0", "zlib1g-dev", "libffi8"}
+    site = BUILD / "bundle-x86_64/opt/fixer/lib/python3.13/site-packages"
+    packages = {path.name.split("-")[0].lower() for path in site.glob("*.dist-info")} - {"vxlan_fixer"}
+    assert {name.replace("-", "_").lower() for name in set(named) - linked - {"CPython"}} == packages
+    assert linked <= set(named)
+    assert named["CPython"].startswith("3.13.")
+    assert bill["metadata"]["component"]["name"] == "vxlan-fixer"
+
+
+def test_two_builds_are_the_same_to_the_byte() -> None:
+    again = ROOT / "build" / "again" / "dist"
+    if not again.exists():
+        pytest.skip("there is no second build: make test-reproducible")
+    first = {path.name: path for path in DIST.iterdir() if path.is_file()}
+    second = {path.name: path for path in again.iterdir() if path.is_file()}
+    assert set(second) <= set(first)
+    assert second
+    assert [name for name, path in second.items() if path.read_bytes() != first[name].read_bytes()] == []
