@@ -16,6 +16,7 @@ from typing import Any
 from fixer.capture.frames import Frame, Frames
 from fixer.capture.link import NOT_IP
 from fixer.capture.open import READ, Capture, link_words
+from fixer.capture.source import STDIN
 from fixer.capture.write import CaptureWriter, mended
 from fixer.config import Settings
 from fixer.datapath.pipeline import Pipeline
@@ -41,6 +42,10 @@ class Report:
     error: FixerError | None = None
     written: str = ""
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return "standard input" if self.path == STDIN else str(self.path)
 
     @property
     def readable(self) -> bool:

@@ -86,6 +86,7 @@ class Source:
         self._packed = b""  # read from the file, and not decompressed yet
         self._ahead = b""  # decompressed, and not taken yet
         self._packing: Packing | None = None
+        self._ended = False  # a terminal goes on behind its end
         try:
             self._file = FileIO(sys.stdin.fileno() if path == STDIN else path, closefd=path != STDIN)
         except (OSError, ValueError) as error:  # ValueError: standard input is closed
@@ -140,13 +141,16 @@ class Source:
         return len(data)
 
     def _straight(self, room: memoryview) -> int:
+        if self._ended:
+            return 0
         try:
-            fresh = self._file.readinto(room)
+            fresh = self._file.readinto(room) or 0
         except OSError as error:
             self.fault = words(error)
             return 0
-        self.position += fresh or 0
-        return fresh or 0
+        self.position += fresh
+        self._ended = not fresh
+        return fresh
 
     def _unpack(self) -> None:
         """Choose how to decompress what begins here."""
@@ -209,7 +213,8 @@ class Source:
         return bool(fresh)
 
     def _fresh(self, size: int) -> bytes:
-        data = self._file.read(size) or b""
+        data = b"" if self._ended else self._file.read(size) or b""
+        self._ended = not data
         self.position += len(data)
         return data
 

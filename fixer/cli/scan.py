@@ -75,6 +75,7 @@ def scan_each(
     write: a pcap file for the frames, with what is repairable mended. Errors go to stderr, one line a file; the exit
     code is the worst one's, 0 if every file was read to its end (whatever was found in it: a finding is no error).
     """
+    from fixer.capture.source import STDIN
     from fixer.scan import as_object, scan_file
     from fixer.screen.scan import progress, show
 
@@ -82,6 +83,8 @@ def scan_each(
         refuse_to_overwrite(files, write)
     worst = 0
     for path in files:
+        if path == STDIN and sys.stdin.isatty():
+            click.echo("fixer: paste a hex dump (tcpdump -xx), then Ctrl-D", err=True)
         with progress(path) as step:
             report = scan_file(path, settings, write, step)
         if as_json:

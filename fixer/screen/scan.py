@@ -40,7 +40,7 @@ def show(report: Report, console: Console) -> None:
         parts.append(f"{plain} plain")
     if other := tally.frames - vxlan - plain:
         parts.append(f"{other} other")
-    exactly(console, text((str(report.path), "bold"), f": {', '.join(parts)}"))
+    exactly(console, text((report.name, "bold"), f": {', '.join(parts)}"))
     for warning in report.warnings:
         say(console, ("!", "yellow"), f" {warning}.", indent=2)
     if tally.vteps or tally.senders:

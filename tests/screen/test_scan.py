@@ -181,6 +181,23 @@ def test_a_reader_that_has_enough(file: Path) -> None:
         assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_who_pastes_is_told_how_to_end() -> None:
+    """On a terminal, from which `fixer scan -` reads."""
+    master, terminal = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "fixer", "scan", "-"], stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as scanning:
+        os.close(terminal)
+        dump = "".join(
+            f"\t0x{at:04x}:  {SWARM.read_bytes()[40:150][at : at + 16].hex(' ', 2)}\n" for at in range(0, 110, 16)
+        )
+        os.write(master, dump.encode() + b"\x04")  # Ctrl-D at the beginning of a line
+        out, said = scanning.communicate(timeout=30)
+        os.close(master)
+    assert b"then Ctrl-D" in said
+    assert out.startswith(b"standard input: 1 frame, 1 VXLAN")
+
+
 def test_a_files_name_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     for name in (b"\x1b[2J.pcap", b"\xff\x9b31m", b"two\nlines", "\u202egnp.exe".encode()):
         file = os.fsencode(tmp_path) + b"/" + name
