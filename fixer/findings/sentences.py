@@ -26,12 +26,12 @@ MOST_VNIS = 4
 def findings(tally: Tally, ports: Sequence[int], *, plain: bool) -> list[str]:
     """Everything worth saying about one file, most urgent first for each sender; never empty."""
     said: list[str] = []
-    worst, more, rest = tally.worst(MOST_SAID)
+    worst, others = tally.worst(MOST_SAID)
     for is_vtep, address, sender in worst:
         who = f"VTEP {address or 'unknown'}" if is_vtep else address or "An unknown sender"
         said += of_sender(who, sender)
-    if rest.harm:
-        said.append(f"And {more}: {rest.harm} of {_packets(rest.packets)} not sound.")
+    if others.harm:
+        said.append(f"And {others.words}: {others.harm} of {_packets(others.sender.packets)} not sound.")
     said += of_file(tally, ports, plain=plain)
     if not said:
         judged = sum(sender.packets for sender in tally.everybody())

@@ -180,6 +180,14 @@ class Sender:
         return 0, ""
 
 
+class Others(NamedTuple):
+    """Those who are not told one by one: how many, as '980 others', '' if none; their packets; how many harm."""
+
+    words: str
+    sender: Sender
+    harm: int
+
+
 COUNTED = tuple(each.name for each in fields(Sender) if each.default == 0 and each.name != "more_vnis")
 
 
@@ -205,6 +213,7 @@ class Tally:
         self.senders: dict[str, Sender] = {}
         self.others = {True: Sender(), False: Sender()}  # VTEPs, and senders of plain packets
         self._gone: set[int] = set()
+        self._harm = 0  # of those
         self._vnis = 0
 
     def take(self, census: Census) -> None:
@@ -248,6 +257,7 @@ class Tally:
         """Keep MOST_SENDERS apart, and no more."""
         for is_vtep, address, sender in self.by_harm()[MOST_SENDERS:]:
             del (self.vteps if is_vtep else self.senders)[address]
+            self._harm += sender.harm  # each by itself: what excuses one sender excuses no other
             self.others[is_vtep].join(sender)
             self._vnis -= sum(map(len, sender.vnis.values()))
             if len(self._gone) < MOST_GONE:
@@ -258,8 +268,8 @@ class Tally:
         known = [(True, *each) for each in self.vteps.items()] + [(False, *each) for each in self.senders.items()]
         return sorted(known, key=lambda each: (-each[2].harm, -each[2].packets))
 
-    def worst(self, most: int) -> tuple[list[tuple[bool, str, Sender]], str, Sender]:
-        """The `most` worst senders; then how many others there are ('' if none are), and those as one."""
+    def worst(self, most: int) -> tuple[list[tuple[bool, str, Sender]], Others]:
+        """The `most` worst senders, as in `by_harm`, and the others."""
         known = self.by_harm()
         rest = Sender()
         for sender in (*self.others.values(), *(sender for *_, sender in known[most:])):
@@ -267,7 +277,8 @@ class Tally:
         # Who was counted with the others may have come back.
         others = len(known[most:]) + len(self._gone - {hash((is_vtep, address)) for is_vtep, address, _ in known})
         over = "over " if len(self._gone) == MOST_GONE else ""
-        return known[:most], f"{over}{others:,} others" if others else "", rest
+        harm = self._harm + sum(sender.harm for *_, sender in known[most:])
+        return known[:most], Others(f"{over}{others:,} others" if others else "", rest, harm)
 
     @property
     def total(self) -> Counts:

@@ -53,10 +53,10 @@ def show(report: Report, console: Console) -> None:
 
 def table(tally: Tally, width: int) -> Table:
     """The worst senders one by one, and the others together."""
-    worst, more, rest = tally.worst(MOST_SAID)
+    worst, others = tally.worst(MOST_SAID)
     named = [(address or "unknown", sender) for _, address, sender in worst]
-    if more:
-        named.append((more, rest))
+    if others.words:
+        named.append((others.words, others.sender))
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     longest = max(len(name) for name, _ in named)
     whole = longest if longest <= width - BESIDE_ADDRESS else None

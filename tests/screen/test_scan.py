@@ -85,6 +85,14 @@ def test_of_many_senders_the_worst_are_named_and_all_are_counted(
     assert len(found["vteps"]) <= most
 
 
+def test_what_excuses_one_of_the_others_excuses_no_other(file: Path) -> None:
+    """Twenty of two packets are told; then one whose packet was merged here, and ten whose only packet is broken."""
+    broken, merged = tunnelled("PARTIAL", "ZERO"), tunnelled("PARTIAL", "PARTIAL", payload=bytes(7000))
+    packets = [from_vtep(number, broken) for number in range(20)] * 2
+    packets += [merged, *(from_vtep(number, broken) for number in range(40, 50))]
+    assert "And 11 others: 10 of 11 packets not sound." in of_packets(file, packets)["findings"]
+
+
 def test_a_flood_of_sources_takes_bounded_memory_and_time(file: Path) -> None:
     packet = tunnelled("PARTIAL", "ZERO")
     record = struct.pack("<IIII", 1_700_000_000, 0, len(packet), len(packet))
