@@ -17,6 +17,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from support.fakehost import FakeHost
+from support.flowtable import header
 
 import fixer
 from fixer import cli, errors
@@ -288,9 +289,7 @@ NORMALISE = '[timestamps]\nmode = "normalise"\nsources = ["192.0.2.1/32"]\n'
 def flow_table(host: FakeHost, normalised: int, draining: int = 0) -> Path:
     """The file of a daemon whose first queue is 0."""
     path = flowfile.path_of(host, 0)
-    path.write_bytes(
-        flowfile._HEADER.pack(flowfile._MAGIC, flowfile._VERSION, 1024, 16, 0, 0, draining, normalised, normalised)
-    )
+    path.write_bytes(header(normalised=normalised, used=normalised, draining=draining))
     return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.flowtable import set_normalised
 from support.netns import Namespace
 
 from fixer import cli
@@ -89,9 +89,7 @@ def test_a_drain_in_a_namespace_is_interrupted_and_gone_on_with(netns: Namespace
         assert daemon.stdout is not None
         assert "serving queue 0, and queue 1" in daemon.stdout.readline()
         assert started("status", *inside, "--config", str(config)).returncode == 0
-        with table.open("r+b") as header:
-            header.seek(flowfile._HEADER.size - 8)
-            header.write(struct.pack("=I", 1))
+        set_normalised(table, 1)
         refused = started("off", *inside)
         assert (refused.returncode, refused.stdout) == (4, "")
         drain = subprocess.Popen([*FIXER, "off", "--drain", *inside], stdout=subprocess.PIPE, text=True)
@@ -101,9 +99,7 @@ def test_a_drain_in_a_namespace_is_interrupted_and_gone_on_with(netns: Namespace
         assert drain.stdout.readline().startswith("1 normalised connection left; the rules stay")
         assert drain.wait(10) == 130
         assert "draining: 1 normalised" in " ".join(started("status", *inside, "--config", str(config)).stdout.split())
-        with table.open("r+b") as header:
-            header.seek(flowfile._HEADER.size - 8)
-            header.write(struct.pack("=I", 0))
+        set_normalised(table, 0)
         done = started("off", "--drain", *inside)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines()[0] == "drained: no normalised connection is left"

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.fakehost import FakeHost
 from support.netns import Namespace
 
 from fixer.errors import FileUnreadable, ProgramMissing, SystemRefused
@@ -17,6 +18,11 @@ from fixer.host.machine import Host
 def test_a_failing_command_is_a_status() -> None:
     done = Host().run(["sh", "-c", "cat; echo oops >&2; exit 3"], input="hello")
     assert done == (3, "hello", "oops\n")
+
+
+def test_a_fake_host_asks_no_machine() -> None:
+    with pytest.raises(AssertionError, match=r"^FakeHost has no start: it would ask this machine$"):
+        FakeHost().start(["true"])
 
 
 def test_a_command_never_waits_for_the_terminal() -> None:

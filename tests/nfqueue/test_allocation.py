@@ -25,17 +25,19 @@ unsigned long malloc_calls(void) { return calls; }
 # A batch is put into the socket and served by `release`, which runs without the GIL until the socket is empty.
 SCRIPT = """
 import ctypes, os, socket, sys
-sys.path[:0] = {path!r}
-from test_queue import BROKEN, CORRUPT, GOOD, arrival
+sys.path.insert(0, {tests!r})
+from support.netlink import NUMBER, arrival
+from support.packets import tunnelled
 from fixer.datapath.pipeline import Pipeline
 from fixer.nfqueue.queue import Queue
 calls = ctypes.CDLL(None).malloc_calls
 calls.restype = ctypes.c_ulong
 kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 pipeline = Pipeline(ports=[4789], monitor=False)
-messages = [arrival(number, packet) for number, packet in enumerate([GOOD, BROKEN, CORRUPT], 1)]
+states = ("VERIFIES", "GOOD"), ("PARTIAL", "AGREES"), ("WRONG", "GOOD")  # passed, repaired, dropped
+messages = [arrival(number, tunnelled(*state)) for number, state in enumerate(states, 1)]
 def served(count):
-    queue = Queue(pipeline, 7, fd=ours.fileno())
+    queue = Queue(pipeline, NUMBER, fd=ours.fileno())
     for number in range(count):
         kernel.send(messages[number % 3])
     before = calls()
@@ -58,7 +60,7 @@ def test_nine_packets_ask_for_no_more_memory_than_one(tmp_path: Path) -> None:
     source, library = tmp_path / "counter.c", tmp_path / "counter.so"
     source.write_text(COUNTER)
     subprocess.run(["cc", "-O1", "-fPIC", "-shared", "-o", library, source], check=True)
-    script = SCRIPT.format(path=[str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1]))
     done = subprocess.run(
         [sys.executable, "-P", "-c", script],  # the installed fixer, which is not always the checkout
         env={"LD_PRELOAD": str(library), "PATH": "/usr/bin:/bin"},

@@ -7,20 +7,28 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.netlink import (
+    ERROR,
+    NFGEN_HEADER,
+    NLMSG_HEADER,
+    NUMBER,
+    PACKET,
+    Verdict,
+    arrival,
+    attribute,
+    message,
+    sequence_of,
+    verdicts,
+)
 from support.packets import tunnelled
 
 from fixer.datapath.pipeline import Pipeline
 from fixer.nfqueue.queue import Queue
 
-NUMBER = 7
-PACKET, VERDICT, VERDICT_BATCH = 0x0300, 0x0301, 0x0303
-ERROR = 2
-HDR, VERDICT_HDR, PAYLOAD, CAP_LEN, SKB_INFO = 1, 2, 10, 13, 14
 DROP, ACCEPT = 0, 1
 GSO = 2
 CFG_MASK, CFG_FLAGS, GSO_FLAG = 4, 5, 4
@@ -28,49 +36,6 @@ CFG_MASK, CFG_FLAGS, GSO_FLAG = 4, 5, 4
 GOOD = tunnelled("VERIFIES", "GOOD")
 BROKEN = tunnelled("PARTIAL", "AGREES")
 CORRUPT = tunnelled("WRONG", "GOOD")
-
-
-class Verdict(NamedTuple):
-    batch: bool
-    verdict: int
-    packet: int
-    payload: bytes | None
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def message(kind: int, body: bytes, sequence: int = 0) -> bytes:
-    return struct.pack("=IHHII", 16 + len(body), kind, 0, sequence, 0) + body
-
-
-def arrival(number: int, packet: bytes | None, whole: int = 0, info: int = 0) -> bytes:
-    """A packet as nfnetlink_queue hands it over."""
-    body = struct.pack("!BBH", socket.AF_INET, 0, NUMBER) + attribute(HDR, struct.pack("!IHB", number, 0x0800, 0))
-    if packet is not None:
-        body += attribute(PAYLOAD, packet)
-    if whole:
-        body += attribute(CAP_LEN, struct.pack("!I", whole))
-    if info:
-        body += attribute(SKB_INFO, struct.pack("!I", info))
-    return message(PACKET, body)
-
-
-def verdicts(datagram: bytes) -> Iterator[Verdict]:
-    while datagram:
-        length, kind, flags, _sequence, _port = struct.unpack_from("=IHHII", datagram)
-        assert flags == 1, "NLM_F_REQUEST, and no acknowledgement for each packet"
-        assert struct.unpack_from("!BBH", datagram, 16)[2] == NUMBER
-        found: dict[int, bytes] = {}
-        at = 20
-        while at < length:
-            size, which = struct.unpack_from("=HH", datagram, at)
-            found[which] = datagram[at + 4 : at + size]
-            at += (size + 3) & ~3
-        verdict, packet = struct.unpack("!II", found[VERDICT_HDR])
-        yield Verdict(kind == VERDICT_BATCH, verdict, packet, found.get(PAYLOAD))
-        datagram = datagram[(length + 3) & ~3 :]
 
 
 class Kernel:
@@ -278,16 +243,15 @@ def test_a_flag_that_the_kernel_refuses_is_done_without(kernel: Kernel, errno: i
 
     def answer() -> None:
         asked.append(kernel.end.recv(1 << 16))
-        (sequence,) = struct.unpack_from("=I", asked[0], 8)
         kernel.end.send(arrival(1, GOOD))
-        kernel.end.send(message(ERROR, struct.pack("=i", -errno) + asked[0][:16], sequence))
+        kernel.end.send(message(ERROR, struct.pack("=i", -errno) + asked[0][:NLMSG_HEADER], sequence_of(asked[0])))
 
     answering = threading.Thread(target=answer)
     answering.start()
     assert kernel.queue.configure_flag(GSO_FLAG) is granted
     answering.join()
     flags, mask = struct.pack("!I", GSO_FLAG), struct.pack("!I", GSO_FLAG)
-    assert asked[0][20:] == attribute(CFG_FLAGS, flags) + attribute(CFG_MASK, mask)
+    assert asked[0][NLMSG_HEADER + NFGEN_HEADER :] == attribute(CFG_FLAGS, flags) + attribute(CFG_MASK, mask)
     assert [each.packet for each in verdicts(kernel.end.recv(1 << 16))] == [1]
     assert kernel.queue.counters()["refused"] == 0
 

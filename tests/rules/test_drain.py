@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.fakehost import FakeHost
+from support.flowtable import header
 
 from fixer.errors import ConnectionsLive, NotPermitted, SystemRefused
 from fixer.host.machine import NET, Completed
@@ -36,8 +37,7 @@ class Table:
         self.write(normalised=2)
 
     def write(self, normalised: int, draining: int = 0) -> None:
-        fields = (flowfile._MAGIC, flowfile._VERSION, 1024, 16, 0, 0, draining, normalised, 5)
-        self.path.write_bytes(flowfile._HEADER.pack(*fields) + bytes(100))
+        self.path.write_bytes(header(normalised=normalised, draining=draining, used=5) + bytes(100))
 
     @property
     def draining(self) -> bool:

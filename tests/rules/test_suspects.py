@@ -35,7 +35,7 @@ from support.quick import (
     tunnelled,
     version_of,
 )
-from support.switching import raw_table, turn_on
+from support.switching import option, raw_table, turn_on
 
 from fixer.capture.open import Capture
 from fixer.datapath.diagnose import Diagnosis
@@ -317,8 +317,8 @@ def matched(chains: Chains, packet: bytes, protocol: int, port: int) -> tuple[st
     """Which of our rules decides about a packet, by the interpreter: its chain, and its number there."""
     names = {"udp": 17, "tcp": 6, "icmp": 1, "ipv6-icmp": 58}
     for words in chains["FIXER"]:
-        ports = words[words.index("--dports") + 1].split(",") if "--dports" in words else [str(port)]
-        if names[words[words.index("-p") + 1]] == protocol and str(port) in ports:
+        ports = option(words, "--dports").split(",") if "--dports" in words else [str(port)]
+        if names[option(words, "-p")] == protocol and str(port) in ports:
             chain = words[-1]
             break
     for number, words in enumerate(chains[chain]):

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 from support.fakehost import NFT, OK, FakeHost
 from support.netns import Namespace
-from support.switching import turn_off, turn_on
+from support.switching import option, turn_off, turn_on
 
 from fixer.config import parse as parse_settings
 from fixer.errors import KernelLacks, NotPermitted, ProgramMissing, SystemRefused
@@ -91,9 +91,10 @@ def test_several_queues_are_one_rule_that_follows_the_cpu() -> None:
 
 def test_plain_is_tcp_udp_and_the_familys_own_icmp() -> None:
     plain = Selection(queue=0, plain=True)
-    assert [rule[4] for rule in chains_of(plain, IPV4)["FIXER"]] == ["tcp", "udp", "icmp"]
-    assert [rule[4] for rule in chains_of(plain, IPV6)["FIXER"]] == ["tcp", "udp", "ipv6-icmp"]
-    assert {rule[:3] for rule in chains_of(plain, IPV4)["FIXER"]} == {("!", "-i", "lo")}
+    four, six = (chains_of(plain, family)["FIXER"] for family in (IPV4, IPV6))
+    assert [option(rule, "-p") for rule in four] == ["tcp", "udp", "icmp"]
+    assert [option(rule, "-p") for rule in six] == ["tcp", "udp", "ipv6-icmp"]
+    assert all(" ".join(rule).startswith("! -i lo -p ") for rule in four + six)
 
 
 def test_sources_belong_to_their_family() -> None:
@@ -107,9 +108,10 @@ def test_sources_belong_to_their_family() -> None:
         ),
     )
     assert chains_of(only4, IPV6) == {}
-    assert {rule[:4] for rule in chains_of(only4, IPV4)["FIXER"]} == {
-        ("-s", "10.0.0.0/8", "-i", "eth0"),
-        ("-s", "192.0.2.1/32", "-i", "eth0"),
+    rules = chains_of(only4, IPV4)["FIXER"]
+    assert {(option(rule, "-s"), option(rule, "-i")) for rule in rules} == {
+        ("10.0.0.0/8", "eth0"),
+        ("192.0.2.1/32", "eth0"),
     }
     everywhere = Selection(queue=0, ports=(1,), sources=("0.0.0.0/0",))
     assert chains_of(everywhere, IPV4) == chains_of(Selection(queue=0, ports=(1,)), IPV4), (
@@ -120,25 +122,27 @@ def test_sources_belong_to_their_family() -> None:
 def test_suspects_are_what_is_left_when_the_others_have_returned() -> None:
     suspects = Selection(queue=7, ports=(4789,), interface="eth0", suspects_up_to=9000)
     for family in (IPV4, IPV6):
-        everything = chains_of(Selection(queue=7, ports=(4789,), interface="eth0"), family)["FIXER"][0]
-        selecting, queueing = everything[:8], everything[8:]
+        (everything,) = chains_of(Selection(queue=7, ports=(4789,), interface="eth0"), family)["FIXER"]
+        jump = everything.index("-j")
+        selecting, queueing = everything[:jump], everything[jump:]
         chains = chains_of(suspects, family)
         assert chains["FIXER"] == [(*selecting, "-g", "FIXER-VXLAN")]
         *exempting, last = chains["FIXER-VXLAN"]
         assert last == queueing
-        assert {rule[-2:] for rule in exempting} == {("-j", "RETURN")}
-        assert exempting[2][-3] == "longer than 9000 bytes: merged by GRO"
+        assert {option(rule, "-j") for rule in exempting} == {"RETURN"}
+        assert ["--comment" in rule for rule in exempting] == [False, False, True, False, False]
+        assert option(exempting[2], "--comment") == "longer than 9000 bytes: merged by GRO"
         assert [rule.count("--bytecode") for rule in exempting] == [1 if family is IPV4 else 2, 2, 1, 2, 2]
 
 
 def test_plain_suspects_begin_with_what_goes_to_a_vxlan_port() -> None:
     """Its outer UDP may be sound and what is inside not: as plain UDP it would be let pass."""
     chains = chains_of(Selection(queue=0, ports=(4789,), plain=True, suspects_up_to=1500), IPV4)
-    assert [rule[3:] for rule in chains["FIXER"]] == [
-        ("-p", "udp", "-m", "multiport", "--dports", "4789", "-g", "FIXER-VXLAN"),
-        ("-p", "tcp", "-g", "FIXER-PLAIN"),
-        ("-p", "udp", "-g", "FIXER-PLAIN"),
-        ("-p", "icmp", "-g", "FIXER-PLAIN"),
+    assert [" ".join(rule) for rule in chains["FIXER"]] == [
+        "! -i lo -p udp -m multiport --dports 4789 -g FIXER-VXLAN",
+        "! -i lo -p tcp -g FIXER-PLAIN",
+        "! -i lo -p udp -g FIXER-PLAIN",
+        "! -i lo -p icmp -g FIXER-PLAIN",
     ]
     assert chains["FIXER-PLAIN"][-1] == chains["FIXER-VXLAN"][-1]
 
@@ -208,7 +212,7 @@ def test_plain_sources_within_and_around_those_of_the_rule() -> None:
             "192.0.2.128/25",
         ),
     )
-    taken = [rule[1] for rule in chains_of(plain, IPV4)["FIXER"] if "-g" in rule and "tcp" in rule]
+    taken = [option(rule, "-s") for rule in chains_of(plain, IPV4)["FIXER"] if "-g" in rule and "tcp" in rule]
     assert taken == ["10.1.0.0/16", "10.2.3.4/32", "192.0.2.128/25"]
 
 

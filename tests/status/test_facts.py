@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from netfilterqueue import NetfilterQueue
 from rich.console import Console
 from support.fakehost import OK, FakeHost
+from support.flowtable import header
 from support.netns import Namespace
 from support.switching import turn_off, turn_on
 
@@ -102,7 +103,22 @@ def test_all_is_well() -> None:
     status = collect(serving(), 0)
     assert status.exit_code == 0
     assert status.queues == [7], "the rule says which queue, whatever the configuration says"
-    assert status.listeners == [Listener(7, 4242, 4711, "fixer", 12, "packets", 65531, 6, 7, 90, 4, 777)]
+    assert status.listeners == [
+        Listener(
+            queue=7,
+            portid=4242,
+            pid=4711,
+            process="fixer",
+            waiting=12,
+            copies="packets",
+            copy_range=65531,
+            queue_dropped=6,
+            user_dropped=7,
+            id_sequence=90,
+            socket_drops=4,
+            socket=777,
+        )
+    ]
     assert status.passed_unseen == 100 - 5 - 90 + 4
     assert status.notes == []
     assert msgspec.json.decode(msgspec.json.encode(status))["rules"]["ipv4"]["packets"] == 100
@@ -472,8 +488,8 @@ def normalising() -> FakeHost:
 
 
 def write_table(host: FakeHost, draining: int = 0) -> None:
-    header = flowfile._HEADER.pack(flowfile._MAGIC, flowfile._VERSION, 2048, 64, 0, 0, draining, 3, 512)
-    flowfile.path_of(host, 7).write_bytes(header)
+    table = header(capacity=2048, normalised=3, used=512, draining=draining)
+    flowfile.path_of(host, 7).write_bytes(table)
 
 
 def test_what_is_normalised_is_shown_beside_the_rest(normalising: FakeHost) -> None:

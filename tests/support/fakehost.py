@@ -21,7 +21,8 @@ NFT = Completed(0, "iptables v1.8.9 (nf_tables)\n", "")
 class FakeHost(Host):
     """Commands answer from ``answers`` (whole command line, or its first word), files from ``files``.
 
-    What lies below /run lies in a directory of its own.
+    What lies below /run lies in a directory of its own. A method of :class:`Host` that is not here fails the test: it
+    would ask this machine.
 
     Out of the box: root, IPv6, and the nf_tables variant of iptables with nothing in the raw table.
     """
@@ -78,3 +79,15 @@ class FakeHost(Host):
     def changed(self) -> list[str]:
         """The commands that could have changed something."""
         return [line for line in self.ran if "-restore" in line]
+
+
+def _forgotten(name: str) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError(f"FakeHost has no {name}: it would ask this machine")
+
+    return fail
+
+
+for _name in {name for name, member in vars(Host).items() if callable(member)} - vars(FakeHost).keys():
+    if not _name.startswith("_"):
+        setattr(FakeHost, _name, _forgotten(_name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from support.netns import Namespace
 
 from fixer.host.machine import Host
@@ -22,3 +24,8 @@ def turn_off(host: Host) -> list[str]:
 
 def raw_table(netns: Namespace, family: Family, variant: Variant) -> RawTable:
     return parse(netns.run(f"{COMMANDS[family]}-{variant}-save", "-c", "-t", "raw").out)
+
+
+def option(words: Sequence[str], name: str) -> str:
+    """What stands behind an option in a rule's words."""
+    return words[words.index(name) + 1]
