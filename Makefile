@@ -6,7 +6,7 @@ python := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all-pythons lint format sanitize bench launder wheels test-wheels bundle test-bundle release test-release \
-	test-reproducible clean
+	image test-image test-reproducible clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
@@ -52,7 +52,7 @@ wheels:  ## fixer and its dependencies for Python 3.11 to 3.13 on x86_64 and aar
 
 test-wheels: wheels  ## they ask for no newer glibc, and install without a network
 	@tools/install run test
-	@$(python) -m pytest $(ARGS) packaging/tests/test_wheels.py
+	@DIST=$$PWD/dist $(python) -m pytest $(ARGS) tests/release/test_wheels.py
 
 bundle: wheels  ## /opt/fixer with a Python of its own, as tar.xz, .deb and .rpm for both machines, in dist
 	@packaging/bundle
@@ -61,7 +61,7 @@ bundle: wheels  ## /opt/fixer with a Python of its own, as tar.xz, .deb and .rpm
 test-bundle: bundle  ## from bare systems that boot, without Python, to a repaired path, and back to nothing (root, debootstrap)
 	@tools/install run test
 	@packaging/roots
-	@$(python) -m pytest $(ARGS) packaging/tests/test_bundle.py packaging/tests/test_unit.py packaging/tests/test_packages.py
+	@DIST=$$PWD/dist $(python) -m pytest $(ARGS) tests/release/test_bundle.py tests/release/test_unit.py tests/release/test_packages.py
 
 release: bundle  ## all of that in one directory with checksums, SBOM and the script that installs (KEY=FILE: an SSH key signs)
 	@packaging/release
@@ -69,12 +69,20 @@ release: bundle  ## all of that in one directory with checksums, SBOM and the sc
 test-release: release  ## what is not as released is refused; from that directory to the first repair in a minute (root)
 	@tools/install run test
 	@packaging/roots
-	@$(python) -m pytest $(ARGS) packaging/tests/test_release.py
+	@DIST=$$PWD/dist $(python) -m pytest $(ARGS) tests/release/test_release.py
+
+image: bundle  ## a container image for each machine, in dist (mmdebstrap, buildah); deploy/ runs it
+	@packaging/image
+
+test-image: image  ## under podman, with what deploy/ gives it, it repairs a path and leaves no rule; the manifests are right
+	@tools/install run test
+	@$(python) -m pip install -q -r packaging/manifests.txt
+	@DIST=$$PWD/dist $(python) -m pytest $(ARGS) tests/release/test_image.py
 
 test-reproducible: release  ## build everything a second time, elsewhere, and compare byte by byte (half an hour)
 	@rm -rf build/again
 	@BUILD=$$PWD/build/again/work DIST=$$PWD/build/again/dist $(MAKE) --no-print-directory release
-	@$(python) -m pytest $(ARGS) packaging/tests/test_release.py -k two_builds
+	@DIST=$$PWD/dist $(python) -m pytest $(ARGS) tests/release/test_release.py -k two_builds
 
 clean:  ## remove what was built and installed here (system packages stay)
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/results *.egg-info

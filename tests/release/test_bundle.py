@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from container import overlaid
-from made import (
+from support.container import overlaid
+from support.made import (
     BUILD,
     GLIBC,
     MACHINES,

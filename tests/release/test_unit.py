@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from made import ROOT, need, run
+from support.made import ROOT, need, run
 
 UNIT = ROOT / "systemd" / "fixer.service"
 

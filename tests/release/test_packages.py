@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from container import boot, overlaid
-from made import NODE, bare_system, made, need, need_root, newer, run
+from support.container import boot, overlaid
+from support.made import NODE, bare_system, made, need, need_root, newer, run
 
 
 @pytest.mark.timeout(400)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from made import run
+from support.made import run
 
 UNIT = """[Unit]
 After=multi-user.target systemd-tmpfiles-setup.service

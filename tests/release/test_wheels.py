@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from made import GLIBC, MACHINES, ROOT, SWARM, elf_files, elf_machine, glibc_asked, made, need, need_root, run
+from support.made import GLIBC, MACHINES, ROOT, SWARM, elf_files, elf_machine, glibc_asked, made, need, need_root, run
 
 WHEEL = re.compile(
     r"(?P<name>\w+)-[\d.]+-cp(?P<python>\d+)-cp\d+-[\w.]*manylinux_2_17_(?P<machine>x86_64|aarch64)\.whl"
