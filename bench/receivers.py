@@ -61,6 +61,9 @@ LOOP = Receiver("C loop", ("{loop}", "--queue", "{queue}"))
 LOOP_GSO = Receiver("C loop, GSO", (*LOOP.command, "--gso"))
 LOOP_REPAIRS = Receiver("C loop, repairs", (*LOOP.command, "--repair"))
 LOOP_TWICE = Receiver("C loop, twice", LOOP.command, queues=2)
+NOBODY_LISTENS = 3
+"""How ``fixer on`` ends before ``fixer run`` is there."""
+
 FIXER_ALL = Receiver("fixer", (*FIXER, "run"), ("on",))
 FIXER_SUSPECTS = Receiver("fixer, suspects", (*FIXER, "run"), ("on", "--scope", "suspects"))
 FIXER_TWICE = Receiver("fixer, 2 queues", (*FIXER, "run"), ("on",), queues=2)
@@ -154,7 +157,9 @@ def table_of(cable: Cable, receiver: Receiver, queues: Sequence[int], scratch: P
     """The raw table that feeds ``receiver``; none is in place afterwards."""
     if receiver.turn_on:
         config = ("--config", str(configuration(receiver, queues, scratch)))
-        must(cable.right.run(*FIXER, *receiver.turn_on, *config), "fixer on")
+        turned_on = cable.right.run(*FIXER, *receiver.turn_on, *config)
+        if turned_on.status != NOBODY_LISTENS:
+            must(turned_on, "fixer on")
     else:
         to: tuple[str, ...] = ("--queue-num", str(queues[0]))
         if len(queues) > 1:

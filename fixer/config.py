@@ -164,6 +164,13 @@ class Queue(_Table, frozen=True):
         return range(self.number, self.number + self.count)
 
 
+class Rule(_Table, frozen=True):
+    """``[rule]``: the rule that leads packets to the queue."""
+
+    at_boot: Switch = False
+    """Whether a daemon that starts where nobody has said what is wanted puts it in place; a reboot forgets that."""
+
+
 class Log(_Table, frozen=True):
     """``[log]``: how much is told."""
 
@@ -179,6 +186,7 @@ class Settings(_Table, frozen=True):
     policy: Policy = field(default_factory=Policy)
     timestamps: Timestamps = field(default_factory=Timestamps)
     queue: Queue = field(default_factory=Queue)
+    rule: Rule = field(default_factory=Rule)
     log: Log = field(default_factory=Log)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ code  meaning
 ====  ====================================================================
 0     done
 2     the command line is wrong (click's own code)
-3     ``status``: the rule is off, or nobody listens (as ``systemctl status``); ``doctor``: something is wrong
+3     ``status``, ``on``: nobody listens, or the rule is off (as ``systemctl status``); ``doctor``: something is wrong
 4     ``off``, ``on``: refused, or given up: normalised connections are alive
 65    a capture is damaged or cut short
 66    a file is missing or cannot be read

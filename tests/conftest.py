@@ -16,7 +16,7 @@ from support.netns import Namespace
 
 from fixer.host.machine import Host
 from fixer.lab import net
-from fixer.state import baseline
+from fixer.state import leftovers
 
 IN_CI = os.environ.get("CI") == "true"
 ran_as_root = pytest.StashKey[list[bool]]()  # one for each root test: whether it ran
@@ -75,7 +75,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def netns() -> Iterator[Namespace]:
     with Namespace(net.own_name(), Host()) as here:
         yield here
-        here.call(baseline.remove, Host())
+        here.call(leftovers.forget, Host())
 
 
 @pytest.fixture(params=["nft", "legacy"])

@@ -140,7 +140,10 @@ NEVER_REPAIRED = '"pass" or "drop" (never "repair": nothing vouches for what suc
         ("number = 1", "unknown key number; did you mean queue.number?"),
         ("[log]\ncorrupt = 'drop'", "unknown key log.corrupt; did you mean policy.corrupt?"),
         ("[log]\nxyz = 1", "unknown key log.xyz; allowed here: per_second"),
-        ('"a\\nb" = 1', 'unknown key "a\\nb"; allowed here: plain, monitor, vxlan, policy, timestamps, queue, log'),
+        (
+            '"a\\nb" = 1',
+            'unknown key "a\\nb"; allowed here: plain, monitor, vxlan, policy, timestamps, queue, rule, log',
+        ),
         ("plain = true\nx = = 1", "not TOML: Invalid value (at line 2, column 5)"),
         ("a=" + "[" * 100_000, "not a configuration: nested too deeply"),
     ],

@@ -73,7 +73,7 @@ def cli() -> None:
     Exit codes:
       0   done                             69  the kernel lacks a part (NFQUEUE, raw table)
       2   wrong command line               71  the system refused something
-      3   not in order (status, doctor)    72  a program is missing (iptables)
+      3   not in order (status, on, …)     72  a program is missing (iptables)
       4   off, on: normalised connections  75  the queue is held by another process
           are alive, and need the rule     77  root (CAP_NET_ADMIN) is needed
       65  a capture is damaged or cut      78  the configuration is wrong

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from fixer.cli.options import host_in, netns_options, tell, warn
+from fixer.cli.options import host_in, netns_options, reason_option, tell, warn
+
+if TYPE_CHECKING:
+    from fixer.host.machine import Host
 
 
 @click.command(short_help="Remove the rule again.")
@@ -13,11 +18,16 @@ from fixer.cli.options import host_in, netns_options, tell, warn
 )
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="With --drain: give up after so long.")
 @click.option("--force", is_flag=True, help="Remove it although normalised connections are alive: they stall.")
+@reason_option
+@click.option("--service", is_flag=True, help="As fixer.service says it: what is wanted stays wanted.")
 @netns_options
-def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid: int | None) -> None:
+def off(
+    drains: bool, timeout: float | None, force: bool, reason: str, service: bool, netns: str | None, pid: int | None
+) -> None:
     """Remove the rule: chain FIXER and the jump to it, from iptables and ip6tables, and nothing else.
 
-    Says what was removed; fine to do twice. A running `fixer run` goes on running, and gets no more packets.
+    Says what was removed; fine to do twice. A running `fixer run` goes on running, and gets no more packets; a service
+    that `fixer on` has started is stopped. Until a reboot no daemon that starts puts the rule back.
 
     Connections whose timestamps are normalised need rule and daemon until they end. While there are any, nothing is
     removed without --drain or --force. --drain waits in the foreground, says how many are left, and removes the rule
@@ -38,7 +48,8 @@ def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid
     if timeout is not None and not drains:
         raise click.BadParameter("belongs to --drain; nothing else waits", param_hint="'--timeout'")
     host = host_in(netns, pid)
-    from fixer.rules import drain, switch
+    from fixer.host.operator import operator
+    from fixer.rules import drain, switch, wanted
     from fixer.screen.changes import turned_off
     from fixer.state import leftovers
 
@@ -47,6 +58,18 @@ def off(drains: bool, timeout: float | None, force: bool, netns: str | None, pid
         drain.wait(host, timeout, tell, warn)
     else:
         drain.check(host, "fixer off", {}, force, warn)
-    for line in turned_off(switch.off(host)):
+    changes, before = (switch.off(host), None) if service else wanted.off(host, by=operator(host), reason=reason)
+    for line in turned_off(changes):
         tell(line)
+    if before and before.started_service:
+        stop_service(host)
     leftovers.remove(host)
+
+
+def stop_service(host: Host) -> None:
+    """Stop fixer.service, which did not run before `fixer on`."""
+    from fixer.host import service
+
+    if service.state(host) == "running":
+        service.stop(host)
+        tell(f"{service.UNIT} is stopped, as it was before fixer on.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +15,7 @@ from fixer.cli.options import (
     host_in,
     netns_options,
     queue_option,
+    reason_option,
     settings_of,
     source_option,
     spelt,
@@ -25,6 +28,13 @@ if TYPE_CHECKING:
 
     from fixer.host.machine import Host
     from fixer.rules.selection import Selection
+    from fixer.rules.switch import Switched
+
+NOBODY_LISTENS = 3
+"""As ``fixer status`` ends then."""
+
+START_SECONDS = 10.0
+"""How long a service waits for its daemon to listen: that takes half a second, on a loaded machine more."""
 
 
 @click.command(short_help="Send VXLAN packets to the queue.")
@@ -49,6 +59,10 @@ if TYPE_CHECKING:
 )
 @click.option("--variant", type=click.Choice(["nft", "legacy"]), help="Which iptables to use, if the host has both.")
 @click.option("--force", is_flag=True, help="Go on although that cuts off normalised connections: they stall.")
+@reason_option
+@click.option(
+    "--service", is_flag=True, help="As fixer.service says it: obey what was said last, and wait for the daemon."
+)
 def on(
     config: Path | None,
     queue: int | None,
@@ -61,12 +75,17 @@ def on(
     mtu: int | None,
     variant: Literal["nft", "legacy"] | None,
     force: bool,
+    reason: str,
+    service: bool,
 ) -> None:
     """Send VXLAN packets to the queue: one rule in iptables and one in ip6tables.
 
     The rule is in a chain of its own, FIXER, and the jump to it stands last in raw/PREROUTING, before conntrack. While
-    nobody listens, packets pass (--queue-bypass). Nobody else's rules are touched. Doing it twice changes nothing. The
-    rule is gone after a reboot.
+    nobody listens, packets pass (--queue-bypass). Nobody else's rules are touched. Doing it twice changes nothing. A
+    queue that another program holds is refused.
+
+    That the rule is wanted, by whom and why (--reason) is noted until a reboot: a daemon that starts obeys it, `fixer
+    off` ends it. Where fixer.service is installed and does not run it is started, and `fixer off` stops it again.
 
     With --plain, all TCP, UDP and ICMP that arrives is taken, VXLAN or not. A container's or a macvlan server's packets
     do not pass the host's PREROUTING: put the rule into its network namespace, and `fixer run --plain` as well. A
@@ -97,8 +116,9 @@ def on(
       fixer on --plain --netns web --interface eth0 --source 10.1.0.0/16
 
     \b
-    Exit codes: 0 on, 4 normalised connections are alive, 69 the kernel lacks a part, 71 refused,
-    72 iptables is missing, 77 no root, 78 wrong configuration.
+    Exit codes: 0 on, 3 on but nobody listens, 4 normalised connections are alive, 69 the kernel lacks
+    a part, 71 refused, 72 iptables is missing, 75 the queue is held by another program, 77 no root,
+    78 wrong configuration.
     """
     if interface == "lo":
         raise click.BadParameter(
@@ -108,31 +128,77 @@ def on(
         raise click.BadParameter("belongs to --scope suspects; all are looked at otherwise", param_hint="'--mtu'")
     settings = settings_of(config).overridden(queue=queue, plain=plain)
     host = host_in(netns, pid)
-    from fixer.host import links, spread
-    from fixer.rules import drain, switch
+    from fixer.host import links
+    from fixer.host.operator import operator
+    from fixer.rules import drain, switch, wanted
     from fixer.rules.selection import Selection
-    from fixer.screen.changes import turned_on
+    from fixer.screen.changes import turned_on, wanted_off
 
-    if scope == "suspects" and mtu is None:
-        mtu = links.longest_packet(host, interface)
-    selection = Selection.of(settings, interface=interface, sources=sources, suspects_up_to=mtu)
     switch.require_net_admin(host, "fixer on")
-    drain.check(host, "fixer on", selection.flows_queues(), force, warn)
-    switched = switch.on(host, selection, variant)
-    for line in turned_on(switched):
+    before = wanted.read(host) if service else None
+    if before and not before.holds(host.now()):
+        tell(wanted_off(before))
+        return
+    if before and before.selection:
+        selection = before.selection
+        switched = wanted.obey(host)
+    else:
+        if scope == "suspects" and mtu is None:
+            mtu = links.longest_packet(host, interface)
+        selection = Selection.of(settings, interface=interface, sources=sources, suspects_up_to=mtu)
+        drain.check(host, "fixer on", selection.flows_queues(), force, warn)
+        switched = wanted.on(host, selection, by=operator(host), variant=variant, reason=reason)
+    for line in (*turned_on(switched), *what_to_know(host, selection, switched)):
         tell(line)
-    if selection.flows_queue is not None and drain.end(host):
-        tell("The drain is ended: new connections are normalised again.")
-    if mtu is not None:
-        tell(f"Packets longer than {mtu:,} bytes are taken for merged by GRO and not looked at.")
-    versions = {change.family.version for change in switched.changes if change.after and change.after.on}
-    for obstacle in spread.met(host, interface, settings.queue.count, versions):
-        tell(str(obstacle))
     if settings.timestamps.mode == "strip":
         tell('timestamps.mode = "strip" needs no rule of its own.')
     asked = (f" --config {config}" if config else "") + (f" --queue {queue}" if queue is not None else "")
+    if not (service or asked or plain or netns or pid):
+        start_service(host)
+    if service:
+        wait_for_listeners(host, selection)
     for line in who_listens(host, selection, f"fixer run{asked}{' --plain' if plain else ''}{spelt(netns, pid)}"):
         tell(line)
+    if not is_listened_to(host, selection):
+        sys.exit(NOBODY_LISTENS)
+
+
+def what_to_know(host: Host, selection: Selection, switched: Switched) -> Iterator[str]:
+    """What goes with rules that are in place, a line each."""
+    from fixer.host import spread
+    from fixer.rules import drain
+
+    if selection.flows_queue is not None and drain.end(host):
+        yield "The drain is ended: new connections are normalised again."
+    if selection.suspects_up_to is not None:
+        yield f"Packets longer than {selection.suspects_up_to:,} bytes are taken for merged by GRO and not looked at."
+    versions = {change.family.version for change in switched.changes if change.after and change.after.on}
+    yield from map(str, spread.met(host, selection.interface, selection.count, versions))
+
+
+def start_service(host: Host) -> None:
+    """Start fixer.service where it is installed and does not run: `fixer off` stops it again."""
+    from fixer.host import service
+    from fixer.rules import wanted
+
+    if service.state(host) == "stopped":
+        service.start(host)
+        wanted.note_started_service(host)
+        tell(f"{service.UNIT} is started; fixer off stops it again.")
+
+
+def wait_for_listeners(host: Host, selection: Selection) -> None:
+    """Wait until the service's daemon, which starts at the same time, listens; for START_SECONDS at most."""
+    deadline = time.monotonic() + START_SECONDS
+    while not is_listened_to(host, selection) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def is_listened_to(host: Host, selection: Selection) -> bool:
+    """Whether every queue has a listener."""
+    from fixer.host.queues import bound
+
+    return {*selection.queues, *selection.flows_queues().values()} <= bound(host).keys()
 
 
 def who_listens(host: Host, selection: Selection, command: str) -> Iterator[str]:

@@ -28,6 +28,10 @@ queue_option = click.option(
     "--queue", type=click.IntRange(0, 65535), metavar="N", help="The queue's number, instead of the configured one."
 )
 
+reason_option = click.option(
+    "--reason", default="", metavar="TEXT", help="Why, for whoever asks fixer status or reads the log."
+)
+
 
 def netns_options(verb: Verb) -> Verb:
     """``--netns`` and ``--pid``: in which network namespace the verb works."""

@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from fixer.config import Settings
 from fixer.daemon import chores, lanes
 from fixer.daemon.chores import Chores
+from fixer.daemon.guard import Guard
 from fixer.daemon.lanes import Lane
 from fixer.daemon.report import Reporter
 from fixer.errors import NotPermitted, SystemRefused
@@ -53,6 +54,7 @@ def run(settings: Settings, host: Host) -> int:
         teller.start()
         teller.say(started(settings, serving))
         beside.begin()
+        Guard(settings, host, teller.say).begin()
         asked = wait(signals, serving, beside, teller)
     finally:  # whatever went wrong here: what is held is answered, and no thread is left that keeps the process
         for lane in serving:

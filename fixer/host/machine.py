@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ CLONE_NEWNET = 0x40000000
 
 NET = "/proc/thread-self/net"
 """The network namespace's files as *this thread* sees them: ``/proc/net`` belongs to the process's first thread."""
+
+SO_NETNS_COOKIE = 71
+"""asm-generic/socket.h, Linux 5.14"""
 
 RUN_SECONDS = 30.0
 """How long a command may take: the slowest of ours waits 5 s for a lock."""
@@ -137,6 +141,14 @@ class Host:
     def netns_inode(self) -> int:
         """The inode of the thread's network namespace: its name for as long as it lives."""
         return Path("/proc/thread-self/ns/net").stat().st_ino
+
+    def netns_cookie(self) -> int | None:
+        """The thread's network namespace by a number that is given once until a reboot; None before Linux 5.14."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            try:
+                return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
+            except OSError:
+                return None
 
     def enter_netns(self, name: str | None = None, pid: int | None = None) -> None:
         """Move this thread, and the commands it runs, into a network namespace.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from fixer.config import Settings
+from fixer.config import Port, QueueCount, QueueNumber, Settings
 
 Network = IPv4Network | IPv6Network
 Scope = Literal["all", "suspects"]
@@ -31,7 +31,11 @@ IPV6 = Family("IPv6", 6)
 FAMILIES = (IPV4, IPV6)
 
 
-class Selection(Struct, frozen=True):
+# IFNAMSIZ; to iptables, "eth+" is all that begin so.
+InterfaceName = Annotated[str, Meta(pattern=r"^[^\s/]{1,15}$")]
+
+
+class Selection(Struct, frozen=True, forbid_unknown_fields=True):
     """What goes to the queue: VXLAN by its UDP ports or, with ``plain``, all TCP, UDP and ICMP that arrives.
 
     With a ``count`` there are as many queues, from ``queue`` on; a packet goes to that of the CPU it is received on.
@@ -41,23 +45,25 @@ class Selection(Struct, frozen=True):
     With a ``flows_queue``, the TCP of ``flows_sources`` goes there, inside VXLAN and with ``plain`` outside too, and so
     do the replies to it, which leave by another hook; ``interface`` and ``sources`` narrow both directions.
 
-    Networks are text, as they stand in a file. ValueError if one is none.
+    Networks are text, as they stand in a file. ValueError if one is none; what else is wrong there, msgspec finds.
     """
 
-    queue: int
-    count: int = 1
-    ports: tuple[int, ...] = ()
+    queue: QueueNumber
+    count: QueueCount = 1
+    ports: tuple[Port, ...] = ()
     plain: bool = False
-    interface: str | None = None
+    interface: InterfaceName | None = None
     sources: tuple[str, ...] = ()
     suspects_up_to: int | None = None
     syns: bool = False
-    flows_queue: int | None = None
+    flows_queue: QueueNumber | None = None
     flows_sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for source in (*self.sources, *self.flows_sources):
             ip_network(source)
+        if not (self.ports or self.plain):
+            raise ValueError("neither ports nor plain: nothing to take")
 
     @classmethod
     def of(

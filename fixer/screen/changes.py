@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from fixer.rules.installed import Change, Installed
 from fixer.rules.switch import Switched
+from fixer.rules.wanted import Intent
 from fixer.status import reasons
 
 
@@ -20,6 +22,23 @@ def turned_on(switched: Switched) -> list[str]:
 def turned_off(changes: Iterable[Change]) -> list[str]:
     """What was removed."""
     return [f"{change.family.name}: {_off(change)}" for change in changes]
+
+
+def wanted_off(intent: Intent) -> str:
+    """Why a daemon that starts puts nothing in place."""
+    said = f"off, as {intent.by} wanted it at {_moment(intent.since)}{_because(intent)}: fixer on"
+    if intent.until is not None and intent.on:
+        said = f"off: {intent.by} wanted it until {_moment(intent.until)}{_because(intent)}: fixer on"
+    return said
+
+
+def _because(intent: Intent) -> str:
+    return f" ({intent.reason})" if intent.reason else ""
+
+
+def _moment(when: datetime) -> str:
+    """In the time of this host, as its operator reads it."""
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def _on(change: Change) -> Iterator[str]:

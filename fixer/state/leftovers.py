@@ -6,6 +6,13 @@ from fixer.host.machine import Host
 from fixer.state import flowfile, place, report
 
 
+def forget(host: Host) -> None:
+    """Remove whatever there is of the host's network namespace, which is about to go."""
+    remove(host)
+    for kind in ("baseline", "intent", "lock"):
+        place.remove(place.path_of(host, kind))
+
+
 def remove(host: Host) -> None:
     """Remove it, of the host's network namespace. What a daemon uses, and what cannot be removed, stays."""
     flowfile.remove_unused(host)

@@ -6,20 +6,25 @@ several, by the first queue of the daemon that it is of: ``4026531840-0.flows``.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from fixer.errors import NotPermitted, SystemRefused
 from fixer.host.machine import Host
 
-Kind = Literal["baseline", "flows", "json"]
+Kind = Literal["baseline", "flows", "intent", "json", "lock"]
 
 UNFINISHED = ".new"
 """The end of a name that is not a file's own yet."""
 _UNFINISHED_SECONDS = 60.0
+_LOCK_SECONDS = 15.0
+_LOCK_LOOK_SECONDS = 0.05
 
 
 def path_of(host: Host, kind: Kind, queue: int | None = None) -> Path:
@@ -51,17 +56,63 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace a file, whole or not at all. Raises :class:`SystemRefused`."""
+    """Replace a file, whole or not at all. Raises :class:`SystemRefused`.
+
+    Anybody may read it: a daemon that is nobody reads what root has written, under whatever umask.
+    """
     # Two who write at once must not meet in one unfinished file.
     fresh = path.with_name(f"{path.name}.{threading.get_native_id()}{UNFINISHED}")
     try:
         make(path.parent)
         fresh.write_bytes(content)
+        fresh.chmod(0o644)
         fresh.replace(path)
     except OSError as error:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise SystemRefused(f"{path} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def locked(host: Host) -> Iterator[None]:
+    """Alone with what is wanted of the network namespace and the rules for it, while the context lasts.
+
+    Raises :class:`SystemRefused` if somebody else is at it for 15 s.
+    """
+    path = path_of(host, "lock")
+    try:
+        make(path.parent)
+        descriptor = _opened(path)
+    except OSError as error:
+        raise SystemRefused(f"{path} cannot be opened: {error.strerror}") from None
+    try:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not _has_locked(descriptor):
+            if time.monotonic() > deadline:
+                raise SystemRefused(f"another fixer holds {path} for {_LOCK_SECONDS:.0f} s: try again when it is done")
+            time.sleep(_LOCK_LOOK_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """To lock a file it is enough to read it, which whoever is not its owner may."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with suppress(OSError):
+            os.fchmod(descriptor, 0o644)
+        return descriptor
+
+
+def _has_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def remove(path: Path) -> None:

@@ -6,6 +6,7 @@ It says what only the daemon knows (packets by diagnosis and action, what the ke
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,9 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from fixer.config import TimestampMode
+from fixer.errors import FixerError
 from fixer.host.machine import Host
+from fixer.host.queues import Listener
 from fixer.state import place
 
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -82,6 +85,25 @@ def read(path: Path) -> Report | None:
 def write(path: Path, report: Report) -> None:
     """Raises :class:`fixer.errors.SystemRefused`."""
     place.write(path, msgspec.json.encode(report))
+
+
+def every(host: Host) -> list[Report]:
+    """Those of all daemons of this network namespace that live."""
+    found = []
+    for path in place.every(host, "json"):
+        with suppress(ValueError, FixerError):
+            each = read(path)
+            if each and host.exists(f"/proc/{each.pid}"):
+                found.append(each)
+    return found
+
+
+def is_ours(host: Host, listener: Listener) -> bool:
+    """Whether a daemon of ours is bound there: the process that reports, or is called so; one that reports, where
+    nobody can see the process."""
+    if listener.process == "fixer":
+        return True
+    return any(each.pid == listener.pid or listener.pid is None for each in every(host))
 
 
 def remove_unused(host: Host) -> None:

@@ -21,10 +21,13 @@ from support.flowtable import header
 
 import fixer
 from fixer import cli, errors
+from fixer.cli import on
 from fixer.config import Settings
 from fixer.host import machine as host_module
-from fixer.host.machine import NET, Completed, Host
-from fixer.state import flowfile
+from fixer.host.machine import NET, Completed, Host, Owner
+from fixer.rules import wanted
+from fixer.state import flowfile, intent
+from fixer.state.report import path_of
 
 FIXER = [sys.executable, "-m", "fixer"]
 VERBS = ["run", "on", "off", "status", "scan", "doctor", "demo"]
@@ -55,6 +58,15 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     host.files[f"{NET}/netfilter/nfnetlink_queue"] = ""
     monkeypatch.setattr(host_module, "Host", lambda: host)
     return host
+
+
+def reporting(host: FakeHost) -> None:
+    """A daemon of ours lives, and has written its report."""
+    host.files["/proc/4711"] = ""
+    flags = {"fail_open": True, "gso": True}
+    report = {"pid": 4711, "version": "0.1.0", "queue": 0, "monitor": False, "plain": False, "asked": flags}
+    report |= {"flags": flags, "started": "2026-01-02T03:00:00Z", "updated": "2026-01-02T03:04:04Z"}
+    path_of(host, 0).write_text(json.dumps(report | {"counters": {}, "queue_counters": {}}))
 
 
 @pytest.fixture
@@ -225,7 +237,7 @@ def test_run_works_in_the_namespace_that_is_named(daemon: Any, fake: FakeHost, m
 
 def test_on_says_what_to_type_next(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     result = invoke("on")
-    assert result.exit_code == 0
+    assert result.exit_code == 3, "it is on, and nobody listens"
     assert result.output == (
         "IPv4: already on: UDP to port 4789, 8472, 6784 to queue 0; rule 1 of 1 in raw/PREROUTING, last\n"
         "IPv6: already on: UDP to port 4789, 8472, 6784 to queue 0; rule 1 of 1 in raw/PREROUTING, last\n"
@@ -264,13 +276,18 @@ def test_on_with_several_queues_says_what_they_lack(taking_over: FakeHost, tmp_p
     assert lines[2].endswith("Next: echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus")
     assert lines[3].startswith("Nobody listens on queues 3 to 4 yet: ")
     taking_over.answers["unshare"] = Completed(0, "eth0/queues/rx-0/rps_cpus:3\n", "")
+    reporting(taking_over)
     bound = "3 4242 0 2 65531 0 0 0 1\n"
     taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = bound
-    lines = invoke("on", "--config", str(config)).output.splitlines()
+    half = invoke("on", "--config", str(config))
+    lines = half.output.splitlines()
+    assert half.exit_code == 3
     assert len(lines) == 3
     assert lines[2].endswith("listens on some of the queues 3 to 4, and not on all. See: fixer status")
     taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = bound + bound.replace("3 4242", "4 4243")
-    assert invoke("on", "--config", str(config)).output.endswith("listens on queues 3 to 4. See: fixer status\n")
+    whole = invoke("on", "--config", str(config))
+    assert whole.exit_code == 0
+    assert whole.output.endswith("listens on queues 3 to 4. See: fixer status\n")
     assert json.loads(invoke("status", "--json", "--config", str(config)).output)["queues"] == [3, 4]
 
 
@@ -299,6 +316,7 @@ def normalising(taking_over: FakeHost, tmp_path: Path) -> Path:
     config = tmp_path / "f.toml"
     config.write_text(NORMALISE)
     invoke("on", "--config", str(config))
+    reporting(taking_over)
     bound = "0 4242 0 2 65531 0 0 0 1\n1 4243 0 2 65531 0 0 0 1\n"
     taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = bound
     return config
@@ -405,9 +423,90 @@ def test_on_says_what_suspects_leave_out(taking_over: FakeHost, tmp_path: Path) 
 
 def test_on_knows_who_listens_already(fake: FakeHost) -> None:
     fake.files[f"{NET}/netfilter/nfnetlink_queue"] = "0 4242 0 2 65531 0 0 0 1\n"
-    assert invoke("on").output.endswith(
-        "A process that cannot be seen from here listens on queue 0. See: fixer status\n"
-    )
+    reporting(fake)
+    done = invoke("on")
+    assert done.exit_code == 0
+    assert done.output.endswith("A process that cannot be seen from here listens on queue 0. See: fixer status\n")
+
+
+def test_on_refuses_a_queue_that_another_program_holds(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wanted, "_REPORT_SECONDS", 0.2)
+    fake.files[f"{NET}/netfilter/nfnetlink_queue"] = "0 4242 0 2 65531 0 0 0 1\n"
+    fake.files[f"{NET}/netlink"] = "sk\n0000000000000000 12 4242 00000000 0 0 0 2 0 777\n"
+    fake.owners[777] = Owner(99, "suricata")
+    reporting(fake)
+    refused = invoke("on")
+    assert (refused.exit_code, refused.stdout) == (75, "")
+    assert refused.stderr.startswith("fixer: error: queue 0 is held by suricata (pid 99), which is no fixer")
+    assert not intent.path_of(fake).exists()
+    fake.owners[777] = Owner(4711, "python3")
+    assert invoke("on").exit_code == 0, "the same program, which reports"
+
+
+# The service
+
+
+@pytest.fixture
+def systemd(taking_over: FakeHost) -> list[str]:
+    """What `systemctl` was asked to do; fixer.service is installed and does not run, and a start has it listen."""
+    asked: list[str] = []
+    running = False
+
+    def systemctl(argv: Any, _: str | None) -> Completed:
+        nonlocal running
+        if argv[1] == "show":
+            return Completed(0, f"LoadState=loaded\nActiveState={'active' if running else 'inactive'}\n", "")
+        asked.append(" ".join(argv[1:]))
+        running = argv[1] == "start"
+        taking_over.files[f"{NET}/netfilter/nfnetlink_queue"] = "0 4242 0 2 65531 0 0 0 1\n" if running else ""
+        if running:
+            reporting(taking_over)
+        return Completed(0, "", "")
+
+    taking_over.files["/run/systemd/system"] = ""
+    taking_over.answers["systemctl"] = systemctl
+    return asked
+
+
+def test_on_starts_a_service_that_does_not_run_and_off_stops_it_again(systemd: list[str]) -> None:
+    done = invoke("on")
+    assert done.exit_code == 0
+    assert "fixer.service is started; fixer off stops it again.\n" in done.output
+    invoke("on", "--scope", "suspects")
+    assert systemd == ["start fixer.service"], "it runs"
+    assert invoke("off").output.endswith("fixer.service is stopped, as it was before fixer on.\n")
+    assert systemd == ["start fixer.service", "stop fixer.service"]
+
+
+def test_a_service_that_runs_goes_on_running(systemd: list[str], taking_over: FakeHost) -> None:
+    taking_over.run(["systemctl", "start", "fixer.service"])
+    systemd.clear()
+    invoke("on")
+    invoke("off")
+    assert systemd == []
+
+
+@pytest.mark.parametrize("more", [["--plain"], ["--queue", "0"], ["--netns", "web"]])
+def test_a_service_that_would_serve_something_else_is_not_started(
+    systemd: list[str], taking_over: FakeHost, more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking_over, "enter_netns", lambda *_: None)
+    assert invoke("on", *more).exit_code == 3
+    assert systemd == []
+
+
+def test_a_service_obeys_what_was_said_last(taking_over: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on, "START_SECONDS", 0.0)
+    assert "to queue 0" in invoke("on", "--service").output, "nobody has said anything: as it is configured"
+    invoke("on", "--interface", "eth0", "--reason", "INC-1")
+    invoke("off", "--service")
+    assert "FIXER" not in taking_over.run(["iptables-save"]).out
+    assert "on eth0 to queue 0" in invoke("on", "--service").output
+    invoke("off", "--reason", "cured")
+    done = invoke("on", "--service")
+    assert done.exit_code == 0
+    assert re.match(r"off, as \w+ wanted it at 2026-01-02 .* \(cured\): fixer on\n", done.output)
+    assert "FIXER" not in taking_over.run(["iptables-save"]).out
 
 
 def test_status_is_a_table_or_json_and_an_exit_code(fake: FakeHost) -> None:

@@ -72,6 +72,9 @@ class FakeHost(Host):
     def netns_inode(self) -> int:
         return 4026531840
 
+    def netns_cookie(self) -> int | None:
+        return 4711
+
     def socket_owner(self, inode: int) -> Owner | None:
         return self.owners.get(inode)
 

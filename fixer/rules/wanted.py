@@ -1,0 +1,123 @@
+"""What the operator wants and the rules for it, changed together: one at a time, and by one who knows who listens."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import msgspec
+
+from fixer.errors import FixerError, NotPermitted, QueueBusy
+from fixer.host import queues
+from fixer.host.machine import Host
+from fixer.host.operator import Operator
+from fixer.host.queues import Listener
+from fixer.rules import switch
+from fixer.rules.installed import Change
+from fixer.rules.iptables import Variant
+from fixer.rules.selection import Selection
+from fixer.rules.switch import Switched
+from fixer.state import intent, place, report
+
+Intent = intent.Intent[Selection]
+
+_REPORT_SECONDS = 2.0
+"""How long a daemon that has just bound its queue may take to say that it is one."""
+_LOOK_SECONDS = 0.1
+
+
+def read(host: Host) -> Intent | None:
+    """What is wanted of this network namespace; None if nobody has said. Raises what :func:`intent.read` does."""
+    return intent.read(host, Selection)
+
+
+def on(
+    host: Host,
+    selection: Selection,
+    *,
+    by: Operator,
+    variant: Variant | None = None,
+    until: datetime | None = None,
+    reason: str = "",
+) -> Switched:
+    """Put the rules in place, and have it known that they are wanted.
+
+    Raises :class:`QueueBusy` if another program than ours holds one of the queues, and what :func:`switch.on` does:
+    then what was wanted before still is.
+    """
+    with place.locked(host):
+        before = _before(host)
+        require_no_other(host, selection)
+        switched = switch.on(host, selection, variant)
+        now = host.now()
+        goes_on = before is not None and before.holds(now) and before.selection == selection
+        wanted = Intent(
+            on=True,
+            selection=selection,
+            variant=variant,
+            since=before.since if goes_on and before else now,
+            until=until,
+            by=by,
+            reason=reason or (before.reason if goes_on and before else ""),
+            started_service=before is not None and before.on and before.started_service,
+        )
+        intent.write(host, wanted)
+    return switched
+
+
+def off(host: Host, *, by: Operator, reason: str = "") -> tuple[list[Change], Intent | None]:
+    """Take the rules away, and have it known that they are not wanted; what was done, and what was wanted before.
+
+    Raises what :func:`switch.off` does. What it could not remove is not wanted all the same.
+    """
+    with place.locked(host):
+        before = _before(host)
+        last = before.selection if before else None
+        intent.write(host, Intent(on=False, selection=last, since=host.now(), by=by, reason=reason))
+        return switch.off(host), before
+
+
+def obey(host: Host) -> Switched:
+    """Put in place what is wanted, if that is not so; nothing, if nothing is. Raises what `read` and `switch.on` do."""
+    with place.locked(host):
+        wanted = read(host)
+        if wanted is None or wanted.selection is None or not wanted.holds(host.now()):
+            return Switched([])
+        return switch.on(host, wanted.selection, wanted.variant)
+
+
+def note_started_service(host: Host) -> None:
+    """The service did not run before ``on``: ``off`` is to stop it."""
+    with place.locked(host):
+        wanted = read(host)
+        if wanted is not None:
+            intent.write(host, msgspec.structs.replace(wanted, started_service=True))
+
+
+def require_no_other(host: Host, selection: Selection) -> None:
+    """Raises :class:`QueueBusy` if another program than ours holds a queue of these: it would be fed all VXLAN."""
+    wanted = [*selection.queues, *selection.flows_queues().values()]
+    deadline = time.monotonic() + _REPORT_SECONDS
+    while others := [each for each in _listeners(host, wanted) if not report.is_ours(host, each)]:
+        if time.monotonic() >= deadline:
+            first = others[0]
+            raise QueueBusy(
+                f"queue {first.queue} is held by {first}, which is no fixer and would be fed what is to be repaired: "
+                "choose another with --queue N, for fixer run too"
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def _listeners(host: Host, wanted: list[int]) -> list[Listener]:
+    try:
+        return queues.listeners(host, dict.fromkeys(wanted))
+    except NotPermitted:  # with CAP_NET_ADMIN alone nobody can see them
+        return []
+
+
+def _before(host: Host) -> Intent | None:
+    """What was wanted before; nothing, if that cannot be understood: it is about to be written anew."""
+    try:
+        return read(host)
+    except FixerError:
+        return None
