@@ -25,6 +25,7 @@ from fixer.capture import source
 from fixer.capture.open import Capture
 from fixer.errors import CaptureDamaged, FileUnreadable
 
+NOT_SANITIZED = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 PLAIN = pcap([ethernet(tunnelled("PARTIAL", "AGREES", payload=random.Random(n).randbytes(40))) for n in range(500)])
 PACKED = {"gz": gzip.compress(PLAIN), "bz2": bz2.compress(PLAIN), "xz": lzma.compress(PLAIN)}
 ZSTD = b"\x28\xb5\x2f\xfd" + bytes(20)
@@ -130,7 +131,8 @@ def test_the_command_does_what_it_is_named_for(tmp_path: Path) -> None:
     file.write_bytes(snoop)
     with pytest.raises(FileUnreadable) as error:
         Capture(file)
-    subprocess.run(shlex.split(str(error.value).split("`")[1]), cwd=tmp_path, check=True, capture_output=True)
+    command = shlex.split(str(error.value).split("`")[1])
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, env=NOT_SANITIZED)
     assert read(tmp_path / "capture.pcap")[0] == 1
 
 
