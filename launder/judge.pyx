@@ -3,8 +3,8 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from launder.receiver cimport (IN_BAD, IN_GOOD, IN_NONE, IN_PSEUDO, OUT_AGREES, OUT_GOOD, OUT_PSEUDO, OUT_ZERO, look)
-from launder.sums cimport get16
-from launder.world cimport COMPLETE, MOST, NO_SUM, PORT, PSEUDO, STRAIGHT, ZERO, seal
+from launder.sums cimport fold, get16, words
+from launder.world cimport COMPLETE, MOST, NO_SUM, PORT, PSEUDO, STRAIGHT, UNFINISHED, ZERO, seal
 
 
 cdef uint32_t regions(const Packet *packet, const uint8_t *meant, const uint8_t *came, uint32_t size) noexcept nogil:
@@ -63,6 +63,20 @@ cdef bint meddled(const Case *case, const Look *came, bint stamps) noexcept nogi
     return False
 
 
+cdef bint only_lengths(const Case *case) noexcept nogil:
+    """Whether the damage, in the outer headers alone, is that of another packet: an IPv4 header whose own checksum is
+    right with another length and identification, and UDP's length with it. What is behind them may be padded less."""
+    cdef const Packet *packet = case.packet
+    cdef uint32_t i
+    if packet.underlay != 4 or fold(words(case.came, packet.udp)) != 0xffff:
+        return False
+    for i in range(packet.vxlan):
+        if case.meant[i] != case.came[i] and i not in (1, 2, 3, 4, 5, 8, 10, 11) \
+                and not packet.udp <= i < packet.udp + 2 and not packet.udp + 4 <= i < packet.vxlan:
+            return False
+    return True
+
+
 cdef Fate righted(const Case *case, const Look *came) noexcept nogil:
     """Of a damaged packet that its receiver takes as it left and not as it came."""
     cdef const Packet *packet = case.packet
@@ -72,7 +86,7 @@ cdef Fate righted(const Case *case, const Look *came) noexcept nogil:
     cdef Look sent, damaged, meant
     if where == 0:
         return WHOLE
-    if where == PADDING:
+    if where == PADDING or (where == OUTER and only_lengths(case)):
         return PADDED
     covered = not where & (OUTER | ENVELOPE | INSIDE)
     if came.outer == OUT_ZERO and get16(case.meant + packet.udp + 6) != 0:
@@ -82,6 +96,11 @@ cdef Fate righted(const Case *case, const Look *came) noexcept nogil:
     if came.outer == OUT_PSEUDO and packet.sent != PSEUDO:
         return CHANCE
     as_sent(case, &sent, &damaged)
+    if (packet.sent == PSEUDO and came.outer == OUT_PSEUDO and sent.outer in (OUT_GOOD, OUT_AGREES)) \
+            or (packet.inner == UNFINISHED and came.inner == IN_PSEUDO and sent.inner == IN_GOOD):
+        return CHANCE                   # what the sender never computed was right all the same
+    if came.outer == OUT_GOOD and sent.outer != OUT_GOOD:
+        return CHANCE
     if case.before:
         if packet.inner == COMPLETE and came.inner == IN_PSEUDO:
             return CHANCE

@@ -50,7 +50,8 @@ def faults(outcome: Outcome) -> Iterator[str]:
     """One line for each kind of fault."""
     run, name = outcome.run, f"{outcome.run.group}: {outcome.run.name}"
     for fate, what in WORSE.items():
-        if (count := outcome.count(fate)) and not (run.remains and fate == "laundered"):
+        most = run.most * outcome.found["damaged"] if run.remains and fate == "laundered" else 0
+        if (count := outcome.count(fate)) > most:
             by = ", ".join(f"{harm} {number:,}" for harm, number in outcome.found["fates"][fate].items())
             yield f"{name}: {count:,} {what} ({by})"
     if outcome.count("chance") > 10 + CHANCES * outcome.found["damaged"]:

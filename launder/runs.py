@@ -16,7 +16,12 @@ ENVELOPE = {"vni-bit": 1, "mac-bit": 1}
 SOURCES = [(bytes([172, 16, 0, 0]), 12), (bytes([0xFD, 0x10]) + bytes(14), 16)]
 CELL = [("vxlan", 5, 0x02, False)]  # one bit of the VNI
 NIC = [("ethernet", 3, 0x5A, True)]  # a byte of the destination MAC has one value, whatever was sent
+CAME_FIRST = (
+    "No packet of the pair verifies, and the same bit is damaged in one of twenty or ten: where three such come first "
+    "between two inner addresses, they are believed until the others outnumber them."
+)
 ALL_DAMAGED = "No packet of the pair verifies, and none is undamaged: the damage looks like what the sender meant."
+FEW: dict[str, Any] = {"remains": CAME_FIRST, "most": 0.005}
 OWN_WORDS = "Whoever can send the damaged envelope under sums that verify needs nobody to launder it."
 
 
@@ -24,7 +29,7 @@ OWN_WORDS = "Whoever can send the damaged envelope under sums that verify needs 
 class Run:
     """packets: in the long run; memory: packets for which one memory is kept, 0: all of them.
 
-    remains: why what is laundered here cannot be told from NAT, and fails nothing.
+    remains: why what is laundered here cannot be told; up to the share ``most`` of the damaged it fails nothing.
     """
 
     group: str
@@ -35,6 +40,7 @@ class Run:
     memory: int = 0
     flows: int = 0  # of the flow table that normalising needs
     remains: str = ""
+    most: float = 1.0
 
 
 def all_runs() -> list[Run]:
@@ -122,7 +128,7 @@ def cells() -> Iterator[Run]:
     broken = healthy | {"causes": {"port": 1}}
     for share in (0.0001, 0.001, 0.01, 0.05, 0.1):
         yield Run(group, f"a cell in the VNI, {share:.2%} of a pair behind NAT", MANY // 2,
-                  broken | {"damaged": share, "cells": CELL})  # fmt: skip
+                  broken | {"damaged": share, "cells": CELL}, **(FEW if share >= 0.05 else {}))  # fmt: skip
     yield Run(group, "a cell in the VNI, every packet of a pair behind NAT", MANY // 2,
               broken | {"damaged": 1.0, "cells": CELL}, remains=ALL_DAMAGED)  # fmt: skip
     yield Run(group, "a cell in the VNI, every packet of a healthy pair", MANY // 2,
@@ -191,7 +197,7 @@ def limits() -> Iterator[Run]:
         "pairs": 2000, "envelopes": 10, "flows": 60_000, "damaged": 0.05})  # fmt: skip
     yield Run(group, "the same behind NAT and not", MANY, base | {
         "pairs": 2000, "envelopes": 10, "flows": 60_000, "damaged": 0.05,
-        "causes": {"straight": 1, "port": 1, "address": 1}})  # fmt: skip
+        "causes": {"straight": 1, "port": 1, "address": 1}}, **FEW)  # fmt: skip
     yield Run(group, "a flood, and idle hours", MANY // 2, base | {
         "strangers": 0.5, "pause_s": 7200, "pause_every": 5000})  # fmt: skip
 
