@@ -53,6 +53,7 @@ class Layout:
     vni: int = 4097
     mtu: int = 1500  # of the underlay, bytes
     outer_checksum: bool = False  # Linux's default over IPv4 is none, Swarm asks for one
+    takes_absent6: bool = True  # over IPv6: whether the hosts accept an outer without one (udp6zerocsumrx)
     vlan: bool = False  # leave room for a tag inside the tunnel
     tunnel: bool = True  # False: no VXLAN, the overlay's addresses are on the wire itself
 
@@ -222,8 +223,9 @@ class Lab:
                 checksum = "udpcsum" if layout.outer_checksum else "noudpcsum"
                 length = 24
             else:
-                no = "no" if layout.outer_checksum else ""
-                checksum = f"{no}udp6zerocsumtx {no}udp6zerocsumrx"
+                sends = "no" if layout.outer_checksum else ""
+                takes = "no" if layout.outer_checksum or not layout.takes_absent6 else ""
+                checksum = f"{sends}udp6zerocsumtx {takes}udp6zerocsumrx"
                 length = 64
             here.configure(
                 f"address add {here.underlay}/{length} dev eth0" + " nodad" * (layout.underlay == 6),
