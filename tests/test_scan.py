@@ -17,7 +17,19 @@ from rich.console import Console
 from support import shared
 from support.captures import block, cooked, cooked2, enhanced, ethernet, interface, pcap, section
 from support.make_swarm import FILE as SWARM
-from support.packets import HOSTS, VTEPS, encapsulate, frame, in_state, segment, talk, tunnelled, vxlan
+from support.packets import (
+    HOSTS,
+    VTEPS,
+    encapsulate,
+    frame,
+    in_state,
+    merged_by_lro,
+    segment,
+    talk,
+    tunnelled,
+    vxlan,
+    with_field,
+)
 
 from fixer.capture.open import Capture
 from fixer.cli.scan import scan_each
@@ -104,12 +116,45 @@ def test_what_each_state_counts_as(file: Path, inner: str, outer: str, inner_as:
     assert found["repairable"] == (not corrupt and "PARTIAL" in (inner, outer))
 
 
-def test_a_stale_outer_counts_as_wrong_and_repairable(file: Path) -> None:
-    stale = tunnelled("VERIFIES", "ZERO")
-    stale = stale[:26] + b"\xff\xff" + stale[28:]
-    found = of_packets(file, [tunnelled("VERIFIES", "ZERO"), stale])
-    assert (found["outer"]["wrong"], found["repairable"]) == (1, 1)
-    assert "stale behind NAT" in found["findings"][0]
+def behind_nat(number: int) -> bytes:
+    """Differing packets whose outer checksum of zero a NAT made ffff."""
+    return with_field(tunnelled("VERIFIES", "ZERO", payload=f"packet {number}".encode()), 26, 0xFFFF)
+
+
+def test_a_stale_outer_counts_as_wrong_and_repairable_once_its_envelope_is_known(file: Path) -> None:
+    found = of_packets(file, [behind_nat(number) for number in range(5)])
+    assert (found["outer"]["wrong"], found["repairable"]) == (5, 3)
+    assert found["diagnoses"] == {"outer_stale": 3, "outer_wrong": 2}
+    (sentence,) = found["findings"]
+    assert "a wrong outer checksum (VNI 4097) in 5 of 5 packets, because" in sentence, "one cause, with hindsight"
+    assert "`fixer run` rights 3 of them" in sentence
+    found = of_packets(file, [behind_nat(0)] * 5)
+    assert (found["outer"]["wrong"], found["repairable"]) == (5, 0), "one packet, however often, shows nothing"
+
+
+def test_an_outer_of_zero_over_ipv6_is_absent_and_not_sound(file: Path) -> None:
+    found = of_packets(file, [tunnelled("VERIFIES", "ZERO", outer=6), tunnelled("VERIFIES", "ZERO")])
+    assert found["outer"] == ZERO | {"absent": 2}
+    assert found["diagnoses"] == {"outer_absent6": 1, "sound": 1}
+
+
+def test_a_wrong_outer_ip_header_is_neither_sound_nor_mended(file: Path) -> None:
+    found = of_packets(file, [with_field(tunnelled(inner, "AGREES"), 10, 1) for inner in ("PARTIAL", "WRONG")])
+    assert (found["repairable"], found["corrupt"]) == (0, 0)
+    assert found["diagnoses"] == {"outer_ip_wrong": 2}
+
+
+def test_what_is_not_looked_into_is_not_called_sound(file: Path) -> None:
+    found = of_packets(file, [encapsulate(vxlan(frame(bytes(46), ethertype=0x8847)), "ZERO")])
+    assert found["inner"] == ZERO | {"uncheckable": 1}
+    assert found["reasons"] == {"not_ip": 1}
+    assert "1 cannot be checked: no IP inside: MPLS" in found["findings"][0]
+
+
+def test_what_lro_merged_is_not_called_corrupt(file: Path) -> None:
+    found = of_packets(file, [merged_by_lro(1500, 5 * 1448)], plain=True)
+    assert (found["corrupt"], found["inner"]) == (0, ZERO | {"uncheckable": 1})
+    assert found["reasons"] == {"merged_by_nic": 1}
 
 
 def test_counts_add_up_and_each_vtep_has_its_own(file: Path) -> None:

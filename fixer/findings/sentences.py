@@ -6,12 +6,14 @@ which is always at the sender or at the hop that broke the checksum, never here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fixer.datapath.diagnose import Diagnosis, OuterState
+from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
-from fixer.findings.tally import UNFINISHED, Sender, Tally, is_unfinished
-from fixer.words import EXPLANATIONS, reason_words
+from fixer.findings.causes import WRONG_OUTER, in_hindsight
+from fixer.findings.tally import UNFINISHED, Row, Sender, Tally, is_unfinished
+from fixer.words import reason_words
 
 SENDER_CURE = "`ethtool -K DEV tx-checksum-ip-generic off`"
 """DEV is the sender's NIC: the kernel then finishes every checksum itself before the packet leaves."""
@@ -55,37 +57,64 @@ def of_sender(who: str, sender: Sender) -> Iterator[str]:
         count for row, count in sender.rows.items() if row.diagnosis is Diagnosis.CORRUPT and is_unfinished(row)
     )
     faulty = sender.unfinished - (own or headers)
-    corrupt = _count(sender, {Diagnosis.CORRUPT}) - (headers if own else 0)
-    if corrupt:
+    behind_nat = sum(sender.rows[row] for row in in_hindsight(sender.rows) if row.diagnosis is Diagnosis.CORRUPT)
+    corrupt = _count(sender, {Diagnosis.CORRUPT}) - (headers if own else 0) - behind_nat
+    never = sum(
+        count
+        for row, count in sender.rows.items()
+        if row.diagnosis is Diagnosis.CORRUPT and row.reason is Reason.NEVER_COMPUTED
+    )
+    if never:
+        yield (
+            f"{who}: a checksum field of 0000 in {never} {of_all}: nobody ever computed it; `fixer run` drops such. "
+            f"Cure, on its host: what generates these packets, or the offload that should have finished them."
+        )
+    if corrupt := corrupt - never:
         yield f"{who}: {corrupt} {of_all} corrupt: `fixer run` drops such. " + (
             "It leaves checksums unfinished too, and a NAT hop behind such a sender can turn one into the other."
             if faulty
             else "Damaged before encapsulation or on the way: look at the links, NICs and memory between."
         )
     if faulty:
+        unfinished = [row for row in sender.rows if row.diagnosis in UNFINISHED]
         yield (
-            f"{who} sends unfinished {_layers(sender)}checksums{_vnis(sender, UNFINISHED)} in {faulty} {of_all}; "
+            f"{who} sends unfinished {_layers(sender)}checksums{_vnis(sender, unfinished)} in {faulty} {of_all}; "
             f"receivers discard such. Cure, on its host: {SENDER_CURE} for its NIC. Until then, on the receiver: "
             f"`fixer on` and `fixer run`."
         )
-    stale = {Diagnosis.OUTER_STALE, Diagnosis.STALE_UNFINISHED}
-    if _count(sender, stale):
-        causes = {EXPLANATIONS[row.explanation] for row in sender.rows if row.diagnosis in stale}
+    yield from of_wrong_outers(who, sender)
+    if headers_wrong := _count(sender, {Diagnosis.OUTER_IP_WRONG}):
         yield (
-            f"{who}: an outer checksum gone stale behind NAT{_vnis(sender, stale)} in {_count(sender, stale)} {of_all} "
-            f"({'; '.join(sorted(causes))}). `fixer run` rights such. Cure: keep VXLAN out of NAT."
+            f"{who}: the outer IP header's own checksum is wrong in {headers_wrong} {of_all}: a receiver's kernel "
+            f"drops such before any rule sees them, so `fixer run` never gets them. Cure: the hop that writes or "
+            f"damages that header."
         )
-    wrong = {Diagnosis.OUTER_WRONG}
-    if _count(sender, wrong):
+    if absent := _count(sender, {Diagnosis.OUTER_ABSENT6}):
         yield (
-            f"{who}: a wrong outer checksum that nothing explains{_vnis(sender, wrong)} in {_count(sender, wrong)} "
-            f"{of_all}: `fixer run` passes such, kernels discard them. Damage on the way, or NAT that too few packets "
-            f"show yet."
+            f"{who} sends outer checksum zero over IPv6 in {absent} {of_all}: receivers drop such unless their VXLAN "
+            f"device has udp6zerocsumrx (`ip -d link`). Cure: make it with that, or the sender's without "
+            f'udp6zerocsumtx. Until then `fixer run` computes it with policy.outer_absent6 = "repair".'
         )
     if own:
         yield (
             f"{who}: {own} {of_all} unfinished here, but {why}: taken on this host before its NIC finished the "
             f"checksums, not a fault by itself. What reaches the other side shows in a capture there."
+        )
+
+
+def of_wrong_outers(who: str, sender: Sender) -> Iterator[str]:
+    """A sentence for each cause that made its outer checksums wrong."""
+    causes = in_hindsight(sender.rows)
+    for cause, (what, cure) in WRONG_OUTER.items():
+        rows = [row for row, found in causes.items() if found is cause]
+        if not rows:
+            continue
+        count = sum(sender.rows[row] for row in rows)
+        righted = sum(sender.rows[row] for row in rows if row.action is Action.REPAIR)
+        does = "rights them" if righted == count else f"rights {righted} of them" if righted else "rights none of them"
+        yield (
+            f"{who}: a wrong outer checksum{_vnis(sender, rows)} in {count} of {_packets(sender.packets)}, because "
+            f"{what}; kernels discard such, `fixer run` {does}. Cure: {cure}."
         )
 
 
@@ -123,9 +152,9 @@ def _layers(sender: Sender) -> str:
     return "outer " if seen == {Diagnosis.OUTER_UNFINISHED} else "inner and outer "
 
 
-def _vnis(sender: Sender, diagnoses: set[Diagnosis] | frozenset[Diagnosis]) -> str:
+def _vnis(sender: Sender, rows: Iterable[Row]) -> str:
     """' (VNI 4097)', or nothing for a plain sender."""
-    vnis = sorted(set().union(*(found for row, found in sender.vnis.items() if row.diagnosis in diagnoses)))
+    vnis = sorted(set().union(*(sender.vnis[row] for row in rows)))
     if not vnis:
         return ""
     if len(vnis) > MOST_VNIS:
