@@ -47,6 +47,7 @@ Unmendable = Annotated[
     Literal["pass", "drop"],
     Meta(description='"pass" or "drop" (never "repair": nothing vouches for what such a packet carries)'),
 ]
+Fillable = Annotated[Literal["pass", "repair"], Meta(description='"pass" or "repair"')]
 TimestampMode = Annotated[Literal["off", "strip", "normalise"], Meta(description='"off", "strip" or "normalise"')]
 Sources = Annotated[
     tuple[str, ...],
@@ -108,6 +109,8 @@ class Policy(_Table, frozen=True):
     outer_stale: Mend = "repair"
     stale_unfinished: Mend = "repair"
     outer_wrong: Unmendable = "pass"
+    outer_ip_wrong: Unmendable = "pass"
+    outer_absent6: Fillable = "pass"
     corrupt: Unmendable = "drop"
 
     def actions(self) -> dict[str, str]:

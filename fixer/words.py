@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.evidence import Explanation
+from fixer.datapath.diagnose import Diagnosis, Explanation, InnerState, OuterState, Vouch
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
 
@@ -12,11 +11,13 @@ DIAGNOSES = {
     Diagnosis.INNER_UNFINISHED: "inner checksum never finished",
     Diagnosis.OUTER_UNFINISHED: "outer checksum never finished",
     Diagnosis.BOTH_UNFINISHED: "inner and outer checksum never finished",
-    Diagnosis.OUTER_STALE: "outer checksum stale behind NAT",
-    Diagnosis.STALE_UNFINISHED: "outer checksum stale behind NAT, inner never finished",
-    Diagnosis.OUTER_WRONG: "outer checksum wrong, unexplained",
+    Diagnosis.OUTER_STALE: "outer checksum wrong, the packet vouched for",
+    Diagnosis.STALE_UNFINISHED: "outer checksum wrong as its pair's are, inner never finished",
+    Diagnosis.OUTER_WRONG: "outer checksum wrong, nobody vouches for the packet",
     Diagnosis.CORRUPT: "corrupt",
     Diagnosis.UNCHECKABLE: "cannot be checked",
+    Diagnosis.OUTER_IP_WRONG: "outer IP header checksum wrong",
+    Diagnosis.OUTER_ABSENT6: "outer checksum zero over IPv6",
 }
 
 REASONS = {
@@ -40,6 +41,9 @@ REASONS = {
     Reason.INNER_TRANSPORT: "the inner transport header cannot be read",
     Reason.SOURCE_ROUTE: "a source route that is not followed",
     Reason.EXTENSION_HEADERS: "too many IPv6 extension headers",
+    Reason.NOT_IP: "no IP inside: MPLS, PPPoE or another EtherType that is not looked into",
+    Reason.NEVER_COMPUTED: "the field is 0000: nobody ever computed it",
+    Reason.MERGED_BY_NIC: "merged by a NIC (LRO): the checksum is that of the first segment",
 }
 
 PLAIN_DIAGNOSES = DIAGNOSES | {Diagnosis.INNER_UNFINISHED: "checksum never finished"}
@@ -56,10 +60,22 @@ PLAIN_REASONS = REASONS | {
 EXPLANATIONS = {
     Explanation.UNEXPLAINED: "",
     Explanation.FIELD_FFFF: "nf_nat on a kernel before 5.7 turned a zero checksum into ffff",
-    Explanation.SAME_FIELD: "a NAT updated a zero checksum: differing packets of this VTEP pair have the same field",
-    Explanation.SAME_ERROR: "a NAT changed a port or address without folding it in: the error is constant in this flow",
-    Explanation.INNER_VERIFIES: 'the inner segment verifies, which policy.stale = "inner-verifies" takes for enough',
+    Explanation.SAME_FIELD: "a middlebox updated a zero checksum: differing packets of this VTEP pair have one field",
+    Explanation.SAME_ERROR: "addresses were rewritten and not folded in: one error in all flows of this VTEP pair",
+    Explanation.FLOW_ERROR: "a NAT changed the port and did not fold it in: one error in this flow",
+    Explanation.IMPLIED_PORTS: "a NAT changes each packet's port and does not fold it in: all imply an ephemeral one",
+    Explanation.SYSTEMATIC: "no outer checksum of this VTEP pair is right: computed wrongly, by its NIC or a middlebox",
+    Explanation.SINGLE_DAMAGE: "other outer checksums of this VTEP pair are right: damage on the way",
 }
+"""What made an outer checksum wrong."""
+
+VOUCHES = {
+    Vouch.NOBODY: "",
+    Vouch.ENVELOPE: "the inner segment verifies, and its VTEP pair is known to use this envelope",
+    Vouch.REGIME: "the pair's other packets are wrong in the same way; nothing vouches for the payload",
+    Vouch.OPERATOR: "the configuration takes it for enough (policy.stale or vxlan.vnis)",
+}
+"""Why a wrong outer checksum is righted all the same."""
 
 INNER_STATES = {
     InnerState.VERIFIES: "good",
@@ -79,6 +95,7 @@ OUTER_STATES = {
     OuterState.WRONG: "wrong",
     OuterState.UNCHECKABLE: "uncheckable",
     OuterState.NO_TUNNEL: "none",
+    OuterState.ZERO6: "absent",
 }
 
 ACTIONS = {

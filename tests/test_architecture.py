@@ -12,25 +12,18 @@ PACKAGE = Path(__file__).parents[1] / "fixer"
 COMPILED = sorted([*PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")])
 PYTHON = sorted(PACKAGE.rglob("*.py"))
 
+# The datapath's modules, from the ground up: each may cimport those before it.
+DATAPATH = (
+    *("wire", "hash", "sets", "traits", "walk", "diagnose", "memory", "envelopes", "regimes", "evidence", "repair"),
+    *("clocks", "flows", "timestamps", "snat", "ring", "result", "pipeline"),
+)
 # Each compiled module, and the ones of ours it may cimport.
-MAY_CIMPORT = {
+MAY_CIMPORT: dict[str, set[str]] = {
     "_csum": set(),
-    "datapath.wire": set(),
-    "datapath.walk": {"_csum", "datapath.wire"},
-    "datapath.diagnose": {"_csum", "datapath.wire", "datapath.walk"},
-    "datapath.hash": set(),
-    "datapath.evidence": {"_csum", "datapath.wire", "datapath.walk", "datapath.diagnose", "datapath.hash"},
-    "datapath.repair": {"datapath.wire", "datapath.walk", "datapath.diagnose"},
-    "datapath.ring": {"datapath.wire", "datapath.walk", "datapath.diagnose", "datapath.hash"},
-    "datapath.clocks": {"datapath.hash"},
-    "datapath.flows": {"datapath.wire", "datapath.hash", "datapath.clocks"},
-    "datapath.timestamps": {"_csum", "datapath.wire", "datapath.walk", "datapath.flows"},
-    "datapath.snat": {"datapath.hash"},
-    "datapath.pipeline": {
-        f"datapath.{step}"
-        for step in ("wire", "walk", "diagnose", "evidence", "repair", "flows", "timestamps", "snat", "ring", "result")
+    **{
+        f"datapath.{name}": {"_csum", *(f"datapath.{before}" for before in DATAPATH[:place])}
+        for place, name in enumerate(DATAPATH)
     },
-    "datapath.result": {"datapath.ring"},
     "capture.link": {"datapath.wire", "datapath.pipeline"},
     "findings.table": {"datapath.hash"},
     "findings.census": {

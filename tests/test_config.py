@@ -48,6 +48,8 @@ def test_everything_can_be_set() -> None:
         trust_device = true
         inner_unfinished = "pass"
         outer_wrong = "drop"
+        outer_ip_wrong = "drop"
+        outer_absent6 = "repair"
         corrupt = "pass"
         [timestamps]
         mode = "strip"
@@ -79,6 +81,8 @@ def test_everything_can_be_set() -> None:
             "outer_stale": "repair",
             "stale_unfinished": "repair",
             "outer_wrong": "drop",
+            "outer_ip_wrong": "drop",
+            "outer_absent6": "repair",
             "corrupt": "pass",
         },
         "timestamps": "strip",
@@ -116,6 +120,14 @@ NEVER_REPAIRED = '"pass" or "drop" (never "repair": nothing vouches for what suc
         (
             '[policy]\nouter_wrong = "repair"',
             f'policy.outer_wrong = "repair" is not allowed; allowed: {NEVER_REPAIRED}',
+        ),
+        (
+            '[policy]\nouter_ip_wrong = "repair"',
+            f'policy.outer_ip_wrong = "repair" is not allowed; allowed: {NEVER_REPAIRED}',
+        ),
+        (
+            '[policy]\nouter_absent6 = "drop"',
+            'policy.outer_absent6 = "drop" is not allowed; allowed: "pass" or "repair"',
         ),
         (
             '[policy]\ninner_unfinished = "fix"',

@@ -28,7 +28,7 @@ cdef int64_t ip_offset(int link_type, const uint8_t *frame, size_t captured, Dir
         marked[0] = OUTGOING if captured > SLL2_PACKET_TYPE and frame[SLL2_PACKET_TYPE] == PACKET_OUTGOING else INCOMING
     else:
         at, ethertype = ETH_HEADER, half_word(frame, captured, ETH_TYPE)
-    while ethertype in (ETHERTYPE_8021Q, ETHERTYPE_8021AD, ETHERTYPE_QINQ):
+    while is_tag(ethertype):
         ethertype = half_word(frame, captured, at + 2)
         at += VLAN_TAG
     return at if at < captured and ethertype in (ETHERTYPE_IP4, ETHERTYPE_IP6) else NO_IP

@@ -7,6 +7,11 @@ from fixer._csum cimport add, pseudo_header, subtract, sum_bytes
 from fixer.datapath.walk cimport Layer, Reason
 from fixer.datapath.wire cimport *
 
+cdef enum:
+    COMMON_MTU = 1500           # bytes, from the IP header; what is longer did not come from a common wire
+    JUMBO_MTU = 9000
+    MTU_RANGE = 200             # bytes that a wire may be short of it, for tunnels around
+
 InnerState = IntEnum("InnerState", [(state.name.removeprefix("IN_"), state.value) for state in Inner])
 OuterState = IntEnum("OuterState", [(state.name.removeprefix("OUT_"), state.value) for state in Outer])
 
@@ -47,6 +52,14 @@ cdef void judge(const uint8_t *packet, const Walk *walk, const Ports *ports, uin
         out.reason = walk.inner.reason
     elif out.inner == IN_ABSENT:
         out.reason = Reason.NO_CHECKSUM
+    elif out.reason == Reason.NONE and (has_no_header_sum(packet, &walk.outer)
+                                        or has_no_header_sum(packet, &walk.inner)):
+        out.reason = Reason.NEVER_COMPUTED
+
+
+cdef inline bint has_no_header_sum(const uint8_t *packet, const Layer *layer) noexcept nogil:
+    """Whether an IPv4 header's checksum was never computed."""
+    return layer.header_wrong and be16(packet + layer.start + IP4_CHECKSUM) == 0
 
 
 cdef void judge_inner(const uint8_t *packet, const Walk *walk, const Ports *ports, Judgement *out,
@@ -59,8 +72,8 @@ cdef void judge_inner(const uint8_t *packet, const Walk *walk, const Ports *port
             out.inner = IN_ABSENT
             return
     if inner.reason != Reason.NONE:
-        out.inner = IN_NONE if inner.reason in (Reason.NO_IP, Reason.INNER_FRAGMENT, Reason.OTHER_PROTOCOL) \
-            else IN_UNCHECKABLE
+        out.inner = IN_NONE if inner.reason in (Reason.NO_IP, Reason.NOT_IP, Reason.INNER_FRAGMENT,
+                                                Reason.OTHER_PROTOCOL) else IN_UNCHECKABLE
         return
     pseudo = pseudo_sum(packet, inner, inner.covered)
     segment[0] = sum_bytes(packet + inner.transport, inner.covered)
@@ -75,8 +88,42 @@ cdef void judge_inner(const uint8_t *packet, const Walk *walk, const Ports *port
         out.inner_pseudo = True         # length 0: as TSO leaves it, for the NIC to add each segment's own
     if out.inner_pseudo:
         out.inner = IN_PARTIAL
+    elif not walk.tunnel and inner.protocol == PROTO_TCP and is_merged(packet, inner):
+        out.inner = IN_UNCHECKABLE
+        out.reason = Reason.MERGED_BY_NIC
     else:
         out.inner = IN_WRONG
+        if out.inner_found == 0:
+            out.reason = Reason.NEVER_COMPUTED
+
+
+cdef bint is_merged(const uint8_t *packet, const Layer *inner) noexcept nogil:
+    """Whether a NIC's LRO merged this segment: longer than a wire's, under the right checksum of the first of them.
+
+    That one filled a wire of 1,300 to 1,500 bytes or of 8,800 to 9,000; a wrong checksum looks like that 3 times in a
+    thousand.
+    """
+    cdef uint32_t header = <uint32_t>(packet[inner.transport + TCP_OFFSET] >> 4) * 4
+    cdef uint32_t first = inner.transport - inner.start + header     # bytes of the IP and TCP header
+    cdef uint16_t total
+    cdef uint32_t size, end
+    cdef int jumbo
+    if first + inner.covered - header <= COMMON_MTU or header < TCP_HEADER or header > inner.covered \
+            or first > COMMON_MTU - MTU_RANGE:
+        return False
+    for jumbo in range(2):
+        end = (JUMBO_MTU if jumbo else COMMON_MTU) - first      # bytes of payload that fill such a wire
+        size = end - MTU_RANGE & ~1U
+        if header + size >= inner.covered:
+            return False
+        total = add(sum_bytes(packet + inner.transport, header + size), pseudo_sum(packet, inner, header + size))
+        while total != 0xffff and size < end and header + size + 2 < inner.covered:
+            # two bytes more, in the sum and in the length of its pseudo-header
+            total = add(add(total, be16(packet + inner.transport + header + size)), 2)
+            size += 2
+        if total == 0xffff:
+            return True
+    return False
 
 
 cdef void judge_outer(const uint8_t *packet, const Walk *walk, uint16_t segment, Judgement *out) noexcept nogil:
@@ -89,9 +136,8 @@ cdef void judge_outer(const uint8_t *packet, const Walk *walk, uint16_t segment,
         return
     out.outer_found = be16(packet + outer.field)
     if out.outer_found == 0:
-        out.outer = OUT_ZERO            # whatever is missing of the packet, nothing was summed
-        return
-    if outer.reason != Reason.NONE:
+        out.outer = OUT_ZERO if outer.version == 4 else OUT_ZERO6   # whatever is missing of the packet
+    if outer.reason != Reason.NONE or out.outer == OUT_ZERO:
         return
     pseudo = pseudo_sum(packet, outer, outer.covered)
     out.outer_pseudo = out.outer_found == pseudo
@@ -105,6 +151,11 @@ cdef void judge_outer(const uint8_t *packet, const Walk *walk, uint16_t segment,
     else:
         total = sum_bytes(packet + outer.transport, outer.covered)
     total = add(total, pseudo)
+    if out.outer == OUT_ZERO6:                  # what it would be, should it be filled in
+        if out.inner == IN_PARTIAL:
+            total = add(subtract(total, out.inner_found), out.inner_right)
+        out.outer_right = completed(total, PROTO_UDP)
+        return
     out.outer_right = out.outer_found
     if total == 0xffff:
         out.outer = OUT_GOOD
@@ -150,10 +201,13 @@ cdef inline bint zero_means_none(const uint8_t *packet, const Layer *inner, cons
 cdef void conclude(const Walk *walk, uint32_t skb_info, Judgement *judgement) noexcept nogil:
     """The diagnosis, and whether a repair would be payload-unverified, from both states."""
     cdef uint8_t inner = IN_NONE if judgement.inner == IN_ABSENT else judgement.inner
-    cdef uint8_t outer = OUT_ZERO if judgement.outer == OUT_NO_TUNNEL else judgement.outer
+    cdef uint8_t outer = OUT_ZERO if judgement.outer in (OUT_NO_TUNNEL, OUT_ZERO6) else judgement.outer
     judgement.unverified = False
     if judgement.reason in (Reason.TRUNCATED, Reason.SUPER_PACKET, Reason.DEVICE_VERIFIED):
         judgement.diagnosis = UNCHECKABLE
+        return
+    if walk.tunnel and walk.outer.header_wrong:
+        judgement.diagnosis = OUTER_IP_WRONG
         return
     if walk.inner.header_wrong:
         judgement.diagnosis = CORRUPT         # a wrong inner IPv4 header checksum, whatever the rest says
@@ -169,9 +223,32 @@ cdef void conclude(const Walk *walk, uint32_t skb_info, Judgement *judgement) no
         elif inner == IN_PARTIAL and (outer == OUT_AGREES or outer == OUT_ZERO or outer == OUT_WRONG):
             inner = IN_VERIFIES
     judgement.diagnosis = MATRIX[inner][outer]
-    if judgement.diagnosis == INNER_UNFINISHED:
+    if judgement.diagnosis == SOUND:
+        if judgement.outer == OUT_ZERO6:
+            judgement.diagnosis = OUTER_ABSENT6
+        elif judgement.reason == Reason.NOT_IP:
+            judgement.diagnosis = UNCHECKABLE       # not looked into, so not called sound
+    elif judgement.diagnosis == INNER_UNFINISHED:
         judgement.unverified = outer != OUT_GOOD      # a good outer was summed over the payload: it vouches for it
     elif judgement.diagnosis == BOTH_UNFINISHED or judgement.diagnosis == STALE_UNFINISHED:
         judgement.unverified = True
     elif judgement.diagnosis == OUTER_UNFINISHED or judgement.diagnosis == OUTER_STALE:
         judgement.unverified = inner == IN_NONE
+
+
+cdef bint is_right_once_finished(const Walk *walk, const Judgement *judgement) noexcept nogil:
+    """Whether nothing is wrong with a packet but that fields are their pseudo-header's sums."""
+    return (judgement.inner in (IN_VERIFIES, IN_PARTIAL) and not walk.inner.header_wrong and not walk.outer.header_wrong
+            and judgement.outer in (OUT_GOOD, OUT_AGREES, OUT_ZERO, OUT_ZERO6, OUT_PARTIAL, OUT_NO_TUNNEL))
+
+
+cdef bint is_unfinished(const uint8_t *packet, const Walk *walk, const Judgement *judgement) noexcept nogil:
+    """Whether the inner field is its pseudo-header's sum and not right, also where a device was believed unseen."""
+    cdef const Layer *inner = &walk.inner
+    cdef uint16_t found
+    if judgement.reason != Reason.DEVICE_VERIFIED:
+        return judgement.inner == IN_PARTIAL
+    if inner.reason != Reason.NONE:
+        return False
+    found = be16(packet + inner.field)
+    return found == pseudo_sum(packet, inner, inner.covered) or found == pseudo_sum(packet, inner, 0)

@@ -1,64 +1,41 @@
 # cython: language_level=3
-"""What is remembered to explain a stale outer checksum: fixed memory, every operation O(1).
+"""What is remembered so that a wrong outer checksum may be righted: fixed memory, every operation O(1).
 
-A wrong outer over a sound inner is either an outer that was right until somebody rewrote addresses or ports (NAT), or
-damage in the bytes only it covers (inner MACs, VXLAN header). NAT errs the same way in every packet of a flow; damage
-does not, and it leaves the flow's other packets right. So two things are kept: *evidence*, how many differing packets
-showed the same wrong field or the same error, and a *score* of how many packets of a flow verify, which speaks
-against it.
+Not why the outer checksum is wrong decides, but what could be damaged if it is. Where the inner IP header and the inner
+segment verify, everything is vouched for but the *envelope* (VXLAN header, inner MACs and tags; an EtherType that leads
+to a header which verifies is right), and what nobody reads: the UDP source port, the checksum field, and of an inner
+IPv6 header class, flow label and hop limit. A wrong outer over a verifying inner is righted if its envelope is one that
+its pair of VTEPs is known to use: a damaged envelope is one that nobody has seen. Known is an envelope that was seen
+
+* on DIFFERING differing packets under an outer that verifies, and on no fewer than 1 in RARELY of all it was seen on (a
+  damaged one that comes again and again verifies by chance once in 65,536);
+* or on as many whose inner verifies under an outer that nobody summed (zero or unfinished), or under a wrong one while
+  the pair is *broken*: while fewer than 1 in RARELY of its outers verify. But not if another one is seen between
+  the same two inner addresses, more than once in CLEARLY packets of this one: one of them is a memory cell that flips
+  the same bit now and then.
+
+And never if it was seen lately in use from another VTEP: a damaged outer address, or somebody who spoofs one.
+
+A pair's first envelope is its *main* one and serves all inner addresses (flannel and Calico have one for each pair of
+nodes). Once another is in use (Swarm: one for each pair of containers), one that belongs to some inner addresses says
+nothing about others, for damage can turn one into another: from then on each is asked for with the inner addresses.
+
+Where no inner checksum vouches (unfinished, or none) the *regime* of the pair does, and only while it is broken: an
+error or a field that repeats whatever the ports are, or old ports that all come from one range.
+
+What is displaced counts as *verifies*, not as *never seen*: a pair that had no room, or comes back into a set where one
+had to go, is not broken until much more shows that it is.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fixer.datapath.diagnose cimport Judgement
+from fixer.datapath.memory cimport Evidence
 from fixer.datapath.walk cimport Walk
 
 
-cpdef enum Explanation:
-    UNEXPLAINED = 0
-    FIELD_FFFF              # nf_nat "updated" a zero checksum, address kept (fixed by linux ea64d8d6c675)
-    SAME_FIELD              # the same field on differing packets of a VTEP pair: a zero checksum was "updated"
-    SAME_ERROR              # right − field constant for an outer five-tuple: a port or address change not folded in
-    INNER_VERIFIES          # the operator chose to trust a verifying inner segment
-
-
-cdef enum:
-    DIFFERING = 3           # packets that must show the same before it explains anything
-    WAYS = 4
-    EVIDENCE_SETS = 2048    # × WAYS entries of 32 bytes: 256 KiB
-    EVIDENCE_SECONDS = 300
-    FLOWS = 8192            # × 12 bytes: 96 KiB
-    FLOW_SECONDS = 600
-    SCORE_GOOD = 8          # a verifying packet outweighs this many wrong ones of its flow …
-    SCORE_MOST = 256        # … up to this many in a row, so that a flow that NAT begins to break is explained at last
-    VNI_BYTES = 0x200000    # one bit for each of 2^24 VNIs (touched pages only)
-
-
-cdef struct Evidence:
-    uint64_t key            # hash of (VTEP pair, field) or (five-tuple, error); 0: free
-    uint64_t digest[DIFFERING - 1]
-    uint32_t seen           # seconds
-    uint8_t count
-
-
-cdef struct Flow:
-    uint32_t tag            # of the outer five-tuple
-    uint32_t seen           # seconds
-    uint32_t score
-
-
-cdef struct History:
-    uint64_t seed
-    uint32_t turn
-    Evidence evidence[EVIDENCE_SETS * WAYS]
-    Flow flows[FLOWS]
-    uint8_t vnis[VNI_BYTES]
-
-
-cdef History *history_new(uint64_t seed) except NULL
-cdef void history_free(History *history) noexcept
-cdef void know_vni(History *history, uint32_t vni) noexcept nogil
-cdef void remember(History *history, const uint8_t *packet, const Walk *walk, const Judgement *judgement,
-                   uint32_t now) noexcept nogil
-cdef Explanation explain(History *history, const uint8_t *packet, const Walk *walk, const Judgement *judgement,
-                         uint32_t now) noexcept nogil
+cdef Evidence *evidence_new(uint64_t seed) except NULL
+cdef void evidence_free(Evidence *memory) noexcept
+cdef void know_vni(Evidence *memory, uint32_t vni) noexcept nogil
+cdef void weigh(Evidence *memory, const uint8_t *packet, const Walk *walk, Judgement *judgement, bint on_sight,
+                uint32_t now) noexcept nogil

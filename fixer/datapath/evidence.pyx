@@ -1,132 +1,168 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-from libc.stdint cimport int32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from fixer._csum cimport subtract
-from fixer.datapath.diagnose cimport IN_VERIFIES, OUT_AGREES, OUT_GOOD, OUT_ZERO
-from fixer.datapath.hash cimport hash_bytes, mix
-from fixer.datapath.walk cimport Layer
+from fixer.datapath.diagnose cimport (IN_ABSENT, IN_NONE, IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_AGREES, OUT_GOOD,
+                                      OUT_STALE, OUT_UNCHECKABLE, OUT_WRONG, OUT_ZERO, OUT_ZERO6, Vouch)
+from fixer.datapath.envelopes cimport digest, is_at_home, is_known, is_solid, note_envelope, talk_of
+from fixer.datapath.hash cimport hash_bytes
+from fixer.datapath.memory cimport MANY, PAIR_SETS, WAYS, WINDOW, Pair, Sight, Talk, hash_addresses, is_broken
+from fixer.datapath.regimes cimport keeps_to_regime, name, note_regime, regime_vouches
+from fixer.datapath.sets cimport find, yielding
+from fixer.datapath.traits cimport FORGOTTEN, Trait, is_recent, trait_of
 from fixer.datapath.wire cimport *
 
 
-cdef History *history_new(uint64_t seed) except NULL:
+cdef Evidence *evidence_new(uint64_t seed) except NULL:
     """Empty memory. `seed` keeps a sender from choosing packets that collide; tests pass a fixed one."""
-    cdef History *history = <History *>calloc(1, sizeof(History))
-    if history == NULL:
-        raise MemoryError("no memory for the history of stale checksums")
-    history.seed = seed
-    return history
+    cdef Evidence *memory = <Evidence *>calloc(1, sizeof(Evidence))
+    if memory == NULL:
+        raise MemoryError("no memory for the evidence of wrong outer checksums")
+    memory.seed = seed
+    return memory
 
 
-cdef void history_free(History *history) noexcept:
-    free(history)
+cdef void evidence_free(Evidence *memory) noexcept:
+    free(memory)
 
 
-cdef void know_vni(History *history, uint32_t vni) noexcept nogil:
-    history.vnis[(vni & 0xffffffU) >> 3] |= <uint8_t>(1 << (vni & 7))
+cdef void know_vni(Evidence *memory, uint32_t vni) noexcept nogil:
+    """The operator says that this VNI is ours."""
+    memory.vnis[(vni & 0xffffffU) >> 3] |= <uint8_t>(1 << (vni & 7))
 
 
-cdef inline bint is_known(const History *history, uint32_t vni) noexcept nogil:
-    return (history.vnis[(vni & 0xffffffU) >> 3] >> (vni & 7)) & 1
+cdef inline bint is_ours(const Evidence *memory, uint32_t vni) noexcept nogil:
+    return (memory.vnis[(vni & 0xffffffU) >> 3] >> (vni & 7)) & 1
 
 
-cdef void remember(History *history, const uint8_t *packet, const Walk *walk, const Judgement *judgement,
-                   uint32_t now) noexcept nogil:
-    """Learn from a packet whose outer layer is not wrong: its VNI is one of ours, and its flow is not rewritten."""
-    cdef Flow *flow
-    if judgement.outer == OUT_GOOD or judgement.outer == OUT_AGREES:
-        know_vni(history, walk.vni)     # the outer sum covers the VXLAN header
-        flow = flow_of(history, five_tuple(history, packet, walk), now)
-        flow.score = min(flow.score + SCORE_GOOD, SCORE_MOST)
-    elif judgement.outer == OUT_ZERO and judgement.inner == IN_VERIFIES:
-        know_vni(history, walk.vni)
+cdef void weigh(Evidence *memory, const uint8_t *packet, const Walk *walk, Judgement *judgement, bint on_sight,
+                uint32_t now) noexcept nogil:
+    """Learn what a packet's outer layer says, and who vouches for its envelope where that is to be righted.
 
-
-cdef Explanation explain(History *history, const uint8_t *packet, const Walk *walk, const Judgement *judgement,
-                         uint32_t now) noexcept nogil:
-    """Why this wrong outer checksum would be stale, if it is; the packet itself is added to the evidence first."""
-    cdef uint64_t tuple_hash = five_tuple(history, packet, walk)
-    cdef uint64_t content = digest(history, packet, walk)
-    cdef uint16_t error = subtract(judgement.outer_right, judgement.outer_found)
-    cdef Flow *flow = flow_of(history, tuple_hash, now)
-    cdef bint contradicted = flow.score > 0
-    cdef bint same_error, same_field
-    if contradicted:
-        flow.score -= 1
-    same_error = witness(history, mix(tuple_hash ^ 0x10000U ^ error), content, now)
-    same_field = witness(history, mix(pair(history, packet, walk) ^ judgement.outer_found), content, now)
-    if contradicted:
-        return Explanation.UNEXPLAINED
-    if same_error:
-        return Explanation.SAME_ERROR
-    if not is_known(history, walk.vni):
-        return Explanation.UNEXPLAINED
-    if judgement.outer_found == 0xffff:
-        return Explanation.FIELD_FFFF
-    return Explanation.SAME_FIELD if same_field else Explanation.UNEXPLAINED
-
-
-cdef bint witness(History *history, uint64_t key, uint64_t content, uint32_t now) noexcept nogil:
-    """Add one packet to the evidence under `key`; True once DIFFERING packets of different content have shown it."""
-    cdef Evidence *ways = &history.evidence[(key % EVIDENCE_SETS) * WAYS]
-    cdef Evidence *entry
-    cdef int i
-    history.turn += 1
-    entry = &ways[history.turn % WAYS]  # the one to give up if all were seen in the same second
-    if key == 0:
-        key = 1
-    for i in range(WAYS):
-        if ways[i].key == key:
-            entry = &ways[i]
-            break
-        if ways[i].seen < entry.seen:
-            entry = &ways[i]            # free (seen 0) or longest unseen
-    if entry.key != key or <int32_t>(now - entry.seen) > EVIDENCE_SECONDS:
-        memset(entry, 0, sizeof(Evidence))
-        entry.key = key
-    entry.seen = now
-    if entry.count >= DIFFERING:
-        return True
-    for i in range(entry.count):
-        if entry.digest[i] == content:
-            return False                # the same packet again, or the same one damaged elsewhere, proves nothing
-    if entry.count < DIFFERING - 1:
-        entry.digest[entry.count] = content
-    entry.count += 1
-    return entry.count >= DIFFERING
-
-
-cdef Flow *flow_of(History *history, uint64_t tuple_hash, uint32_t now) noexcept nogil:
-    """The flow's entry; a new flow, or one long unseen, begins with score 0. Direct-mapped: a newer flow displaces."""
-    cdef Flow *flow = &history.flows[tuple_hash % FLOWS]
-    cdef uint32_t tag = <uint32_t>(tuple_hash >> 32)
-    if flow.tag != tag or <int32_t>(now - flow.seen) > FLOW_SECONDS:
-        flow.tag = tag
-        flow.score = 0
-    flow.seen = now
-    return flow
-
-
-cdef inline uint64_t pair(const History *history, const uint8_t *packet, const Walk *walk) noexcept nogil:
-    """The VTEP pair, as ordered. (Both addresses lie together in the IP header unless a routing header moved one.)"""
-    cdef const Layer *outer = &walk.outer
-    return hash_bytes(hash_bytes(history.seed, packet + outer.source, outer.address_length),
-                      packet + outer.destination, outer.address_length)
-
-
-cdef inline uint64_t five_tuple(const History *history, const uint8_t *packet, const Walk *walk) noexcept nogil:
-    return mix(pair(history, packet, walk) ^ (<uint64_t>be32(packet + walk.outer.transport) << 20))
-
-
-cdef uint64_t digest(const History *history, const uint8_t *packet, const Walk *walk) noexcept nogil:
-    """What makes two packets differ: the inner packet behind its Ethernet header, and the outer IPv4 identification.
-
-    Not the bytes that only the outer checksum covers: one healthy packet damaged there in many ways stays one packet.
+    A wrong outer that somebody vouches for becomes OUT_STALE, with `vouch` and `explanation`; a zero one over IPv6 only
+    gets its `vouch`. on_sight: the operator takes a verifying inner segment for enough. now: seconds.
     """
-    cdef uint32_t start = walk.behind_ethernet
-    cdef uint32_t length = walk.outer.transport + walk.outer.covered - start
-    cdef uint64_t seed = history.seed
-    if walk.outer.version == 4:
-        seed ^= be16(packet + walk.outer.start + IP4_ID)
-    return hash_bytes(seed ^ (<uint64_t>length << 32), packet + start, length if length < 512 else 512)
+    cdef Pair *pair
+    cdef Sight sight
+    cdef bint wrong = judgement.outer == OUT_WRONG
+    if not walk.vxlan or walk.outer.header_wrong or judgement.outer == OUT_UNCHECKABLE:
+        return
+    sight.now = now
+    sight.digested = False
+    sight.pair = hash_addresses(memory.seed, packet, &walk.outer)
+    pair = pair_of(memory, sight.pair, now)
+    if pair != NULL:
+        reckon(pair, judgement, now)
+        if judgement.inner == IN_WRONG or walk.inner.header_wrong:
+            pair.against = now + 1
+            pair.differing = 0
+    if judgement.inner == IN_WRONG or judgement.inner == IN_UNCHECKABLE or walk.inner.header_wrong or not walk.framed:
+        return
+    sight.multicast = packet[walk.frame] & 1
+    # The EtherType is left out: it is right if what it leads to verifies.
+    sight.envelope = hash_bytes(memory.seed, packet + walk.frame - VXLAN_HEADER,
+                                walk.behind_ethernet - 2 - walk.frame + VXLAN_HEADER) | 1
+    if judgement.inner == IN_NONE or judgement.inner == IN_ABSENT:
+        if wrong and pair != NULL and regime_vouches(memory, packet, walk, judgement, pair, &sight):
+            judgement.vouch = Vouch.REGIME
+    elif pair != NULL:
+        weigh_envelope(memory, packet, walk, judgement, pair, &sight)
+    if not wrong:
+        return
+    if judgement.vouch == Vouch.NOBODY \
+            and ((on_sight and judgement.inner == IN_VERIFIES)
+                 or (judgement.outer_found == 0xffff and is_ours(memory, walk.vni)
+                     and (judgement.inner not in (IN_NONE, IN_ABSENT) or (pair != NULL and is_broken(pair, now))))):
+        judgement.vouch = Vouch.OPERATOR
+    if judgement.vouch != Vouch.NOBODY:
+        judgement.outer = OUT_STALE
+
+
+# The pair of VTEPs
+
+
+cdef Pair *pair_of(Evidence *memory, uint64_t key, uint32_t now) noexcept nogil:
+    """The pair's entry; NULL if there is no room for a new one. Where one had to go, a new one is taken for one that
+    verifies and uses several envelopes: it may be the one that went."""
+    cdef uint32_t number = <uint32_t>((key >> 32) % PAIR_SETS)
+    cdef Pair *pair = <Pair *>find(memory.pairs[number], sizeof(Pair), WAYS, key, now)
+    if pair != NULL:
+        return pair
+    pair = <Pair *>yielding(memory.pairs[number], sizeof(Pair), WAYS, now)
+    if pair == NULL:
+        return NULL
+    if pair.mark.key:
+        memory.displaced_pair[number] = now + 1
+    memset(pair, 0, sizeof(Pair))
+    pair.mark.key = key
+    pair.mark.seen = now
+    pair.mark.uses = 1
+    if is_recent(memory.displaced_pair[number], now, FORGOTTEN):
+        pair.good = 1
+        pair.last_good = pair.against = now + 1
+        pair.several = True
+    return pair
+
+
+cdef void reckon(Pair *pair, const Judgement *judgement, uint32_t now) noexcept nogil:
+    """Count an outer that verifies or is wrong; a zero or unfinished one says nothing of the others."""
+    if judgement.outer == OUT_GOOD or judgement.outer == OUT_AGREES:
+        pair.good += 1
+        pair.run = 0
+        pair.differing = 0
+        pair.last_good = pair.against = now + 1
+    elif judgement.outer == OUT_WRONG:
+        pair.wrong += 1
+        if judgement.inner == IN_VERIFIES:
+            pair.run += pair.run < MANY
+    else:
+        if judgement.outer == OUT_ZERO or judgement.outer == OUT_ZERO6:
+            pair.last_zero = now + 1
+        return
+    if pair.good + pair.wrong >= WINDOW:
+        pair.good >>= 1
+        pair.wrong >>= 1
+
+
+cdef void weigh_envelope(Evidence *memory, const uint8_t *packet, const Walk *walk, Judgement *judgement, Pair *pair,
+                         Sight *sight) noexcept nogil:
+    """A packet whose inner segment verifies or is unfinished: note its envelope, and say whether that is known."""
+    cdef bint verifies = judgement.outer == OUT_GOOD or judgement.outer == OUT_AGREES
+    cdef bint wrong = judgement.outer == OUT_WRONG
+    cdef bint solid = not wrong or is_solid(packet, walk)
+    cdef bint known = False, broken
+    cdef Talk *talk
+    cdef Trait *main = NULL
+    cdef Trait *here = NULL
+    cdef Trait *trait
+    if wrong and solid:
+        digest(memory, packet, walk, judgement, sight)
+        note_regime(pair, packet, walk, judgement, sight)
+        name(memory, packet, walk, judgement, pair, sight)
+    if not solid:
+        return
+    broken = is_broken(pair, sight.now)
+    if not sight.multicast:             # few and alike, and used beside others: they are no pair's main envelope
+        main = trait_of(pair.envelopes, sight.envelope, sight.now)
+        note_envelope(memory, packet, walk, judgement, main, broken, sight)
+    if not verifies or pair.several or main != &pair.envelopes[0]:
+        talk = talk_of(memory, packet, walk, sight)
+        if talk != NULL:
+            here = trait_of(talk.envelopes, sight.envelope, sight.now)
+            note_envelope(memory, packet, walk, judgement, here, broken, sight)
+            known = here != NULL and is_known(talk.envelopes, here, broken)
+    if main != &pair.envelopes[0]:
+        if not pair.several and not sight.multicast and (known or (verifies and pair.envelopes[0].verifying)):
+            pair.several = True
+    elif not pair.several:
+        known |= is_known(pair.envelopes, main, broken)
+    trait = main if main == &pair.envelopes[0] and not pair.several else here
+    known = known and trait != NULL and is_at_home(memory, packet, walk, verifies, trait, sight)
+    if not known:
+        return
+    if judgement.outer == OUT_ZERO6 and judgement.inner == IN_VERIFIES and is_solid(packet, walk):
+        judgement.vouch = Vouch.ENVELOPE
+    elif wrong and judgement.inner == IN_VERIFIES:
+        judgement.vouch = Vouch.ENVELOPE
+    elif wrong and broken and keeps_to_regime(pair, packet, walk, judgement, sight):
+        judgement.vouch = Vouch.REGIME

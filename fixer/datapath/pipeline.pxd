@@ -3,9 +3,9 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from fixer.datapath.diagnose cimport DIAGNOSES, Judgement
+from fixer.datapath.diagnose cimport DIAGNOSES, EXPLANATIONS, VOUCHES, Judgement
 from fixer.datapath.flows cimport Flows, FlowTable
-from fixer.datapath.evidence cimport History
+from fixer.datapath.memory cimport Evidence
 from fixer.datapath.repair cimport ACTIONS, Action, Policy
 from fixer.datapath.ring cimport Event, Ring
 from fixer.datapath.snat cimport Snat
@@ -15,9 +15,8 @@ from fixer.datapath.walk cimport Walk
 
 cdef enum:
     REASONS = 32             # at least as many as walk.Reason has
-    EXPLANATIONS = 5
     INNER_STATES = 6
-    OUTER_STATES = 8
+    OUTER_STATES = 9
 
 
 cdef struct Counters:
@@ -32,6 +31,7 @@ cdef struct Counters:
     uint64_t would[ACTIONS]
     uint64_t reason[REASONS]
     uint64_t explanation[EXPLANATIONS]
+    uint64_t vouch[VOUCHES]
     uint64_t timestamps[OUTCOMES]   # segments of the sources whose timestamps are stripped or normalised
     uint64_t replies[OUTCOMES]      # and replies to them, which are counted nowhere else
 
@@ -55,7 +55,7 @@ cdef class Pipeline:
     cdef Policy policy
     cdef Timestamps timestamps
     cdef Counters counted
-    cdef History *history
+    cdef Evidence *evidence
     cdef Flows flows         # None unless timestamps are normalised
     cdef FlowTable *table    # its table, or NULL
     cdef Ring *ring

@@ -4,13 +4,13 @@ import time
 
 from libc.string cimport memcpy, memset
 
-from fixer.datapath.diagnose cimport (IN_PARTIAL, IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_STALE, OUT_WRONG,
-                                      SKB_CHECKSUM_NOT_READY, SKB_GSO, SOUND, UNCHECKABLE, Judgement, conclude, judge)
+from fixer.datapath.diagnose cimport (IN_WRONG, OUT_ZERO6, OUTER_ABSENT6, SKB_CHECKSUM_NOT_READY, SKB_GSO, SOUND,
+                                      UNCHECKABLE, Judgement, Vouch, conclude, is_right_once_finished, is_unfinished,
+                                      judge)
 from fixer.datapath.diagnose import Diagnosis as DiagnosisName, InnerState, OuterState
 from fixer.datapath.flows cimport Flows, sweep
-from fixer.datapath.evidence cimport (UNEXPLAINED, INNER_VERIFIES, explain, history_free, history_new, know_vni,
-                                      remember)
-from fixer.datapath.evidence import Explanation as ExplanationName
+from fixer.datapath.evidence cimport evidence_free, evidence_new, know_vni, weigh
+from fixer.datapath.diagnose import Explanation as ExplanationName, Vouch as VouchName
 from fixer.datapath.repair cimport DROP, PASS, REPAIR, Stale, decide, mend
 from fixer.datapath.repair import Action as ActionName, Stale as StaleName
 from fixer.datapath.result cimport Result
@@ -35,7 +35,7 @@ cdef class Pipeline:
         what to do by diagnosis, e.g. {"corrupt": "pass"}, over the defaults; timestamps: "off", "strip" or
         "normalise", for the sources, each (address as 4 or 16 bytes, prefix length); syn_ack: strip the SYN-ACKs that
         answer them, too; when_full: "pass" or "strip" a SYN for which flows, the table that normalising needs, has no
-        room; events_per_second: for each diagnosis and VTEP; seed: of the history's hashes, random if None."""
+        room; events_per_second: for each diagnosis and VTEP; seed: of the memory's hashes, random if None."""
         cdef uint32_t vni
         ports = list(ports)
         if not 1 <= len(ports) <= MAX_PORTS or not all(1 <= port <= 65535 for port in ports):
@@ -65,15 +65,15 @@ cdef class Pipeline:
         self.flows = flows
         self.table = NULL if flows is None else &(<Flows>flows).table
         seed = int.from_bytes(os.urandom(8)) if seed is None else seed
-        self.history = history_new(seed)
+        self.evidence = evidence_new(seed)
         self.snat = snat_new(seed)
         for first, last in vnis:
             for vni in range(<uint32_t>first, <uint32_t>last + 1):
-                know_vni(self.history, vni)
+                know_vni(self.evidence, vni)
         self.ring = ring_new(ring_size, events_per_second, seed)
 
     def __dealloc__(self):
-        history_free(self.history)
+        evidence_free(self.evidence)
         ring_free(self.ring)
         snat_free(self.snat)
 
@@ -95,17 +95,10 @@ cdef class Pipeline:
         if handed.outgoing:
             return self.send(packet, &route, handed, &asked, event)
         judge(packet, &route, &self.policy.ports, handed.skb_info, self.policy.trust_device, &judgement)
-        if judgement.outer == OUT_WRONG:
-            if judgement.inner != IN_WRONG and judgement.inner != IN_UNCHECKABLE and not route.inner.header_wrong \
-                    and self.policy.stale != Stale.OFF:
-                judgement.explanation = explain(self.history, packet, &route, &judgement, now)
-                if judgement.explanation == UNEXPLAINED and self.policy.stale == Stale.INNER_VERIFIES \
-                        and judgement.inner == IN_VERIFIES:
-                    judgement.explanation = INNER_VERIFIES
-                if judgement.explanation != UNEXPLAINED:
-                    judgement.outer = OUT_STALE
-        elif route.vxlan:
-            remember(self.history, packet, &route, &judgement, now)
+        if self.policy.stale != Stale.OFF:
+            weigh(self.evidence, packet, &route, &judgement, self.policy.stale == Stale.INNER_VERIFIES, now)
+        judgement.outer_filled = (judgement.outer == OUT_ZERO6 and judgement.vouch != Vouch.NOBODY
+                                  and self.policy.action[<int>OUTER_ABSENT6] == REPAIR)
         conclude(&route, handed.skb_info, &judgement)
         would = decide(&self.policy, &judgement)
         action = PASS if self.policy.monitor else would
@@ -151,13 +144,16 @@ cdef class Pipeline:
             outcome = normalise(&self.timestamps, self.table, packet, route, False, handed.uptime, asked, &edit)
         else:
             outcome = consider(&self.timestamps, packet, route, &edit)
-        if outcome == Outcome.STRIPPED or outcome == Outcome.TRANSLATED:
-            if action != REPAIR and not self.policy.monitor:
-                if handed.skb_info & SKB_CHECKSUM_NOT_READY:
-                    mend(packet, route, judgement)    # what is given back must be complete
-                elif judgement.inner == IN_PARTIAL:
-                    outcome = Outcome.INCOMPLETE    # left unfinished by policy: P does not cover the options
-            if outcome != Outcome.INCOMPLETE and not self.policy.monitor:
+        if (outcome == Outcome.STRIPPED or outcome == Outcome.TRANSLATED) and not self.policy.monitor:
+            if action != REPAIR and handed.skb_info & SKB_CHECKSUM_NOT_READY:
+                # What is given back must be complete. Only what the kernel would have finished itself is finished.
+                if is_right_once_finished(route, judgement):
+                    mend(packet, route, judgement)
+                else:
+                    outcome = Outcome.INCOMPLETE
+            elif action != REPAIR and is_unfinished(packet, route, judgement):
+                outcome = Outcome.INCOMPLETE    # left so by policy, or believed a device: P does not cover the options
+            if outcome != Outcome.INCOMPLETE:
                 apply(packet, route, &edit)
                 action = REPAIR
         self.counted.timestamps[<int>outcome] += 1
@@ -245,6 +241,7 @@ cdef class Pipeline:
             "action": {name.name.lower(): c.action[<int>name] for name in ActionName},
             "would": {name.name.lower(): c.would[<int>name] for name in ActionName},
             "reason": {name.name.lower(): c.reason[<int>name] for name in ReasonName},
+            "vouch": {name.name.lower(): c.vouch[<int>name] for name in VouchName},
             "explanation": {name.name.lower(): c.explanation[<int>name] for name in ExplanationName},
             "timestamps": {name.name.lower(): c.timestamps[<int>name] for name in OutcomeName},
             "replies": {name.name.lower(): c.replies[<int>name] for name in OutcomeName},
@@ -285,6 +282,7 @@ cdef inline void count(Counters *counted, const Walk *route, const Judgement *ju
     counted.would[would] += 1
     counted.reason[judgement.reason] += 1
     counted.explanation[judgement.explanation] += 1
+    counted.vouch[judgement.vouch] += 1
     counted.unverified += judgement.unverified and action == REPAIR
 
 
@@ -298,9 +296,12 @@ DEFAULT_ACTIONS = {
     DiagnosisName.OUTER_WRONG: ActionName.PASS,
     DiagnosisName.CORRUPT: ActionName.DROP,
     DiagnosisName.UNCHECKABLE: ActionName.PASS,
+    DiagnosisName.OUTER_IP_WRONG: ActionName.PASS,
+    DiagnosisName.OUTER_ABSENT6: ActionName.PASS,
 }
 ALLOWED_ACTIONS = {
     diagnosis: frozenset(ActionName) if default is ActionName.REPAIR
+    else frozenset({ActionName.PASS, ActionName.REPAIR}) if diagnosis is DiagnosisName.OUTER_ABSENT6
     else frozenset({ActionName.PASS}) if diagnosis in (DiagnosisName.SOUND, DiagnosisName.UNCHECKABLE)
     else frozenset({ActionName.PASS, ActionName.DROP})
     for diagnosis, default in DEFAULT_ACTIONS.items()

@@ -14,9 +14,9 @@ cpdef enum Action:
 
 
 cpdef enum Stale:
-    """When a wrong outer checksum counts as stale."""
-    EXPLAINED = 0           # what `history` can explain
-    INNER_VERIFIES          # that, or any over a verifying inner segment
+    """When a wrong outer checksum may be righted."""
+    EXPLAINED = 0           # where `evidence` vouches for what it covers
+    INNER_VERIFIES          # there, and over any verifying inner segment
     OFF                     # never
 
 

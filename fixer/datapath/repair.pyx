@@ -1,12 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 from fixer.datapath.diagnose cimport (BOTH_UNFINISHED, IN_PARTIAL, INNER_UNFINISHED, OUT_NO_TUNNEL, OUT_ZERO,
-                                      OUTER_STALE, OUTER_UNFINISHED, STALE_UNFINISHED)
+                                      OUT_ZERO6, OUTER_ABSENT6, OUTER_STALE, OUTER_UNFINISHED, STALE_UNFINISHED)
 from fixer.datapath.wire cimport put_be16
 
 
 cdef Action decide(const Policy *policy, const Judgement *judgement) noexcept nogil:
     """What the policy says of a diagnosis. A repair that the matrix does not know passes, whatever the policy says."""
     cdef Action action = <Action>policy.action[judgement.diagnosis]
+    if judgement.diagnosis == OUTER_ABSENT6:
+        return action if action != Action.REPAIR or judgement.outer_filled else Action.PASS
     if action == Action.REPAIR and judgement.diagnosis not in (INNER_UNFINISHED, OUTER_UNFINISHED, BOTH_UNFINISHED,
                                                                OUTER_STALE, STALE_UNFINISHED):
         return Action.PASS
@@ -20,5 +22,6 @@ cdef void mend(uint8_t *packet, const Walk *walk, const Judgement *judgement) no
     """
     if judgement.inner == IN_PARTIAL:
         put_be16(packet + walk.inner.field, judgement.inner_right)
-    if judgement.outer != OUT_NO_TUNNEL and judgement.outer != OUT_ZERO:
+    if judgement.outer != OUT_NO_TUNNEL and judgement.outer != OUT_ZERO \
+            and (judgement.outer != OUT_ZERO6 or judgement.outer_filled):
         put_be16(packet + walk.outer.field, judgement.outer_right)

@@ -1,5 +1,4 @@
-from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.evidence import Explanation
+from fixer.datapath.diagnose import Diagnosis, Explanation, InnerState, OuterState, Vouch
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
 
@@ -12,6 +11,7 @@ class Result:
     diagnosis: Diagnosis
     reason: Reason
     explanation: Explanation
+    vouch: Vouch
     unverified: bool
     action: Action
     would: Action

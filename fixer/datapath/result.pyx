@@ -4,7 +4,7 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from libc.stdint cimport uint8_t
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.evidence import Explanation
+from fixer.datapath.diagnose import Explanation, Vouch
 from fixer.datapath.repair import Action
 from fixer.datapath.ring cimport Endpoints
 from fixer.datapath.walk import Reason
@@ -29,6 +29,8 @@ cdef class Result:
     def reason(self): return Reason(self.event.judgement.reason)
     @property
     def explanation(self): return Explanation(self.event.judgement.explanation)
+    @property
+    def vouch(self): return Vouch(self.event.judgement.vouch)
     @property
     def unverified(self): return bool(self.event.judgement.unverified)
     @property

@@ -24,7 +24,7 @@ cpdef enum Reason:
     GPE                     # VXLAN-GPE with a next protocol: another format behind the header
     REMOTE_CHECKSUM         # Remote Checksum Offload: the inner checksum is incomplete on purpose
     # the inner layer has no checksum
-    NO_IP                   # ARP, LLDP, …
+    NO_IP                   # ARP, LLDP, 802.3: nothing in it to check
     INNER_FRAGMENT
     OTHER_PROTOCOL          # IGMP, GRE, ESP, SCTP (which has a CRC), …
     NO_CHECKSUM             # UDP zero over IPv4
@@ -35,6 +35,11 @@ cpdef enum Reason:
     # either layer: its pseudo-header cannot be told
     SOURCE_ROUTE            # the pseudo-header's address is in an option that is not followed here
     EXTENSION_HEADERS       # more than MAX_EXTENSIONS IPv6 extension headers
+    # the inner layer is not looked into
+    NOT_IP                  # MPLS, PPPoE, an EtherType that means nothing here
+    # and what `judge` adds
+    NEVER_COMPUTED          # a wrong field of 0000: nobody began to compute it
+    MERGED_BY_NIC           # LRO: the checksum is that of the first of several segments
 
 
 cdef enum:
@@ -56,6 +61,7 @@ cdef struct Layer:
     uint8_t address_length   # valid if version: 4 or 16
     bint header_wrong        # valid if version: an IPv4 header whose own checksum does not verify
     bint field_read          # the transport header with its checksum field is captured (`transport`, `field` are valid)
+    bint exact               # valid if field_read: the IP length is told, and a UDP header's is that of its payload
     uint32_t start           # valid if version: offset of the IP header
     uint32_t source          # valid if version: offsets of the two addresses the pseudo-header takes; with a routing
     uint32_t destination     # header `destination` is the final one (RFC 8200 §8.1)

@@ -98,7 +98,7 @@ cdef void walk_inner_frame(const uint8_t *packet, Walk *out) noexcept nogil:
         return
     out.ethertype = be16(packet + out.frame + ETH_TYPE)
     for tags in range(MAX_TAGS + 1):
-        if out.ethertype != ETHERTYPE_8021Q and out.ethertype != ETHERTYPE_8021AD:
+        if not is_tag(out.ethertype):
             break
         if tags == MAX_TAGS or at + VLAN_TAG > end:
             out.inner.reason = Reason.INNER_ETHERNET
@@ -113,7 +113,7 @@ cdef void walk_inner_frame(const uint8_t *packet, Walk *out) noexcept nogil:
     out.framed = True
     out.behind_ethernet = at
     if out.ethertype != ETHERTYPE_IP4 and out.ethertype != ETHERTYPE_IP6:
-        out.inner.reason = Reason.NO_IP
+        out.inner.reason = Reason.NO_IP if has_nothing_to_check(out.ethertype) else Reason.NOT_IP
         return
     read_ip(packet, at, out.captured, end, &out.inner)
     if out.inner.version and (out.inner.version == 4) != (out.ethertype == ETHERTYPE_IP4):
@@ -121,6 +121,11 @@ cdef void walk_inner_frame(const uint8_t *packet, Walk *out) noexcept nogil:
         out.inner.reason = Reason.INNER_IP
     if out.inner.reason == Reason.NONE:
         read_transport(packet, out.captured, &out.inner)
+
+
+cdef inline bint has_nothing_to_check(uint16_t ethertype) noexcept nogil:
+    """Frames that are not IP and carry no IP either. (Below ETHERTYPE_LEAST it is 802.3's length: spanning tree.)"""
+    return ethertype in (ETHERTYPE_ARP, ETHERTYPE_RARP, ETHERTYPE_LLDP) or ethertype < ETHERTYPE_LEAST
 
 
 cdef void read_ip(const uint8_t *packet, uint32_t start, uint32_t captured, uint32_t end, Layer *out) noexcept nogil:
@@ -294,6 +299,7 @@ cdef void read_transport(const uint8_t *packet, uint32_t captured, Layer *out) n
     Reasons: OTHER_PROTOCOL, INNER_TRANSPORT, TRUNCATED.
     """
     cdef uint32_t header, field, claimed
+    out.exact = be16(packet + out.start + (IP4_LENGTH if out.version == 4 else IP6_LENGTH)) != 0
     if out.protocol == PROTO_TCP:
         header = TCP_HEADER
         field = TCP_CHECKSUM
@@ -314,6 +320,7 @@ cdef void read_transport(const uint8_t *packet, uint32_t captured, Layer *out) n
         return
     if out.protocol == PROTO_UDP:
         claimed = be16(packet + out.transport + UDP_LENGTH)
+        out.exact &= claimed == out.covered
         # 0 is a jumbogram's (RFC 2675 §4) or BIG TCP's; over IPv4 only where the IP length is 0 as well.
         if claimed == 0 and (out.version == 6 or be16(packet + out.start + IP4_LENGTH) == 0):
             claimed = out.covered

@@ -14,6 +14,7 @@ cdef enum:
     IP4_ID = 4
     IP4_FRAGMENT = 6
     IP4_PROTOCOL = 9
+    IP4_CHECKSUM = 10
     IP4_SOURCE = 12
     IP4_DESTINATION = 16
     IP4_MORE_OR_OFFSET = 0x3fff   # MF bit and fragment offset: anything set means a fragment
@@ -87,13 +88,22 @@ cdef enum:
 
     # Ethernet and VLAN tags
     ETH_HEADER = 14
+    ETH_SOURCE = 6
     ETH_TYPE = 12
     VLAN_TAG = 4
     ETHERTYPE_IP4 = 0x0800
     ETHERTYPE_IP6 = 0x86dd
+    ETHERTYPE_LEAST = 0x0600      # what is less is a length (IEEE 802.3 §3.2.6)
+    ETHERTYPE_ARP = 0x0806
+    ETHERTYPE_RARP = 0x8035
+    ETHERTYPE_LLDP = 0x88cc
     ETHERTYPE_8021Q = 0x8100
     ETHERTYPE_8021AD = 0x88a8
     ETHERTYPE_QINQ = 0x9100       # 802.1ad before it had a number
+
+    # ARP for IPv4 over Ethernet (RFC 826): hardware and protocol, then their address lengths
+    ARP_ETHERNET_IP4 = 0x00010800
+    ARP_LENGTHS = 0x0604
 
     # Linux cooked captures (https://www.tcpdump.org/linktypes.html, LINUX_SLL and LINUX_SLL2)
     SLL_HEADER = 16
@@ -106,6 +116,11 @@ cdef enum:
 
     # loopback captures: one address family (NULL, LOOP)
     LOOPBACK_HEADER = 4
+
+
+cdef inline bint is_tag(uint16_t ethertype) noexcept nogil:
+    """Whether a VLAN tag stands there."""
+    return ethertype in (ETHERTYPE_8021Q, ETHERTYPE_8021AD, ETHERTYPE_QINQ)
 
 
 cdef inline uint16_t be16(const uint8_t *p) noexcept nogil:

@@ -13,8 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
-from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.evidence import Explanation
+from fixer.datapath.diagnose import Diagnosis, Explanation, InnerState, OuterState
 from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
@@ -33,6 +32,7 @@ OUTER_COUNTED_AS = {
     OuterState.GOOD: "good",
     OuterState.AGREES: "good",
     OuterState.ZERO: "absent",
+    OuterState.ZERO6: "absent",
     OuterState.PARTIAL: "partial",
     OuterState.STALE: "wrong",
     OuterState.WRONG: "wrong",

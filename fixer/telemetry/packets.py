@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.evidence import Explanation
+from fixer.datapath.diagnose import Diagnosis, Explanation, InnerState, OuterState, Vouch
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 from fixer.telemetry.log import Level, Saying, header
-from fixer.words import ACTIONS, DIAGNOSES, EXPLANATIONS, INNER_STATES, OUTER_STATES, REASONS, TRANSPORTS
+from fixer.words import ACTIONS, DIAGNOSES, EXPLANATIONS, INNER_STATES, OUTER_STATES, REASONS, TRANSPORTS, VOUCHES
 
 _TYPES = {Action.PASS: ["allowed"], Action.REPAIR: ["allowed", "info"], Action.DROP: ["denied"]}
 
@@ -51,6 +50,8 @@ def document(event: Result) -> dict[str, Any]:
         fields["fixer.reason"] = REASONS[event.reason]
     if event.explanation is not Explanation.UNEXPLAINED:
         fields["fixer.explanation"] = EXPLANATIONS[event.explanation]
+    if event.vouch is not Vouch.NOBODY:
+        fields["fixer.vouch"] = VOUCHES[event.vouch]
     if event.would is Action.REPAIR:
         fields["fixer.payload.verified"] = not event.unverified
     if event.vxlan:

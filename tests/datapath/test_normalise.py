@@ -235,6 +235,27 @@ def test_unfinished_and_translated_comes_out_right_in_both(inner: str, outer: st
         node.through(encapsulate(vxlan(frame(ack)), "GOOD"))
 
 
+@pytest.mark.parametrize(("inner", "outer"), [("VERIFIES", "WRONG"), ("PARTIAL", "WRONG"), ("VERIFIES", "PARTIAL")])
+def test_of_what_the_kernel_would_finish_nothing_else_is_mended(inner: str, outer: str) -> None:
+    """An outer of P is finished, as the kernel would have done; a wrong one is not made right."""
+    node = Node()
+    for port, clock, state in ((1, 5_000, "GOOD"), (2, 1_000, outer)):
+        whole = segment(CLIENT, SERVER, (port, 80), SYN, (clock, 0), 7)
+        asked = unfinished(whole) if inner == "PARTIAL" and port == 2 else whole
+        packet = encapsulate(vxlan(frame(asked)), state, finished=vxlan(frame(whole)))
+        found = node.through(packet, skb_info=int(port == 2))
+        back = segment(SERVER, CLIENT, (80, port), SYN_ACK, (4242, 5_000), 9, 8)
+        node.through(encapsulate(vxlan(frame(back))), outgoing=True)
+        ack = segment(CLIENT, SERVER, (port, 80), ACK, (clock, 4242), 8, 10)
+        if port == 1:
+            node.through(encapsulate(vxlan(frame(ack))))
+    if outer == "WRONG":
+        assert found == packet
+        assert node.counted()["incomplete"] == 1
+    else:
+        assert found != packet, "translated, and sound: the node looks at that"
+
+
 def test_a_wrong_checksum_stays_wrong_and_teaches_nothing() -> None:
     node = Node(actions={"corrupt": "pass"})
     Connection(node, 1, 5_000).open()

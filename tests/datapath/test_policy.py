@@ -22,22 +22,34 @@ from fixer.datapath.walk import Reason
 
 NOT_READY, GSO, NOT_VERIFIED = 1, 2, 4
 
+PAIR_WRONG = [with_field(tunnelled("VERIFIES", "GOOD", payload=bytes([n])), 20, 61000) for n in range(3)]
+# What it takes: the packet is the last one, behind those that say something of its pair of VTEPs.
 MADE = {
-    Diagnosis.SOUND: ("VERIFIES", "GOOD"),
-    Diagnosis.INNER_UNFINISHED: ("PARTIAL", "AGREES"),
-    Diagnosis.OUTER_UNFINISHED: ("VERIFIES", "PARTIAL"),
-    Diagnosis.BOTH_UNFINISHED: ("PARTIAL", "PARTIAL"),
-    Diagnosis.OUTER_WRONG: ("VERIFIES", "WRONG"),
-    Diagnosis.CORRUPT: ("WRONG", "GOOD"),
+    Diagnosis.SOUND: [tunnelled("VERIFIES", "GOOD")],
+    Diagnosis.INNER_UNFINISHED: [tunnelled("PARTIAL", "AGREES")],
+    Diagnosis.OUTER_UNFINISHED: [tunnelled("VERIFIES", "PARTIAL")],
+    Diagnosis.BOTH_UNFINISHED: [tunnelled("PARTIAL", "PARTIAL")],
+    Diagnosis.OUTER_STALE: PAIR_WRONG,
+    Diagnosis.STALE_UNFINISHED: [*PAIR_WRONG, with_field(tunnelled("PARTIAL", "AGREES"), 20, 61000)],
+    Diagnosis.OUTER_WRONG: [tunnelled("VERIFIES", "WRONG")],
+    Diagnosis.CORRUPT: [tunnelled("WRONG", "GOOD")],
+    Diagnosis.UNCHECKABLE: [encapsulate(vxlan(frame(bytes(46), ethertype=0x8847)))],
+    Diagnosis.OUTER_IP_WRONG: [with_field(tunnelled("PARTIAL", "AGREES"), 10, 1)],
+    Diagnosis.OUTER_ABSENT6: [tunnelled("VERIFIES", "ZERO", outer=6, payload=bytes([n])) for n in range(3)],
 }
 
 
-def examine(states: tuple[str, str], skb_info: int = 0, **settings: object) -> tuple[Result, bool]:
-    """The result, and whether the packet was changed."""
-    before = tunnelled(*states)
-    packet = bytearray(before)
-    result = Pipeline(ports=[4789], **settings).examine(packet, skb_info=skb_info)
-    return result, packet != before
+def examine(packets: list[bytes], skb_info: int = 0, **settings: object) -> tuple[Result, bool]:
+    """The last one's result, and whether it was changed."""
+    pipeline = Pipeline(ports=[4789], **settings)
+    for each in packets:
+        packet = bytearray(each)
+        result = pipeline.examine(packet, skb_info=skb_info)
+    return result, packet != packets[-1]
+
+
+def test_every_diagnosis_is_made_here() -> None:
+    assert set(MADE) == set(Diagnosis)
 
 
 @pytest.mark.parametrize("diagnosis", MADE)
@@ -57,6 +69,18 @@ def test_every_diagnosis_takes_the_actions_it_may(diagnosis: Diagnosis, action: 
 def test_corrupt_can_never_be_repaired_and_is_dropped_by_default() -> None:
     assert ALLOWED_ACTIONS[Diagnosis.CORRUPT] == {Action.PASS, Action.DROP}
     assert examine(MADE[Diagnosis.CORRUPT])[0].action is Action.DROP
+
+
+def test_what_a_receiver_discards_anyway_is_passed_by_default() -> None:
+    for diagnosis in (Diagnosis.OUTER_IP_WRONG, Diagnosis.OUTER_ABSENT6):
+        assert examine(MADE[diagnosis])[0].action is Action.PASS
+    assert ALLOWED_ACTIONS[Diagnosis.OUTER_IP_WRONG] == {Action.PASS, Action.DROP}
+    assert ALLOWED_ACTIONS[Diagnosis.OUTER_ABSENT6] == {Action.PASS, Action.REPAIR}
+
+
+def test_an_absent_outer_is_not_filled_before_its_envelope_is_known() -> None:
+    result, changed = examine(MADE[Diagnosis.OUTER_ABSENT6][:2], actions={"outer_absent6": "repair"})
+    assert (result.diagnosis, result.action, changed) == (Diagnosis.OUTER_ABSENT6, Action.PASS, False)
 
 
 @pytest.mark.parametrize("diagnosis", MADE)
@@ -81,9 +105,14 @@ def test_a_monitor_changes_nothing_and_says_what_it_would_do(diagnosis: Diagnosi
     ],
 )
 def test_not_ready_excuses_the_one_layer_whose_field_is_p(states: tuple[str, str], diagnosis: Diagnosis) -> None:
-    result, changed = examine(states, NOT_READY)
+    result, changed = examine([tunnelled(*states)], NOT_READY)
     assert result.diagnosis is diagnosis
     assert changed == (diagnosis is Diagnosis.BOTH_UNFINISHED)
+
+
+def test_not_ready_does_not_excuse_an_absent_outer_over_ipv6() -> None:
+    result, changed = examine([tunnelled("PARTIAL", "ZERO", outer=6)], NOT_READY)
+    assert (result.diagnosis, changed) == (Diagnosis.OUTER_ABSENT6, False)
 
 
 @pytest.mark.parametrize("verifying", ["GOOD", "AGREES"])
@@ -101,17 +130,17 @@ def test_not_ready_excuses_neither_where_both_fields_are_p(verifying: str) -> No
     assert Pipeline(ports=[4789]).examine(candidate).diagnosis is Diagnosis.SOUND
 
 
-@pytest.mark.parametrize("states", MADE.values())
-def test_a_super_packet_is_never_judged_nor_changed(states: tuple[str, str]) -> None:
+@pytest.mark.parametrize("packets", MADE.values(), ids=[diagnosis.name for diagnosis in MADE])
+def test_a_super_packet_is_never_judged_nor_changed(packets: list[bytes]) -> None:
     for info in (GSO, GSO | NOT_READY):
-        result, changed = examine(states, info)
+        result, changed = examine(packets, info)
         assert (result.inner, result.outer) == (InnerState.UNCHECKABLE, OuterState.UNCHECKABLE)
         assert (result.diagnosis, result.reason, changed) == (Diagnosis.UNCHECKABLE, Reason.SUPER_PACKET, False)
 
 
-@pytest.mark.parametrize("states", MADE.values())
-def test_not_verified_is_no_news(states: tuple[str, str]) -> None:
-    assert examine(states, NOT_VERIFIED)[0].diagnosis is examine(states)[0].diagnosis
+@pytest.mark.parametrize("packets", MADE.values(), ids=[diagnosis.name for diagnosis in MADE])
+def test_not_verified_is_no_news(packets: list[bytes]) -> None:
+    assert examine(packets, NOT_VERIFIED)[0].diagnosis is examine(packets)[0].diagnosis
 
 
 @pytest.mark.parametrize("name", ["nonsense", "sound_", ""])
@@ -124,9 +153,9 @@ def test_unknown_diagnoses_and_actions_are_refused(name: str) -> None:
         Pipeline(ports=[4789], stale=name)
 
 
-@pytest.mark.parametrize("states", MADE.values())
-def test_a_device_is_believed_only_where_the_policy_says_so(states: tuple[str, str]) -> None:
-    result, changed = examine(states, 0, trust_device=True)
+@pytest.mark.parametrize("packets", MADE.values(), ids=[diagnosis.name for diagnosis in MADE])
+def test_a_device_is_believed_only_where_the_policy_says_so(packets: list[bytes]) -> None:
+    result, changed = examine(packets, 0, trust_device=True)
     assert (result.diagnosis, result.reason, changed) == (Diagnosis.UNCHECKABLE, Reason.DEVICE_VERIFIED, False)
     for info in (NOT_VERIFIED, NOT_READY):
-        assert examine(states, info, trust_device=True)[0].diagnosis is examine(states, info)[0].diagnosis
+        assert examine(packets, info, trust_device=True)[0].diagnosis is examine(packets, info)[0].diagnosis

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from scapy.utils import checksum
 from support.packets import tunnelled
 
 from fixer.datapath.diagnose import Diagnosis
@@ -17,8 +18,14 @@ MADE = {inner: tunnelled(inner, "ZERO") for inner in ("PARTIAL", "WRONG")}
 
 
 def from_vtep(number: int, inner: str = "PARTIAL") -> bytearray:
+    """Of 198.18.x.y."""
+    return from_address((0xC6120000 + number).to_bytes(4, "big"), inner)
+
+
+def from_address(address: bytes, inner: str = "PARTIAL") -> bytearray:
     packet = bytearray(MADE[inner])
-    packet[12:16] = (0xC6120000 + number).to_bytes(4, "big")  # 198.18.x.y
+    packet[10:16] = bytes(2) + address
+    packet[10:12] = checksum(bytes(packet[:20])).to_bytes(2, "big")
     return packet
 
 
@@ -91,9 +98,7 @@ def test_two_vteps_in_turns_are_told_no_more_than_apart() -> None:
     pipeline = Pipeline(ports=[4789], events_per_second=5)
     for _ in range(1000):
         for source in (b"\x0a\x09\x09\x01", b"\x0a\x09\x08\xed"):
-            packet = from_vtep(0)
-            packet[12:16] = source
-            pipeline.examine(packet, when_ns=SECOND)
+            pipeline.examine(from_address(source), when_ns=SECOND)
     assert told_of(pipeline.drain(100_000)) == 10
 
 

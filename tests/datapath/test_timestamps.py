@@ -195,8 +195,9 @@ def test_unfinished_and_stripped_comes_out_right_in_both(
     packet = encapsulate(vxlan(frame(asked)), outer, outer_version, finished=vxlan(frame(whole)))
     found, result = through(packet, stripping())
     after = oracle.judge(found, plain=True)
-    assert (after.inner, after.diagnosis) == ("VERIFIES", "SOUND")
-    assert after.outer == ("ZERO" if outer == "ZERO" else "GOOD")
+    absent = "ZERO" if outer_version == 4 else "ZERO6"
+    assert (after.inner, after.outer) == ("VERIFIES", absent if outer == "ZERO" else "GOOD")
+    assert after.diagnosis == ("OUTER_ABSENT6" if after.outer == "ZERO6" else "SOUND")
     assert TIMESTAMPS not in found
     assert result.action is (Action.PASS if (inner, outer) in SOUND else Action.REPAIR)
 
@@ -240,6 +241,49 @@ def test_what_the_kernel_would_finish_is_complete_once_it_is_changed() -> None:
     found, _ = through(packet, stripping(), not_ready)
     assert found == syn(NOPS)
     assert through(packet, stripping(), gso)[0] == packet
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    [("VERIFIES", "WRONG"), ("PARTIAL", "WRONG"), ("WRONG", "PARTIAL"), ("WRONG", "GOOD"), ("WRONG", "ZERO")],
+)
+def test_nothing_is_mended_on_the_way(inner: str, outer: str) -> None:
+    """The kernel would have finished one checksum of this packet itself. Finished it would be, and so it would leave
+    with checksums that verify over whatever damage made the other one wrong."""
+    whole = syn(TIMESTAMPS)
+    asked = in_state(whole, 4, "tcp", inner)
+    packet = encapsulate(vxlan(frame(asked)), outer, finished=vxlan(frame(whole)))
+    pipeline = stripping(actions={"corrupt": "pass"})
+    found, result = through(packet, pipeline, skb_info=1)
+    assert (found, result.action) == (packet, Action.PASS)
+    assert outcome(pipeline) == "incomplete"
+
+
+def test_damage_that_only_the_outer_covers_is_not_finished_over() -> None:
+    """Of a packet of which the kernel says that it is not ready: a bit of the inner MACs, of the VNI, of a sequence
+    number in an unfinished segment."""
+    whole = syn(TIMESTAMPS)
+    for inner, at in (("VERIFIES", 39), ("VERIFIES", 34), ("PARTIAL", 74)):
+        intact = encapsulate(vxlan(frame(in_state(whole, 4, "tcp", inner))))
+        packet = oracle.with_field(intact, at, int.from_bytes(intact[at : at + 2], "big") ^ 0x0400)
+        pipeline = stripping()
+        assert through(packet, pipeline, skb_info=1)[0] == packet
+        assert outcome(pipeline) == "incomplete"
+        assert oracle.judge(through(intact, stripping(), skb_info=1)[0]).diagnosis == "SOUND"
+
+
+def test_an_unfinished_syn_that_a_device_calls_verified_is_left_alone() -> None:
+    """Stripped, its field would be neither the pseudo-header's sum nor right, and no kernel behind could finish it."""
+    for length in ("PARTIAL", "LENGTH_0"):
+        asked = in_state(syn(TIMESTAMPS), 4, "tcp", length)
+        for packet in (asked, encapsulate(vxlan(frame(asked)))):
+            pipeline = stripping(trust_device=True)
+            found, result = through(packet, pipeline)
+            assert (found, result.action) == (packet, Action.PASS)
+            assert outcome(pipeline) == "incomplete"
+    pipeline = stripping(trust_device=True)
+    assert through(syn(TIMESTAMPS), pipeline)[0] == syn(NOPS), "one that is finished is stripped"
+    assert outcome(pipeline) == "stripped"
 
 
 def test_what_the_policy_leaves_unfinished_is_left_alone() -> None:

@@ -84,6 +84,26 @@ def test_vlan_tags(tags: int) -> None:
         assert result.reason is Reason.INNER_ETHERNET
 
 
+@pytest.mark.parametrize("ethertype", [0x8100, 0x88A8, 0x9100])
+def test_three_ethertypes_are_tags(ethertype: int) -> None:
+    inner = in_state(segment(4, "tcp"), 4, "tcp", "PARTIAL")
+    result = examine(encapsulate(vxlan(frame(bytes.fromhex("00c80800") + inner, ethertype=ethertype))))
+    assert (result.diagnosis, result.vlan) == (Diagnosis.INNER_UNFINISHED, 200)
+
+
+@pytest.mark.parametrize("ethertype", [0x0806, 0x8035, 0x88CC, 0x0000, 0x0026, 0x05FF])
+def test_what_carries_no_ip_has_nothing_to_check(ethertype: int) -> None:
+    result = examine(encapsulate(vxlan(frame(bytes(46), ethertype=ethertype))))
+    assert (result.inner, result.reason, result.diagnosis) == (InnerState.NONE, Reason.NO_IP, Diagnosis.SOUND)
+
+
+@pytest.mark.parametrize("ethertype", [0x0600, 0x6558, 0x8137, 0x8847, 0x8848, 0x8863, 0x8864, 0x9101, 0xFFFF])
+def test_what_may_carry_ip_and_is_not_looked_into_is_not_called_sound(ethertype: int) -> None:
+    inner = in_state(segment(4, "tcp"), 4, "tcp", "PARTIAL")
+    result = examine(encapsulate(vxlan(frame(inner, ethertype=ethertype))))
+    assert (result.inner, result.reason, result.diagnosis) == (InnerState.NONE, Reason.NOT_IP, Diagnosis.UNCHECKABLE)
+
+
 @pytest.mark.parametrize("options", range(0, 44, 4))
 def test_ipv4_options_on_both_layers(options: int) -> None:
     nops = [Raw(b"\x01" * options)] if options else []

@@ -11,7 +11,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from socket import AF_INET6, inet_pton
+from socket import AF_INET6, inet_aton, inet_pton
 
 from scapy.utils import checksum
 from support import oracle
@@ -24,6 +24,7 @@ from support.packets import (
     frame,
     in_state,
     ip,
+    merged_by_lro,
     pseudo_sum,
     segment,
     tunnelled,
@@ -33,35 +34,48 @@ from support.packets import (
 
 FOLDER = Path(__file__).parents[1] / "cases"
 
+FILL: dict[str, object] = {"policy": {"outer_absent6": "repair"}}
+
 MEANING = {
     ("VERIFIES", "GOOD"): "A healthy packet. Nothing is touched.",
     ("VERIFIES", "ZERO"): "A healthy packet whose outer checksum was never made, as RFC 7348 recommends.",
     ("VERIFIES", "PARTIAL"): "The kernel left the outer sum to a NIC that did not do it. The inner layer vouches.",
+    ("VERIFIES", "ZERO6"): "Zero over IPv6, inside all is well: a VXLAN device without udp6zerocsumrx discards it.",
     ("VERIFIES", "STALE"): "nf_nat updated an outer checksum of zero: ffff where the address stayed. The VNI is ours.",
-    ("VERIFIES", "WRONG"): "A wrong outer checksum that nothing explains: bytes only it covers may be damaged. Passed.",
+    ("VERIFIES", "WRONG"): "A wrong outer checksum, and nobody who vouches for what only it covers. Passed.",
     ("PARTIAL", "GOOD"): "The outer was summed over the unfinished packet, so it vouches for the payload; both change.",
     ("PARTIAL", "AGREES"): "Local checksum offload: finishing the inner checksum makes the outer one right by itself.",
     ("PARTIAL", "ZERO"): "Only the inner checksum is there to finish. The outer stays zero.",
+    ("PARTIAL", "ZERO6"): "The inner checksum is finished. That the outer is zero over IPv6 is its sender's setting.",
     ("PARTIAL", "PARTIAL"): "Nothing was finished: inner first, then the outer over the finished packet.",
     ("PARTIAL", "STALE"): "An unfinished packet behind nf_nat that updated its outer zero: both are righted.",
     ("PARTIAL", "WRONG"): "An outer sum was made over other bytes than these: damage. Recomputing it would launder it.",
     ("WRONG", "GOOD"): "Damaged before encapsulation; the outer is right over the damage.",
     ("WRONG", "ZERO"): "Damaged, and no outer checksum to say where.",
+    ("WRONG", "ZERO6"): "Damaged, and no outer checksum over IPv6 either.",
     ("WRONG", "PARTIAL"): "Damaged; that the outer was left unfinished changes nothing about it.",
     ("WRONG", "WRONG"): "Damaged on the way: both layers say so.",
     ("NONE", "GOOD"): "ARP: no inner checksum to judge, the outer one is right.",
     ("NONE", "ZERO"): "ARP without an outer checksum.",
+    ("NONE", "ZERO6"): "ARP without an outer checksum over IPv6. No setting fills it in: nothing vouches for the ARP.",
     ("NONE", "PARTIAL"): "ARP with the outer sum left to a NIC: without this repair nothing finds its neighbour.",
-    ("NONE", "STALE"): "ARP behind nf_nat that updated the outer zero. Nothing vouches for it but the explanation.",
-    ("NONE", "WRONG"): "ARP under a wrong outer checksum that nothing explains. Passed.",
+    (
+        "NONE",
+        "STALE",
+    ): "ARP behind nf_nat that updated the outer zero. No outer of its VTEP pair verifies, each is ffff, "
+    "and all that is inside verifies: nothing vouches for the ARP but that.",
+    ("NONE", "WRONG"): "ARP under a wrong outer checksum, and nobody who vouches for it. Passed.",
 }
 
+PASSED, RIGHTED = "VERIFIES WRONG OUTER_WRONG PASS", "VERIFIES STALE OUTER_STALE REPAIR ENVELOPE"
+PASSED_ARP = "NONE WRONG OUTER_WRONG PASS NO_IP"
 ARP = bytes.fromhex("000108000604000102420a0001b00a0001b00000000000000a0001c0")
 
 
 @dataclass
 class Packet:
-    """One packet of a case: ``says`` is "INNER OUTER DIAGNOSIS ACTION", then reason and "unverified" if they apply."""
+    """One packet of a case: ``says`` is "INNER OUTER DIAGNOSIS ACTION", then in any order, if they apply, the reason,
+    who vouches for it, and "unverified"."""
 
     data: bytes
     says: str
@@ -83,28 +97,71 @@ def one(
     return Case(name, why, [Packet(data, says, wire_length, skb_info)], settings)
 
 
+ZERO6_DIAGNOSES = {
+    "VERIFIES": "OUTER_ABSENT6",
+    "PARTIAL": "INNER_UNFINISHED",
+    "WRONG": "CORRUPT",
+    "NONE": "OUTER_ABSENT6",
+}
+REGIME = 64  # packets that show a regime, with room for the digests of some of them to fall together
+
+
 def matrix() -> list[Case]:
     """Every cell of the oracle's table of diagnoses, over IPv4 and over IPv6."""
     made = []
     for (inner, outer), why in MEANING.items():
         for version, kind in ((4, "tcp"), (6, "udp")):
-            diagnosis = oracle.MATRIX[inner].split()[oracle.OUTERS.index(outer)]
-            action = "REPAIR" if diagnosis in oracle.REPAIRED else "DROP" if diagnosis == "CORRUPT" else "PASS"
-            says = f"{inner} {outer} {diagnosis} {action}"
-            if inner == "NONE":
-                says += " NO_IP"
-            if action == "REPAIR" and (inner != "VERIFIES" and outer != "GOOD"):
-                says += " unverified"
-            as_built = "ZERO" if outer == "STALE" else outer
+            if outer == ("ZERO6" if version == 4 else "ZERO"):
+                continue
+            as_built = "ZERO" if outer in ("STALE", "ZERO6") else outer
             if inner == "NONE":
                 data = encapsulate(vxlan(frame(ARP, ethertype=0x0806)), as_built, version)
             else:
                 data = tunnelled(inner, as_built, kind, version, version)
+            packets = [Packet(data, cell(inner, outer))]
+            settings: dict[str, object] = {}
             if outer == "STALE":
-                data = with_field(data, 26 if version == 4 else 46, 0xFFFF)
-            settings = {"vxlan": {"vnis": [VNI]}} if outer == "STALE" else {}
-            made.append(one(f"{inner}-under-{outer}-ip{version}".lower(), why, data, says, **settings))
+                packets[0].data = stale(data, version)
+                settings = {"vxlan": {"vnis": [VNI]}}
+                if inner == "NONE":
+                    packets, settings = [*regime(version, kind), *packets], {}
+            made.append(
+                Case(
+                    f"{inner}-under-{as_built if outer == 'ZERO6' else outer}-ip{version}".lower(),
+                    why,
+                    packets,
+                    settings,
+                )
+            )
     return made
+
+
+def cell(inner: str, outer: str) -> str:
+    """What is said of a packet with these states."""
+    diagnosis = ZERO6_DIAGNOSES[inner] if outer == "ZERO6" else oracle.MATRIX[inner].split()[oracle.OUTERS.index(outer)]
+    action = "REPAIR" if diagnosis in oracle.REPAIRED else "DROP" if diagnosis == "CORRUPT" else "PASS"
+    says = f"{inner} {outer} {diagnosis} {action}"
+    if inner == "NONE":
+        says += " NO_IP"
+    if outer == "STALE":
+        says += " REGIME" if inner == "NONE" else " OPERATOR"
+    if action == "REPAIR" and (inner != "VERIFIES" and outer != "GOOD"):
+        says += " unverified"
+    return says
+
+
+def stale(packet: bytes, version: int = 4) -> bytes:
+    """A packet whose outer checksum of zero was "updated" by nf_nat."""
+    return with_field(packet, 26 if version == 4 else 46, 0xFFFF)
+
+
+def regime(version: int, kind: str) -> list[Packet]:
+    """Packets of a VTEP pair behind nf_nat: the third shows an envelope, the rest that no outer verifies.
+
+    Of many lengths: those of one length in a connection have one right outer field, and with it one error.
+    """
+    packets = [tunnelled("VERIFIES", "ZERO", kind, version, version, bytes(range(n + 2))) for n in range(REGIME)]
+    return [Packet(stale(packet, version), RIGHTED if n > 1 else PASSED) for n, packet in enumerate(packets)]
 
 
 def origins() -> list[Case]:
@@ -147,6 +204,15 @@ def with_extensions(packet: bytes, *extensions: tuple[int, bytes], hop: bytes = 
     return header + chain + packet[40:]
 
 
+def changed(packet: bytes, at: int, mask: int) -> bytes:
+    return packet[:at] + bytes([packet[at] ^ mask]) + packet[at + 1 :]
+
+
+def tag(vlan: int, ethertype: int = 0x0800) -> bytes:
+    """A VLAN tag behind its own EtherType."""
+    return vlan.to_bytes(2, "big") + ethertype.to_bytes(2, "big")
+
+
 def routing(kind: int, left: int, final: bytes, others: int = 1) -> bytes:
     """A routing header behind its next-header byte: `final` last in types 0 and 2, first in type 4 (RFC 8754)."""
     hops = [bytes(15) + bytes([n + 1]) for n in range(others)]
@@ -166,6 +232,12 @@ def headers() -> list[Case]:
     made = [
         one("vlan", "802.1Q inside.", encapsulate(vxlan(frame(partial4, 7)), "ZERO"), zero),
         one("vlan-twice", "802.1ad and 802.1Q inside.", encapsulate(vxlan(frame(partial6, 7, 9)), "ZERO"), zero),
+        one(
+            "vlan-9100",
+            "EtherType 9100, which stood for a VLAN tag before 802.1ad had a number.",
+            encapsulate(vxlan(frame(tag(42) + partial4, ethertype=0x9100)), "ZERO"),
+            zero,
+        ),
         one(
             "ip4-options-inside",
             "Record route behind the inner IPv4 header: options move the segment and are in no pseudo-header.",
@@ -274,6 +346,9 @@ def sums() -> list[Case]:
                 "VERIFIES ZERO SOUND PASS",
             )
         )
+    packet = segment(4, "tcp", b"\0\0")
+    # Two bytes take over the field's part of the sum.
+    summing_to_zero = with_field(with_field(packet, len(packet) - 2, field(packet, 36)), 36, 0)
     packet = segment(4, "udp", b"\0\0")
     packet = with_field(packet, len(packet) - 2, field(packet, 26))
     made += [
@@ -312,13 +387,38 @@ def sums() -> list[Case]:
             "udp-zero-ip6",
             "UDP zero over IPv6 is not allowed (RFC 8200 §8.1); a receiver discards it.",
             tunnelled("ABSENT", "GOOD", "udp", inner=6),
-            "WRONG GOOD CORRUPT DROP",
+            "WRONG GOOD CORRUPT DROP NEVER_COMPUTED",
         ),
         one(
             "tunnel-in-tunnel-zero-ip6",
             "An inner VXLAN packet over IPv6 may have zero (RFC 6935).",
             encapsulate(vxlan(frame(tunnelled("VERIFIES", "ZERO", outer=6)))),
             "ABSENT GOOD SOUND PASS NO_CHECKSUM",
+        ),
+        one(
+            "never-computed-tcp",
+            "A wrong TCP checksum of 0000. No damage on the way makes it so in packet after packet: a generator wrote "
+            "it, or an offload that did not happen.",
+            encapsulate(vxlan(frame(in_state(segment(4, "tcp"), 4, "tcp", "ABSENT")))),
+            "WRONG GOOD CORRUPT DROP NEVER_COMPUTED",
+        ),
+        one(
+            "never-computed-icmp",
+            "ICMP of 0000.",
+            encapsulate(vxlan(frame(in_state(segment(4, "icmp"), 4, "icmp", "ABSENT"))), "ZERO"),
+            "WRONG ZERO CORRUPT DROP NEVER_COMPUTED",
+        ),
+        one(
+            "never-computed-inner-header",
+            "0000 in the inner IPv4 header, whose segment verifies.",
+            encapsulate(vxlan(frame(with_field(segment(4, "tcp"), 10, 0)))),
+            "VERIFIES GOOD CORRUPT DROP NEVER_COMPUTED",
+        ),
+        one(
+            "computed-zero-tcp",
+            "A TCP checksum of 0000 that is right, as one in 65,536 is.",
+            encapsulate(vxlan(frame(summing_to_zero))),
+            "VERIFIES GOOD SOUND PASS",
         ),
     ]
     damaged = with_field(in_state(segment(4, "tcp"), 4, "tcp", "PARTIAL"), 10, 0xBAD)
@@ -457,6 +557,45 @@ def reasons() -> list[Case]:
             "LLDP inside.",
             encapsulate(vxlan(frame(bytes(40), ethertype=0x88CC))),
             "NONE GOOD SOUND PASS NO_IP",
+        ),
+        one(
+            "spanning-tree",
+            "802.3 with a length where a type would be, and LLC behind it.",
+            encapsulate(vxlan(frame(bytes.fromhex("424203") + bytes(35), ethertype=38))),
+            "NONE GOOD SOUND PASS NO_IP",
+        ),
+        one(
+            "not-ip-mpls",
+            "MPLS with an unfinished IPv4 packet in it. It is not looked into, so it is not called sound.",
+            encapsulate(vxlan(frame(bytes.fromhex("0001013f") + partial4, ethertype=0x8847))),
+            f"NONE GOOD {passed} NOT_IP",
+        ),
+        one(
+            "not-ip-pppoe",
+            "A PPPoE session, the same.",
+            encapsulate(
+                vxlan(frame(bytes.fromhex("11000001") + tag(len(partial4) + 2, 0x0021) + partial4, ethertype=0x8864)),
+                "ZERO",
+            ),
+            f"NONE ZERO {passed} NOT_IP",
+        ),
+        one(
+            "not-ip-tagged",
+            "An EtherType that means nothing here, behind a VLAN tag.",
+            encapsulate(vxlan(frame(bytes(46), 7, ethertype=0x88B5))),
+            f"NONE GOOD {passed} NOT_IP",
+        ),
+        one(
+            "not-ip-under-partial",
+            "MPLS under an outer checksum that was left to a NIC: as with ARP, whoever wrote P there is to be helped.",
+            encapsulate(vxlan(frame(bytes.fromhex("0001013f") + partial4, ethertype=0x8847)), "PARTIAL"),
+            "NONE PARTIAL OUTER_UNFINISHED REPAIR NOT_IP unverified",
+        ),
+        one(
+            "not-ip-under-wrong",
+            "MPLS under a wrong outer checksum.",
+            encapsulate(vxlan(frame(bytes.fromhex("0001013f") + partial4, ethertype=0x8847)), "WRONG"),
+            "NONE WRONG OUTER_WRONG PASS NOT_IP",
         ),
         one(
             "inner-fragment-first",
@@ -608,7 +747,57 @@ def plain() -> list[Case]:
             packet = in_state(segment(version, "tcp"), version, "tcp", state)
             why = "A container's TCP without a tunnel, as behind a switch in userspace that finishes nothing."
             made.append(one(f"plain-{state}-ip{version}".lower().replace("_", "-"), why, packet, words, plain=True))
+    merged, jumbo = merged_by_lro(1500, 5 * 1448), merged_by_lro(9000, 3 * 8948)
+    long = segment(4, "tcp", bytes(range(256)) * 12)
     made += [
+        one(
+            "plain-merged-by-nic",
+            "Five segments that a NIC's LRO made into one, with the checksum of the first: nobody can verify it.",
+            merged,
+            "UNCHECKABLE NO_TUNNEL UNCHECKABLE PASS MERGED_BY_NIC",
+            plain=True,
+        ),
+        one(
+            "plain-merged-by-nic-jumbo",
+            "The same of three jumbo frames.",
+            jumbo,
+            "UNCHECKABLE NO_TUNNEL UNCHECKABLE PASS MERGED_BY_NIC",
+            plain=True,
+        ),
+        one(
+            "plain-merged-by-nic-ip6",
+            "The same over IPv6, from a path with room for a tunnel (1,450 bytes).",
+            merged_by_lro(1450, 5000, 6),
+            "UNCHECKABLE NO_TUNNEL UNCHECKABLE PASS MERGED_BY_NIC",
+            plain=True,
+        ),
+        one(
+            "plain-merged-by-nic-damaged",
+            "A bit of the first segment damaged: then its checksum is right for nothing at all.",
+            changed(merged, 90, 4),
+            "WRONG NO_TUNNEL CORRUPT DROP",
+            plain=True,
+        ),
+        one(
+            "merged-by-nic-inside",
+            "No NIC merges what is inside a tunnel: there it is damage.",
+            encapsulate(vxlan(frame(merged))),
+            "WRONG GOOD CORRUPT DROP",
+        ),
+        one(
+            "plain-long-wrong",
+            "As long as something merged, and wrong.",
+            in_state(long, 4, "tcp", "WRONG"),
+            "WRONG NO_TUNNEL CORRUPT DROP",
+            plain=True,
+        ),
+        one(
+            "plain-never-computed",
+            "TCP of 0000.",
+            in_state(segment(4, "tcp"), 4, "tcp", "ABSENT"),
+            "WRONG NO_TUNNEL CORRUPT DROP NEVER_COMPUTED",
+            plain=True,
+        ),
         one(
             "plain-absent",
             "UDP zero over IPv4.",
@@ -641,79 +830,334 @@ def plain() -> list[Case]:
     return made
 
 
-def nat() -> list[Case]:
-    """What only several packets can show."""
-    old, new = 60690, 61000
+def outer_headers() -> list[Case]:
+    """The outer IPv4 header's own checksum. Where it is wrong a receiver discards the packet before any hook of
+    netfilter (RFC 1122 §3.2.1.2); a mended inner layer helps nobody, and the addresses may be the damage."""
 
-    def behind_nat(number: int, inner: str) -> bytes:
-        """A packet whose outer source port was rewritten and the checksum, that of an offload, was not."""
-        packet = tunnelled(inner, "AGREES" if inner == "PARTIAL" else "GOOD", payload=f"packet {number}".encode())
-        return with_field(packet, 20, new)
+    def wrong(inner: str, outer: str, header: int | None = None) -> bytes:
+        packet = tunnelled(inner, outer)
+        return with_field(packet, 10, field(packet, 10) ^ 0x0110 if header is None else header)
 
-    wrong = "VERIFIES WRONG OUTER_WRONG PASS"
-    damaged = []
-    for at in (28 + 8, 28 + 9, 28 + 10):
-        packet = tunnelled("VERIFIES", "GOOD")
-        damaged.append(packet[:at] + bytes([packet[at] ^ 1]) + packet[at + 1 :])
-    assert field(tunnelled("VERIFIES", "GOOD"), 20) == old
+    made = [
+        one(
+            f"outer-header-wrong-{inner}-{outer}".lower(),
+            why,
+            wrong(inner, outer),
+            f"{inner} {outer} OUTER_IP_WRONG PASS",
+        )
+        for inner, outer, why in (
+            ("VERIFIES", "GOOD", "Only the outer IPv4 header's checksum is wrong."),
+            ("VERIFIES", "ZERO", "The same without an outer UDP checksum, which would vouch for the addresses."),
+            ("VERIFIES", "WRONG", "An address rewritten and folded into neither checksum looks like this."),
+            ("PARTIAL", "AGREES", "An unfinished packet is not mended under a wrong outer IPv4 header."),
+            ("WRONG", "GOOD", "Damaged inside as well: the receiver's kernel sees the outermost first."),
+        )
+    ]
     return [
+        *made,
+        one(
+            "outer-header-never-computed",
+            "0000 in the outer IPv4 header.",
+            wrong("VERIFIES", "GOOD", 0),
+            "VERIFIES GOOD OUTER_IP_WRONG PASS NEVER_COMPUTED",
+        ),
         Case(
-            "nat-same-error",
-            "nf_nat changed the source port and did not fold it into an LCO outer (>= 4.6). The error is the same in "
-            "every packet of the flow: three differing ones explain it, and vouch for the VNI.",
+            "outer-header-wrong-teaches-nothing",
+            "Three packets under a wrong outer IPv4 header: whose they are cannot be told, nor whose envelope it is.",
             [
-                Packet(behind_nat(n, "VERIFIES"), wrong if n < 2 else "VERIFIES STALE OUTER_STALE REPAIR")
-                for n in range(4)
-            ],
-            {},
-        ),
-        Case(
-            "nat-same-error-off",
-            'The same with stale = "off": passed for good.',
-            [Packet(behind_nat(n, "VERIFIES"), wrong) for n in range(4)],
-            {"policy": {"stale": "off"}},
-        ),
-        Case(
-            "nat-inner-verifies",
-            'The same with stale = "inner-verifies": the first packet is righted, and so would damage be in the bytes '
-            "that only the outer covers.",
-            [Packet(behind_nat(n, "VERIFIES"), "VERIFIES STALE OUTER_STALE REPAIR") for n in range(2)],
-            {"policy": {"stale": "inner-verifies"}},
-        ),
-        Case(
-            "damage-is-not-nat",
-            "One bit of the inner MAC addresses damaged, three times in the same packet: no two errors are alike, and "
-            "no repair launders them.",
-            [Packet(data, wrong) for data in damaged],
-            {"vxlan": {"vnis": [VNI]}},
-        ),
-        Case(
-            "nat-unknown-vni",
-            "An outer ffff into a VNI that nobody knows explains nothing.",
-            [Packet(with_field(tunnelled("VERIFIES", "ZERO"), 26, 0xFFFF), wrong)],
-            {},
-        ),
-        Case(
-            "nat-learnt-vni",
-            "The same once a packet that verifies has shown that the VNI is ours.",
-            [
-                Packet(tunnelled("VERIFIES", "ZERO", payload=b"first"), "VERIFIES ZERO SOUND PASS"),
-                Packet(with_field(tunnelled("VERIFIES", "ZERO"), 26, 0xFFFF), "VERIFIES STALE OUTER_STALE REPAIR"),
+                *(
+                    Packet(
+                        with_field(tunnelled("VERIFIES", "GOOD", payload=f"packet {n}".encode()), 10, 1),
+                        "VERIFIES GOOD OUTER_IP_WRONG PASS",
+                    )
+                    for n in range(3)
+                ),
+                Packet(tunnelled("VERIFIES", "WRONG"), PASSED),
             ],
             {},
         ),
     ]
 
 
+def zero6() -> list[Case]:
+    """Outer zero over IPv6, which RFC 6935 allows to a tunnel whose receiver has been told so."""
+    absent, filled = "VERIFIES ZERO6 OUTER_ABSENT6 PASS", "VERIFIES ZERO6 OUTER_ABSENT6 REPAIR ENVELOPE"
+
+    def packet(number: int, inner: str = "VERIFIES") -> bytes:
+        return tunnelled(inner, "ZERO", outer=6, payload=f"packet {number}".encode())
+
+    damaged = changed(packet(4), 40 + 8 + 6, 2)
+    return [
+        Case(
+            "zero6-pass",
+            "By default they are counted, named, and passed as they are.",
+            [Packet(packet(n), absent if n < 2 else f"{absent} ENVELOPE") for n in range(4)],
+            {},
+        ),
+        Case(
+            "zero6-repair",
+            'With outer_absent6 = "repair" the checksum is made once the envelope is known: from the third on. A bit '
+            "of the VNI damaged is another envelope, which nobody knows.",
+            [
+                *(Packet(packet(n), absent if n < 2 else filled) for n in range(4)),
+                Packet(damaged, absent),
+            ],
+            FILL,
+        ),
+        Case(
+            "zero6-repair-same-packet",
+            "The same packet again and again shows no more than once.",
+            [Packet(packet(1), absent) for _ in range(6)],
+            FILL,
+        ),
+        Case(
+            "zero6-repair-unfinished",
+            "An unfinished inner layer is finished, and the outer stays zero: nothing vouches for the payload that it "
+            "would be summed over. A damaged one is dropped.",
+            [
+                *(Packet(packet(n), absent if n < 2 else filled) for n in range(3)),
+                Packet(packet(3, "PARTIAL"), "PARTIAL ZERO6 INNER_UNFINISHED REPAIR unverified"),
+                Packet(packet(4, "WRONG"), "WRONG ZERO6 CORRUPT DROP"),
+            ],
+            FILL,
+        ),
+        Case(
+            "zero6-repair-arp",
+            "Nor does anything vouch for ARP.",
+            [
+                *(Packet(packet(n), absent if n < 2 else filled) for n in range(3)),
+                Packet(
+                    encapsulate(vxlan(frame(ARP, ethertype=0x0806)), "ZERO", 6),
+                    "NONE ZERO6 OUTER_ABSENT6 PASS NO_IP",
+                ),
+            ],
+            FILL,
+        ),
+        one(
+            "zero6-truncated",
+            "Cut, but that there is no outer checksum can still be seen.",
+            packet(1)[:-3],
+            "UNCHECKABLE ZERO6 UNCHECKABLE PASS TRUNCATED",
+            wire_length=len(packet(1)),
+        ),
+        one(
+            "zero6-not-ip",
+            "MPLS: not looked into, and its receiver discards it all the same.",
+            encapsulate(vxlan(frame(bytes(46), ethertype=0x8847)), "ZERO", 6),
+            "NONE ZERO6 OUTER_ABSENT6 PASS NOT_IP",
+        ),
+    ]
+
+
+VNI_AT, MAC_AT = 20 + 8 + 6, 20 + 8 + 8 + 3
+
+
+def numbered(number: int, inner: str = "VERIFIES", outer: str = "GOOD") -> bytes:
+    return tunnelled(inner, outer, payload=f"packet {number}".encode())
+
+
+def nat() -> list[Case]:
+    """What only several packets can show: who vouches for what a wrong outer checksum covers."""
+    old, new = 60690, 61000
+    assert field(numbered(0), 20) == old
+
+    def behind_nat(number: int, inner: str = "VERIFIES", port: int = new) -> bytes:
+        """A packet whose outer source port was rewritten and the checksum, that of an offload, was not."""
+        return with_field(numbered(number, inner, "AGREES" if inner == "PARTIAL" else "GOOD"), 20, port)
+
+    def ffff(number: int) -> bytes:
+        return stale(numbered(number, outer="ZERO"))
+
+    healthy = "VERIFIES GOOD SOUND PASS"
+    unfinished = "PARTIAL STALE STALE_UNFINISHED REPAIR REGIME unverified"
+    return [
+        Case(
+            "nat-same-error",
+            "nf_nat changed the source port and did not fold it into the outer checksum (>= 4.6). No outer of the pair "
+            "verifies; three differing packets whose inner does show the envelope, and from there on they are righted.",
+            [Packet(behind_nat(n), PASSED if n < 2 else RIGHTED) for n in range(4)],
+            {},
+        ),
+        Case(
+            "nat-random-ports",
+            "MASQUERADE --random-fully: every packet from another port, and so with another error. The same.",
+            [Packet(behind_nat(n, port=33000 + 977 * n), PASSED if n < 2 else RIGHTED) for n in range(4)],
+            {},
+        ),
+        Case(
+            "nat-same-error-off",
+            'The same with stale = "off": passed for good.',
+            [Packet(behind_nat(n), PASSED) for n in range(4)],
+            {"policy": {"stale": "off"}},
+        ),
+        Case(
+            "nat-inner-verifies",
+            'The same with stale = "inner-verifies": the first packet is righted, and so would damage be in the bytes '
+            "that only the outer covers.",
+            [Packet(behind_nat(n), "VERIFIES STALE OUTER_STALE REPAIR OPERATOR") for n in range(2)],
+            {"policy": {"stale": "inner-verifies"}},
+        ),
+        Case(
+            "nat-unfinished",
+            "Unfinished packets under an outer that NAT made wrong. One error in three differing packets of the pair, "
+            "whatever they carry, is how this pair is wrong; the first two stay corrupt.",
+            [
+                *(Packet(behind_nat(n), PASSED if n < 2 else RIGHTED) for n in range(3)),
+                *(Packet(behind_nat(n, "PARTIAL"), unfinished) for n in range(3, 5)),
+                Packet(changed(behind_nat(5, "PARTIAL"), VNI_AT, 2), "PARTIAL WRONG CORRUPT DROP"),
+            ],
+            {},
+        ),
+        Case(
+            "envelope-known",
+            "Three packets that verify show the envelope of a pair. A wrong outer over a verifying inner is righted at "
+            "once: what only the outer covers is as it was.",
+            [*(Packet(numbered(n), healthy) for n in range(3)), Packet(behind_nat(3), RIGHTED)],
+            {},
+        ),
+        Case(
+            "envelope-known-by-zero",
+            "Outers of zero show it as well, where the inner verifies.",
+            [
+                *(Packet(numbered(n, outer="ZERO"), "VERIFIES ZERO SOUND PASS") for n in range(3)),
+                Packet(behind_nat(3), RIGHTED),
+            ],
+            {},
+        ),
+        Case(
+            "envelope-twice-is-not-enough",
+            "Two differing packets, however often.",
+            [*(Packet(numbered(n % 2), healthy) for n in range(6)), Packet(behind_nat(3), PASSED)],
+            {},
+        ),
+        Case(
+            "envelope-of-another-pair",
+            "The same envelope from another VTEP: what verified there says nothing of here.",
+            [
+                *(Packet(numbered(n), healthy) for n in range(3)),
+                Packet(from_vtep(behind_nat(3), "192.0.2.6"), PASSED),
+            ],
+            {},
+        ),
+        Case(
+            "damage-is-not-nat",
+            "One bit of the inner MAC addresses damaged, another one three times in the same packet: envelopes that "
+            "nobody knows, and no repair launders them.",
+            [Packet(changed(tunnelled("VERIFIES", "GOOD"), at, 1), PASSED) for at in (28 + 8, 28 + 9, 28 + 10)],
+            {"vxlan": {"vnis": [VNI]}},
+        ),
+        Case(
+            "damage-beside-good",
+            "The same in differing packets beside others that verify.",
+            [
+                *(Packet(numbered(n), healthy) for n in range(3)),
+                *(Packet(changed(numbered(n), MAC_AT, 1 << n), PASSED) for n in range(8)),
+            ],
+            {"vxlan": {"vnis": [VNI]}},
+        ),
+        Case(
+            "damage-that-repeats",
+            "A memory cell that flips the same bit of the VNI in every other packet of a healthy pair: often seen, and "
+            "never under an outer that verifies.",
+            [
+                packet
+                for n in range(12)
+                for packet in (
+                    Packet(numbered(n), healthy),
+                    Packet(changed(numbered(n), VNI_AT, 2), PASSED),
+                )
+            ],
+            {},
+        ),
+        Case(
+            "none-under-wrong-beside-good",
+            "ARP under a wrong outer of a pair whose outers verify now and then: damage on the way.",
+            [
+                *regime(4, "tcp"),
+                Packet(numbered(0), healthy),
+                Packet(stale(encapsulate(vxlan(frame(ARP, ethertype=0x0806)), "ZERO")), PASSED_ARP),
+            ],
+            {},
+        ),
+        Case(
+            "none-under-wrong-unlike-the-others",
+            "Every outer of the pair is ffff, but not this one.",
+            [
+                *regime(4, "tcp"),
+                Packet(encapsulate(vxlan(frame(ARP, ethertype=0x0806)), "WRONG"), PASSED_ARP),
+            ],
+            {},
+        ),
+        Case(
+            "absent-under-wrong",
+            "UDP without a checksum under a wrong outer, in the regime of its pair.",
+            [
+                *regime(4, "tcp"),
+                Packet(
+                    stale(tunnelled("ABSENT", "ZERO", "udp")),
+                    "ABSENT STALE OUTER_STALE REPAIR NO_CHECKSUM REGIME unverified",
+                ),
+            ],
+            {},
+        ),
+        Case(
+            "nat-ffff",
+            "An outer of ffff into a VNI that nobody has named: the first two packets of an envelope are passed.",
+            [Packet(ffff(n), PASSED if n < 2 else RIGHTED) for n in range(3)],
+            {},
+        ),
+        Case(
+            "nat-unknown-vni",
+            "One packet with an outer of ffff into a VNI that nobody has named.",
+            [Packet(stale(tunnelled("VERIFIES", "ZERO")), PASSED)],
+            {},
+        ),
+        Case(
+            "nat-learnt-vni",
+            "That a packet of the VNI was seen before says nothing: one packet shows no envelope.",
+            [
+                Packet(tunnelled("VERIFIES", "ZERO", payload=b"first"), "VERIFIES ZERO SOUND PASS"),
+                Packet(stale(tunnelled("VERIFIES", "ZERO")), PASSED),
+            ],
+            {},
+        ),
+        Case(
+            "none-under-ffff",
+            "ARP under ffff into a VNI that the operator named, of a pair none of whose outers verifies: without it "
+            "no neighbour is found, and nothing else ever shows an envelope. Where outers verify it is passed.",
+            [
+                Packet(
+                    stale(encapsulate(vxlan(frame(ARP, ethertype=0x0806)), "ZERO")),
+                    "NONE STALE OUTER_STALE REPAIR NO_IP OPERATOR unverified",
+                ),
+                Packet(numbered(0), healthy),
+                Packet(stale(encapsulate(vxlan(frame(ARP, ethertype=0x0806)), "ZERO")), PASSED_ARP),
+            ],
+            {"vxlan": {"vnis": [VNI]}},
+        ),
+    ]
+
+
+def from_vtep(packet: bytes, address: str) -> bytes:
+    """The same from another outer source, its IPv4 header's checksum made anew."""
+    packet = with_field(packet[:12] + inet_aton(address) + packet[16:], 10, 0)
+    return with_field(packet, 10, checksum(packet[:20]))
+
+
+VOUCHES = ("ENVELOPE", "REGIME", "OPERATOR")
+
+
 def expected(packet: Packet) -> dict[str, object]:
     inner, outer, diagnosis, action, *more = packet.says.split()
-    reason = next((word for word in more if word != "unverified"), "NONE")
+    vouch = next((word for word in more if word in VOUCHES), "NOBODY")
+    reason = next((word for word in more if word not in (vouch, "unverified")), "NONE")
     said: dict[str, object] = {
         "inner": inner,
         "outer": outer,
         "diagnosis": diagnosis,
         "action": action,
         "reason": reason,
+        "vouch": vouch,
         "unverified": "unverified" in more,
     }
     if packet.wire_length:
@@ -728,7 +1172,11 @@ def leaves(case: Case, packet: Packet) -> str:
     said = expected(packet)
     if packet.skb_info == 0 and said["reason"] != "DEVICE_VERIFIED":
         verdict = oracle.judge(
-            packet.data, packet.wire_length, plain=bool(case.settings.get("plain")), stale=said["outer"] == "STALE"
+            packet.data,
+            packet.wire_length,
+            plain=bool(case.settings.get("plain")),
+            vouched=said["vouch"] != "NOBODY",
+            fill=FILL.items() <= case.settings.items(),
         )
         for key in ("inner", "outer", "diagnosis", "action", "reason", "unverified"):
             assert getattr(verdict, key) == said[key], f"{case.name}: {key}: {getattr(verdict, key)} is not {said[key]}"
@@ -750,7 +1198,18 @@ def write(case: Case) -> None:
 
 
 def main() -> None:
-    cases = [*origins(), *matrix(), *headers(), *sums(), *reasons(), *claims(), *plain(), *nat()]
+    cases = [
+        *origins(),
+        *matrix(),
+        *headers(),
+        *sums(),
+        *reasons(),
+        *claims(),
+        *plain(),
+        *outer_headers(),
+        *zero6(),
+        *nat(),
+    ]
     names = [case.name for case in cases]
     assert len(set(names)) == len(names), "two cases have one name"
     if FOLDER.exists():

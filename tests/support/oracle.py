@@ -3,19 +3,22 @@
 It copies bytes where the datapath keeps offsets, and divides where the datapath folds, so that a mistake is not made
 twice. Sums after RFC 1071, pseudo-headers after RFC 768, 9293 and 8200 §8.1, VXLAN after RFC 7348; the table of
 diagnoses stands below. Names are those of the datapath's enumerations.
+
+It remembers nothing: whether somebody vouches for a packet whose outer checksum is wrong, or absent where there has to
+be one, is said by who asks.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 PORTS = (4789, 8472, 6784)
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 EXTENSIONS = {0, 43, 44, 60, 135, 139, 140}  # hop-by-hop, routing, fragment, destination, mobility, HIP, shim6
 
-# Rows: inner. Columns: outer. A plain packet counts as one with outer ZERO; ABSENT as inner NONE.
+# Rows: inner. Columns: outer. A plain packet counts as one with outer ZERO, so does ZERO6; ABSENT as inner NONE.
 MATRIX = {
     #            GOOD             AGREES           ZERO             PARTIAL          STALE            WRONG
     "VERIFIES": "SOUND            -                SOUND            OUTER_UNFINISHED OUTER_STALE      OUTER_WRONG",
@@ -29,7 +32,12 @@ REPAIRED = {"INNER_UNFINISHED", "OUTER_UNFINISHED", "BOTH_UNFINISHED", "OUTER_ST
 ACTIONS = dict.fromkeys(REPAIRED, "REPAIR") | {"CORRUPT": "DROP"}
 
 # What ends a layer for good though nothing is wrong with it: there is no checksum to judge.
-NOTHING_TO_JUDGE = {"NO_IP", "INNER_FRAGMENT", "OTHER_PROTOCOL"}
+NOTHING_TO_JUDGE = {"NO_IP", "NOT_IP", "INNER_FRAGMENT", "OTHER_PROTOCOL"}
+
+TAGS = {"8100", "88a8", "9100"}  # 802.1Q, 802.1ad, and what was used before that had a number
+WITHOUT_IP = {"0806", "8035", "88cc"}  # ARP, RARP, LLDP; and below 0600 it is no type but a length (IEEE 802.3)
+# What a NIC's LRO merges were packets of one wire, filled but perhaps for a tunnel's overhead.
+WIRES = (*range(1300, 1501), *range(8800, 9001))
 
 
 class Stop(Exception):
@@ -49,9 +57,11 @@ class Layer:
     source: bytes = b""
     destination: bytes = b""
     protocol: int = 0
+    header_found: int = 0
     header_wrong: bool = False
     length_is_zero: bool = False
     in_tunnel: bool = False
+    start: int = 0
     at: int = 0
     stop: int = 0
     field_at: int = 0
@@ -111,11 +121,18 @@ def with_field(packet: bytes, at: int, value: int) -> bytes:
 
 
 def judge(
-    packet: bytes, wire_length: int = 0, *, plain: bool = False, ports: tuple[int, ...] = PORTS, stale: bool = False
+    packet: bytes,
+    wire_length: int = 0,
+    *,
+    plain: bool = False,
+    ports: tuple[int, ...] = PORTS,
+    vouched: bool = False,
+    fill: bool = False,
 ) -> Verdict:
     """The verdict on `packet` (from its IP header; `wire_length` if it was longer than what is here).
 
-    `stale`: somebody has an explanation for a wrong outer checksum; this function remembers nothing.
+    `vouched`: somebody vouches for what the outer checksum covers and no other does; `fill`: one of zero over IPv6 is
+    to be computed then.
     """
     end = max(len(packet), wire_length)
     verdict = Verdict(mended=packet)
@@ -134,18 +151,27 @@ def judge(
         verdict.reason = outside(packet, outer)
         return verdict
     verdict.layers = (outer, inner)
-    judge_layers(packet, outer, inner, verdict, stale)
-    conclude(packet, outer, inner, verdict)
+    judge_layers(packet, outer, inner, verdict, vouched)
+    conclude(outer, inner, verdict, vouched and fill)
     return verdict
 
 
-def judge_layers(packet: bytes, outer: Layer, inner: Layer, verdict: Verdict, stale: bool) -> None:
+def judge_layers(packet: bytes, outer: Layer, inner: Layer, verdict: Verdict, vouched: bool) -> None:
     """Each layer's state by itself."""
     verdict.reason = inner.reason
     verdict.inner_found = inner.found(packet)
     verdict.inner = inner_state(packet, inner)
-    if verdict.inner == "ABSENT" and inner.reason == "NONE":
-        verdict.reason = "NO_CHECKSUM"
+    if inner.reason == "NONE":
+        if verdict.inner == "ABSENT":
+            verdict.reason = "NO_CHECKSUM"
+        elif verdict.inner == "UNCHECKABLE":
+            verdict.reason = "MERGED_BY_NIC"
+        elif (
+            (verdict.inner == "WRONG" and verdict.inner_found == 0)
+            or (inner.header_wrong and inner.header_found == 0)
+            or (verdict.vxlan and outer.header_wrong and outer.header_found == 0)
+        ):
+            verdict.reason = "NEVER_COMPUTED"
     finished = packet
     if verdict.inner in ("VERIFIES", "PARTIAL", "WRONG"):
         verdict.inner_right = verdict.inner_found if verdict.inner == "VERIFIES" else inner.right(packet)
@@ -155,7 +181,10 @@ def judge_layers(packet: bytes, outer: Layer, inner: Layer, verdict: Verdict, st
         return
     verdict.outer_found = outer.found(packet)
     if outer.field_at and verdict.outer_found == 0:
-        verdict.outer = "ZERO"
+        # None over IPv4 (RFC 768); over IPv6 whoever receives it must have been told to (RFC 6935 §5).
+        verdict.outer = "ZERO" if outer.version == 4 else "ZERO6"
+        if verdict.outer == "ZERO6" and outer.reason == "NONE":
+            verdict.outer_right = outer.right(finished)
     elif outer.reason != "NONE":
         verdict.outer = "UNCHECKABLE"
     else:
@@ -167,7 +196,7 @@ def judge_layers(packet: bytes, outer: Layer, inner: Layer, verdict: Verdict, st
         elif verdict.outer_found == outer.pseudo():
             verdict.outer = "PARTIAL"
         else:
-            verdict.outer = "STALE" if stale and verdict.inner not in ("WRONG", "UNCHECKABLE") else "WRONG"
+            verdict.outer = "STALE" if vouched and verdict.inner not in ("WRONG", "UNCHECKABLE") else "WRONG"
 
 
 def inner_state(packet: bytes, inner: Layer) -> str:
@@ -181,25 +210,51 @@ def inner_state(packet: bytes, inner: Layer) -> str:
     if inner.verifies(packet):
         return "VERIFIES"
     partial = {inner.pseudo()} | ({inner.pseudo(0)} if inner.protocol == TCP else set())
-    return "PARTIAL" if inner.protocol != ICMP and inner.found(packet) in partial else "WRONG"
+    if inner.protocol != ICMP and inner.found(packet) in partial:
+        return "PARTIAL"
+    return "UNCHECKABLE" if is_merged(packet, inner) else "WRONG"
 
 
-def conclude(packet: bytes, outer: Layer, inner: Layer, verdict: Verdict) -> None:
+def is_merged(packet: bytes, inner: Layer) -> bool:
+    """Whether a plain TCP packet is longer than a wire's and has the right checksum of the first segment in it.
+
+    No NIC merges inside a tunnel. Segments that fill a wire are of even length, headers and options being so.
+    """
+    header = inner.at - inner.start + (packet[inner.at + 12] >> 4) * 4 if inner.protocol == TCP else 0
+    if inner.in_tunnel or header < inner.at - inner.start + 20 or inner.stop - inner.start <= max(1500, header):
+        return False
+    for length in WIRES:
+        first = replace(inner, stop=inner.start + length - length % 2)
+        if header <= first.stop - inner.start and first.stop < inner.stop and first.verifies(packet):
+            return True
+    return False
+
+
+def conclude(outer: Layer, inner: Layer, verdict: Verdict, fill: bool) -> None:
     """Both states to one diagnosis, its action, and the packet as it leaves."""
     if verdict.reason == "TRUNCATED":
         return
-    if inner.header_wrong:
+    if verdict.vxlan and outer.header_wrong:
+        verdict.diagnosis = "OUTER_IP_WRONG"  # a receiver must discard it without a word (RFC 1122 §3.2.1.2)
+    elif inner.header_wrong:
         verdict.diagnosis = "CORRUPT"
     elif "UNCHECKABLE" not in (verdict.inner, verdict.outer):
         row = MATRIX["NONE" if verdict.inner == "ABSENT" else verdict.inner].split()
-        verdict.diagnosis = row[OUTERS.index("ZERO" if verdict.outer == "NO_TUNNEL" else verdict.outer)]
+        verdict.diagnosis = row[OUTERS.index("ZERO" if verdict.outer in ("NO_TUNNEL", "ZERO6") else verdict.outer)]
+        if verdict.diagnosis == "SOUND" and verdict.outer == "ZERO6":
+            verdict.diagnosis = "OUTER_ABSENT6"
+        elif verdict.diagnosis == "SOUND" and verdict.reason == "NOT_IP":
+            verdict.diagnosis = "UNCHECKABLE"  # nobody has looked into it
     verdict.action = ACTIONS.get(verdict.diagnosis, "PASS")
+    if verdict.diagnosis == "OUTER_ABSENT6" and fill and verdict.inner == "VERIFIES":
+        verdict.action = "REPAIR"
+        verdict.mended = with_field(verdict.mended, outer.field_at, verdict.outer_right)
     if verdict.diagnosis in REPAIRED:
         # Somebody summed the payload: the sender of a good outer, or of an inner checksum that verifies.
         verdict.unverified = not (verdict.outer == "GOOD" or verdict.inner == "VERIFIES")
         if verdict.inner == "PARTIAL":
             verdict.mended = with_field(verdict.mended, inner.field_at, verdict.inner_right)
-        if verdict.outer not in ("ZERO", "NO_TUNNEL"):
+        if verdict.outer not in ("ZERO", "ZERO6", "NO_TUNNEL"):
             verdict.mended = with_field(verdict.mended, outer.field_at, verdict.outer_right)
 
 
@@ -244,7 +299,7 @@ def behind_vxlan(packet: bytes, outer: Layer) -> Layer:
         ethertype = packet[at + 12 : at + 14].hex()
         at += 14
         tags = 0
-        while ethertype in ("8100", "88a8"):
+        while ethertype in TAGS:
             tags += 1
             if tags > 4:
                 give_up("INNER_ETHERNET")
@@ -252,7 +307,7 @@ def behind_vxlan(packet: bytes, outer: Layer) -> Layer:
             ethertype = packet[at + 2 : at + 4].hex()
             at += 4
         if ethertype not in ("0800", "86dd"):
-            give_up("NO_IP")
+            give_up("NO_IP" if ethertype in WITHOUT_IP or ethertype < "0600" else "NOT_IP")
         inner = read_ip(packet, at, stop)
         inner.in_tunnel = True
         if inner.version and inner.version != {"0800": 4, "86dd": 6}[ethertype]:
@@ -273,7 +328,7 @@ def need(packet: bytes, at: int, length: int, end: int, reason: str) -> None:
 
 def read_ip(packet: bytes, start: int, end: int) -> Layer:
     """The IP header at `start` with its options or extension headers: addresses, protocol, where the payload lies."""
-    layer = Layer()
+    layer = Layer(start=start)
     try:
         need(packet, start, 1, end, "INNER_IP")
         version = packet[start] >> 4
@@ -288,7 +343,7 @@ def read_ip(packet: bytes, start: int, end: int) -> Layer:
 def read_ip4(packet: bytes, start: int, end: int, layer: Layer) -> None:
     need(packet, start, 20, end, "INNER_IP")
     layer.version = 4
-    first, _, total, _, fragment, _, layer.protocol, _ = struct.unpack_from(">BBHHHBBH", packet, start)
+    first, _, total, _, fragment, _, layer.protocol, layer.header_found = struct.unpack_from(">BBHHHBBH", packet, start)
     layer.source, layer.destination = packet[start + 12 : start + 16], packet[start + 16 : start + 20]
     header = (first & 15) * 4
     if header < 20:

@@ -56,6 +56,17 @@ def segment(version: int, kind: str, payload: bytes = b"payload!") -> bytes:
     return bytes(ip(version) / TRANSPORTS[kind] / Raw(payload))
 
 
+def merged_by_lro(wire: int, payload: int, version: int = 4) -> bytes:
+    """`payload` bytes of TCP that came in packets of `wire` bytes, in one that has the first one's checksum."""
+    sent = bytes(at * 7 % 251 for at in range(payload))
+    whole = segment(version, "tcp", sent)
+    header = len(whole) - payload
+    first = segment(version, "tcp", sent[: wire - header])
+    assert len(first) == wire
+    at = (20 if version == 4 else 40) + 16
+    return with_field(whole, at, field(first, at))
+
+
 def in_state(packet: bytes, version: int, kind: str, state: str) -> bytes:
     """`packet` (from `segment`) with its transport checksum VERIFIES, PARTIAL, LENGTH_0 (PARTIAL as TSO has it), WRONG
     or ABSENT."""

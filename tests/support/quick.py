@@ -125,6 +125,9 @@ _DAMAGES = st.sampled_from([0, 0, 0, 1, 2])
 _CUTS = st.sampled_from([(0, b""), (0, b""), (0, b""), (1, b""), (9, b""), (0, b"xyz"), (1, b"xyz")])
 
 
+_ETHERTYPES = st.sampled_from([None] * 8 + [0x8847, 0x8864, 0x0806, 0x9100, 0x0026])  # None: that of the packet inside
+
+
 @st.composite
 def packets(draw: st.DrawFn, repairable: bool = False) -> Made:
     """Packets of every kind in every state, tunnelled or not; some damaged, cut or lengthened anywhere.
@@ -138,9 +141,11 @@ def packets(draw: st.DrawFn, repairable: bool = False) -> Made:
     if tunnel:
         underlay, state = tunnel
         tags, padding, addresses, port = draw(_TAGS), draw(_PADDING), draw(ANY_ADDRESSES[underlay]), draw(_PORTS)
-        inner = vxlan(frame(packet, *tags, padding=padding))
+        kind_of_frame = None if repairable else draw(_ETHERTYPES)
+        inner = vxlan(frame(packet, *tags, padding=padding, ethertype=kind_of_frame))
         if state == "AGREES":  # with the inner packet as it will be once it is finished
-            whole = vxlan(frame(made(version, kind, inner_addresses, payload, "VERIFIES"), *tags, padding=padding))
+            finished = made(version, kind, inner_addresses, payload, "VERIFIES")
+            whole = vxlan(frame(finished, *tags, padding=padding, ethertype=kind_of_frame))
             packet = made(underlay, "udp", addresses, whole, "VERIFIES", port)[: -len(inner)] + inner
         else:
             packet = made(underlay, "udp", addresses, inner, state, port)

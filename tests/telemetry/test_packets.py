@@ -11,8 +11,7 @@ from support import shared
 from support.packets import encapsulate, field, frame, in_state, segment, tunnelled, vxlan, with_field
 
 from fixer import words as names
-from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.evidence import Explanation
+from fixer.datapath.diagnose import Diagnosis, Explanation, InnerState, OuterState, Vouch
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
@@ -26,6 +25,8 @@ PACKETS = {
     "unfinished, IPv6": tunnelled("PARTIAL", "GOOD", "udp", inner=6, outer=6),
     "outer unfinished": tunnelled("VERIFIES", "PARTIAL", "icmp"),
     "outer wrong": tunnelled("VERIFIES", "WRONG"),
+    "outer IP header wrong": with_field(tunnelled("VERIFIES", "GOOD"), 10, 1),
+    "outer zero over IPv6": tunnelled("VERIFIES", "ZERO", outer=6),
     "corrupt": tunnelled("WRONG", "GOOD"),
     "stale": with_field(tunnelled("VERIFIES", "GOOD"), 26, 0xFFFF),
     "VLAN": encapsulate(vxlan(frame(in_state(segment(4, "tcp"), 4, "tcp", "PARTIAL"), 42))),
@@ -127,6 +128,25 @@ def test_what_is_not_there_is_not_told() -> None:
     assert "vtep" not in told(PACKETS["plain"])["fixer"]
     assert told(PACKETS["VLAN"])["network"]["inner"]["vlan"]["id"] == "42"
     assert "nf_nat" in told(PACKETS["stale"])["fixer"]["explanation"]
+    assert "vouch" not in told(PACKETS["outer wrong"])["fixer"]
+
+
+def test_who_vouches_is_told_with_what_is_righted() -> None:
+    line = told(PACKETS["stale"])
+    assert (line["event"]["action"], line["fixer"]["vouch"]) == ("repair", names.VOUCHES[Vouch.OPERATOR])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("outer IP header wrong", "outer IP header checksum wrong"),
+        ("outer zero over IPv6", "outer checksum zero over IPv6"),
+    ],
+)
+def test_what_a_receiver_discards_unseen_is_told_as_that(name: str, said: str) -> None:
+    line = told(PACKETS[name])
+    assert (line["event"]["action"], line["event"]["reason"]) == ("pass", said)
+    assert line["message"].startswith(f"{said}; 10.0.1.176:37648 > 10.0.1.192:80 tcp in ")
 
 
 def test_what_was_left_out_has_a_line() -> None:
@@ -181,6 +201,7 @@ def test_every_enumerator_has_a_name() -> None:
         Diagnosis: names.DIAGNOSES,
         Reason: names.REASONS,
         Explanation: names.EXPLANATIONS,
+        Vouch: names.VOUCHES,
         InnerState: names.INNER_STATES,
         OuterState: names.OUTER_STATES,
         Action: names.ACTIONS,
