@@ -26,6 +26,12 @@ from fixer.cli.options import (
 def status(config: Path | None, queue: int | None, as_json: bool, netns: str | None, pid: int | None) -> None:
     """Show rule, listener, queue counters and losses, and what the daemon has found.
 
+    It ends with 0 only if every promise holds: the rule in each family that carries VXLAN here, as it was written and
+    last; its ports, interface and namespace those of the VXLAN there is; our daemon on every queue, reporting, losing
+    nothing, and in monitor mode only if the configuration says so. Otherwise with 3 and a line a reason, the worst
+    first, each with the command that mends it. Where VXLAN devices are it watches their counters for up to two seconds:
+    if packets arrive and none meets the rule, it says so and looks for why.
+
     "passed unseen" counts packets that were to be queued and the daemon was not given: the queue was full and let them
     pass; since the daemon began, or since `fixer on` last wrote a rule. It is "at least" so many where the kernel did
     not grant GSO. With several queues, each has a line and the losses are of all; whether RSS or RPS spreads the flows
@@ -33,13 +39,13 @@ def status(config: Path | None, queue: int | None, as_json: bool, netns: str | N
     With --scope suspects, the share of the path that is looked at stands beside the rule.
 
     \b
-    Exit codes: 0 the rule is on and every queue has a listener, 3 not so, 77 no root.
+    Exit codes: 0 every packet that is to be looked at is, 3 not so, 77 no root.
     """
     settings = settings_of(config).overridden(queue=queue)
     host = host_in(netns, pid)
     from fixer.status.answer import collect
 
-    found = collect(host, settings.queue.number, settings.queue.count)
+    found = collect(host, settings.queue.number, settings.queue.count, monitor=settings.monitor)
     if as_json:
         print_json(found)
     else:

@@ -44,6 +44,7 @@ class Reporter:
             updated=now,
             monitor=settings.monitor,
             plain=settings.plain,
+            ports=settings.vxlan.ports,
             timestamps=settings.timestamps.mode,
             rule_packets_at_start=rule_packets,
             asked=Flags(fail_open=settings.queue.fail_open, gso=settings.queue.gso),

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fixer.errors import FileUnreadable, FixerError, SystemRefused
+from fixer.host import tunnels
 from fixer.host.machine import Host
+from fixer.host.tunnels import Tunnel
 
 ETHERNET_MTU = 1500
 
@@ -36,14 +38,21 @@ class Link(NamedTuple):
 
 def every(host: Host) -> list[Link]:
     """Every interface of the namespace that may belong to an underlay; :class:`FixerError` if that cannot be told."""
+    return look(host)[0]
+
+
+def look(host: Host) -> tuple[list[Link], list[Tunnel]]:
+    """As :func:`every`, and the VXLAN devices there are."""
     done = host.run(["ip", "-details", "-json", "address", "show"])
     if done.status != 0:
         raise SystemRefused(f"the interfaces cannot be listed: ip: {' '.join(done.err.split())}")
     try:
-        found = [_read(each) for each in msgspec.json.decode(done.out) if each.get("link_type") != "loopback"]
+        said = msgspec.json.decode(done.out)
+        found = [_read(each) for each in said if each.get("link_type") != "loopback"]
+        ends = tunnels.read(said)
     except (msgspec.DecodeError, KeyError) as error:
         raise SystemRefused("the interfaces cannot be listed: ip -json is too old to be understood") from error
-    return [link for link in found if link.kind not in _NO_UNDERLAY]
+    return [link for link in found if link.kind not in _NO_UNDERLAY], ends
 
 
 def _read(each: dict[str, Any]) -> Link:

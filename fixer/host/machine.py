@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -149,6 +150,18 @@ class Host:
                 return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
             except OSError:
                 return None
+
+    def other_namespaces(self) -> list[tuple[str, Path]]:
+        """Each network namespace but ours that can be seen, once: how a verb's command line names it, and its file."""
+        found: dict[int, tuple[str, Path]] = {self.netns_inode(): ("", Path())}
+        named = [(f"--netns {path.name}", path) for path in sorted(Path("/run/netns").glob("*"))]
+        named += [(f"--netns {path}", path) for path in sorted(Path("/run/docker/netns").glob("*"))]
+        numbers = sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+        named += [(f"--pid {number}", Path(f"/proc/{number}/ns/net")) for number in numbers]
+        for option, path in named:
+            with suppress(OSError):  # it has just ended, or is somebody else's
+                found.setdefault(path.stat().st_ino, (option, path))
+        return [each for each in found.values() if each[0]]
 
     def enter_netns(self, name: str | None = None, pid: int | None = None) -> None:
         """Move this thread, and the commands it runs, into a network namespace.

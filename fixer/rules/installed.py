@@ -76,6 +76,8 @@ class Installed:
     """Which packets go where, for people."""
     takes_plain: bool
     """Whether others than VXLAN are among them."""
+    ports: frozenset[int] | None
+    """Which UDP ports; None: any."""
     interface: str | None
     place: Place
     way_back: Place

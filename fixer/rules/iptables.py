@@ -116,6 +116,7 @@ class Iptables:
             scope=table.scope,
             takes=str(table) if table.is_on else "",
             takes_plain=table.is_on and (bool(taken.protocols - {"udp"}) or taken.ports is None),
+            ports=taken.ports,
             interface=table.interface(ordinary),
             place=_place(table, HOOK),
             way_back=_place(table, OUTPUT),

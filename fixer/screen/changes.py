@@ -26,9 +26,9 @@ def turned_off(changes: Iterable[Change]) -> list[str]:
 
 def wanted_off(intent: Intent) -> str:
     """Why a daemon that starts puts nothing in place."""
-    said = f"off, as {intent.by} wanted it at {_moment(intent.since)}{_because(intent)}: fixer on"
+    said = f"off, as {intent.by} wanted it at {moment(intent.since)}{_because(intent)}: fixer on"
     if intent.until is not None and intent.on:
-        said = f"off: {intent.by} wanted it until {_moment(intent.until)}{_because(intent)}: fixer on"
+        said = f"off: {intent.by} wanted it until {moment(intent.until)}{_because(intent)}: fixer on"
     return said
 
 
@@ -36,7 +36,7 @@ def _because(intent: Intent) -> str:
     return f" ({intent.reason})" if intent.reason else ""
 
 
-def _moment(when: datetime) -> str:
+def moment(when: datetime) -> str:
     """In the time of this host, as its operator reads it."""
     return when.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 

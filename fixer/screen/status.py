@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from rich.filesize import decimal
 
 from fixer.host.queues import Listener
-from fixer.rules.rawtable import HOOK, OUTPUT
 from fixer.rules.selection import FAMILIES
+from fixer.rules.wanted import Intent
+from fixer.screen.changes import moment
 from fixer.screen.console import Console, Part, Text, rows, say, text
 from fixer.state.report import Flags, Report
 from fixer.status.answer import Flows, FlowsRule, Rule, Status
@@ -31,6 +32,8 @@ def _rows(status: Status) -> Iterator[Row]:
             yield "", f"{rule.packets:,} packets, {decimal(rule.bytes)}{_shown_share(rule)}"
         if rule.on and rule.flows:
             yield "", _shown_flows_rule(rule.flows)
+    if status.wanted:
+        yield "Wanted", _wanted(status.wanted)
     yield from _listeners(status)
     if status.flows:
         yield from _flows(status.flows)
@@ -47,8 +50,15 @@ def _shown_rule(rule: Rule) -> Part:
         return f"not available: {rule.unavailable}"
     if not rule.on:
         return "off", "red"
-    where = text(f"rule {rule.position} of {rule.of} in raw/{HOOK}, ", _last(rule), f" ({rule.command})")
+    where = text(f"rule {rule.position} of {rule.of} in {rule.hook}, ", _last(rule), f" ({rule.command})")
     return text(("on", "green"), f": {rule.takes}; ", where)
+
+
+def _wanted(wanted: Intent) -> str:
+    """What the operator has said last."""
+    until = f" until {moment(wanted.until)}" if wanted.until else ""
+    why = f" ({wanted.reason})" if wanted.reason else ""
+    return f"{'on' if wanted.on else 'off'} since {moment(wanted.since)}{until}, by {wanted.by}{why}"
 
 
 def _last(place: Rule | FlowsRule) -> Part:
@@ -66,9 +76,9 @@ def _shown_share(rule: Rule) -> str:
 def _shown_flows_rule(flows: FlowsRule) -> Text:
     """Both directions of what is normalised, and whether the way back is there."""
     if flows.position is None:
-        way_back = text(("no way back", "red"), f": no jump in raw/{OUTPUT}")
+        way_back = text(("no way back", "red"), f": no jump in {flows.hook}")
     else:
-        way_back = text(f"rule {flows.position} of {flows.of} in raw/{OUTPUT}, ", _last(flows))
+        way_back = text(f"rule {flows.position} of {flows.of} in {flows.hook}, ", _last(flows))
     return text(
         f"normalising: {flows.arrived:,} packets from the sources, {flows.left:,} replies to queue {flows.queue}; ",
         way_back,

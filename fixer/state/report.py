@@ -44,6 +44,8 @@ class Report(Struct, frozen=True, kw_only=True):
     updated: Moment
     monitor: bool
     plain: bool
+    ports: tuple[int, ...] = ()
+    """What it reads as VXLAN."""
     timestamps: TimestampMode = "off"
     rule_packets_at_start: dict[str, int | None] = {}
     """What our rules had sent to its queues before it bound them, by family."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec import Struct
 
 from fixer.host.machine import Host
-from fixer.host.queues import Handed, Listener
+from fixer.host.queues import Listener
+from fixer.host.tunnels import Tunnel
 from fixer.rules.installed import Installed
 from fixer.rules.selection import Scope
-from fixer.state.baseline import Baseline
+from fixer.rules.wanted import Intent
 from fixer.state.report import Report
-from fixer.status import facts, reasons
+from fixer.status import facts, reasons, unseen
 from fixer.status.facts import Facts, FlowTable, Rules
-from fixer.status.reasons import Reason
+from fixer.status.reason import Reason
+from fixer.status.wire import Wire
 
 
 class FlowsRule(Struct, frozen=True):
@@ -26,8 +26,9 @@ class FlowsRule(Struct, frozen=True):
     left: int
     """Packets to them."""
     position: int | None
-    """Where our jump stands in raw/OUTPUT, for the way back; None: it is missing."""
+    """Where our jump stands in ``hook``, for the way back; None: it is missing."""
     of: int
+    hook: str = ""
 
 
 class Rule(Struct, frozen=True):
@@ -40,6 +41,8 @@ class Rule(Struct, frozen=True):
     scope: Scope = "all"
     takes: str = ""
     interface: str | None = None
+    hook: str = ""
+    """Where packets are led to us: by the rule at ``position`` of ``of``."""
     position: int | None = None
     of: int = 0
     packets: int = 0
@@ -92,19 +95,25 @@ class Status(Struct, frozen=True):
     spread: dict[str, str | None]
     """With several queues: what keeps the flows of a VTEP pair in one of them, for each interface (None: nothing)."""
     daemon: Report | None
+    wanted: Intent | None
+    """What the operator has said last; None if nothing was said."""
+    tunnels: list[Tunnel]
+    """The VXLAN devices of this namespace."""
+    wire: Wire | None
+    """What came out of them while this was looked at, and how much of it met the rules."""
     notes: list[str]
     """``reasons``, as they are shown."""
     reasons: list[Reason]
 
     @property
     def exit_code(self) -> int:
-        """0 when the rule is there and every queue has a listener, else 3."""
+        """0 if every promise holds, else 3."""
         return reasons.exit_code(self.reasons)
 
 
-def collect(host: Host, queue: int, count: int = 1) -> Status:
+def collect(host: Host, queue: int, count: int = 1, *, monitor: bool = False) -> Status:
     """Look, judge, and say so. Raises what :func:`fixer.status.facts.look` does."""
-    return said(facts.look(host, queue, count))
+    return said(facts.look(host, queue, count, monitor=monitor))
 
 
 def said(found: Facts) -> Status:
@@ -118,11 +127,14 @@ def said(found: Facts) -> Status:
         listening=len(heard) == len(found.queues) and (flows is None or flows.listener is not None),
         rules={key: _rule(rules) for key, rules in found.families.items()},
         listeners=list(heard),
-        passed_unseen=_passed_unseen(found.families, heard, _since(found)),
+        passed_unseen=unseen.passed(found),
         flows=_flows(flows) if flows else None,
         merging=found.merging,
         spread={name: str(obstacle) if obstacle else None for name, obstacle in found.obstacles.items()},
         daemon=found.daemon.report,
+        wanted=found.wanted,
+        tunnels=list(found.tunnels),
+        wire=found.wire,
         notes=list(map(str, why)),
         reasons=why,
     )
@@ -137,6 +149,7 @@ def _rule(rules: Rules) -> Rule:
         scope=first.scope,
         takes=first.takes,
         interface=first.interface,
+        hook=first.place.hook,
         position=first.place.position,
         of=first.place.of,
         packets=first.counted.packets,
@@ -154,7 +167,7 @@ def _flows_rule(rules: Installed) -> FlowsRule | None:
     if rules.flows_queue is None:
         return None
     back = rules.way_back
-    return FlowsRule(rules.flows_queue, rules.counted.arrived, rules.counted.left, back.position, back.of)
+    return FlowsRule(rules.flows_queue, rules.counted.arrived, rules.counted.left, back.position, back.of, back.hook)
 
 
 def _flows(table: FlowTable) -> Flows:
@@ -162,38 +175,3 @@ def _flows(table: FlowTable) -> Flows:
     if live is None:
         return Flows(table.queue, table.listener)
     return Flows(table.queue, table.listener, live.used, live.capacity, live.normalised, live.draining)
-
-
-def _since(found: Facts) -> Baseline | None:
-    """Where counting begins: a rule was written since one of the queues was bound, or else the daemon's own start."""
-    if found.noted and any(each.socket in found.noted.handed for each in found.listeners):
-        return found.noted
-    report = found.daemon.report
-    return Baseline(report.rule_packets_at_start) if report else None
-
-
-def _passed_unseen(families: dict[str, Rules], heard: Sequence[Listener], since: Baseline | None) -> int | None:
-    """Packets the rule queued ``since`` then, less those the queues were given; None if that cannot be known.
-
-    A full queue with fail-open, and one nobody listens on, let packets pass that show in no drop counter: only the rule
-    has counted them. A queue's sequence (32 bits, it wraps) numbers what was handed to the socket, what did not fit
-    there included. A lower bound, unless super-packets come whole (GSO): if not, the kernel numbers each of their
-    segments, while the rule has counted one packet.
-    """
-    if not heard or since is None:
-        return None
-    matched = 0
-    for key, rules in families.items():
-        before = since.rule_packets.get(key)
-        counted = rules.first.counted.packets if rules.first else 0
-        more = counted - (before or 0)
-        if more < 0 or (rules.unavailable and before is not None):  # somebody else put it there anew, or it is not seen
-            return None
-        matched += more if rules.first and rules.first.on else 0
-    sequence, drops = 0, 0
-    for each in heard:
-        handed = since.handed.get(each.socket or 0, Handed(0, 0))
-        sequence += each.id_sequence - handed.sequence
-        drops += each.socket_drops - handed.drops
-    missing = matched - sequence
-    return (missing % (1 << 32) if missing > 0 else 0) + drops

@@ -6,22 +6,27 @@ a second, while it lives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from fixer.errors import FixerError, NotPermitted
-from fixer.host import links, queues, spread
+from fixer.host import links, queues, spread, tunnels
 from fixer.host.links import Link
 from fixer.host.machine import Host
 from fixer.host.queues import Listener
 from fixer.host.spread import Obstacle
-from fixer.rules import switch
+from fixer.host.tunnels import Tunnel
+from fixer.rules import switch, wanted
 from fixer.rules.installed import Installed
 from fixer.rules.selection import FAMILIES, Family
+from fixer.rules.wanted import Intent
 from fixer.state import baseline, flowfile, report
 from fixer.state.baseline import Baseline
 from fixer.state.report import Report
+from fixer.status import wire
+from fixer.status.wire import Wire
 
 
 @dataclass(frozen=True)
@@ -85,14 +90,33 @@ class Facts:
     merging: dict[str, bool | None]
     obstacles: dict[str, Obstacle | None]
     """With several queues: what keeps the flows of a VTEP pair in one of them, by interface (None: nothing)."""
+    now: datetime
+    monitor: bool
+    """Whether the configuration asks for monitor mode."""
+    strangers: tuple[Listener, ...] = ()
+    """Those of ``listeners`` that are no daemons of ours."""
+    wanted: Intent | None = None
+    misunderstood: str | None = None
+    """Why it is not known what is wanted."""
+    tunnels: tuple[Tunnel, ...] = ()
+    """The VXLAN devices of this namespace."""
+    ports: dict[int, frozenset[int]] | None = None
+    """The UDP ports that are open here, by IP version."""
+    elsewhere: str | None = None
+    """A namespace that has the rules' ports open, where ours has not; as a command line names it."""
+    wire: Wire | None = None
+    programs: dict[str, list[str]] = field(default_factory=dict)
+    """eBPF programs on ``carriers``, looked for if VXLAN passes our rules by."""
 
     def on(self) -> list[tuple[Family, Installed]]:
         """The families whose rules are on."""
         return [(family, first) for family in FAMILIES if (first := self.families[family.key].first) and first.on]
 
 
-def look(host: Host, queue: int, count: int = 1) -> Facts:
+def look(host: Host, queue: int, count: int = 1, *, monitor: bool = False) -> Facts:
     """Ask the kernel and the daemon about the queues the rule sends to, or without one ``count`` from ``queue`` on.
+
+    Where VXLAN devices are, that takes until a packet was queued: two seconds at the most.
 
     Raises :class:`NotPermitted` without root: half a status would look like a whole one.
     """
@@ -104,9 +128,21 @@ def look(host: Host, queue: int, count: int = 1) -> Facts:
     asked = led[0] if led else range(queue, queue + count)
     # The rule is read before the queue: what comes in between must not look like a loss.
     heard = tuple(queues.listeners(host, asked))
-    every = _links(host) if on else ()
+    every, ends = _links(host) if on else ((), ())
     carriers = _carriers(every, on)
     versions = {each.family.version for each in on}
+    said, trouble = _wanted(host)
+    open_ports = tunnels.ports(host)
+    taken = frozenset(port for each in on for port in each.ports or ())
+    seen = None
+    if on:
+        seen = wire.look(
+            host,
+            ends,
+            _met(families),
+            queued=lambda: _sequences(host, asked),
+            counted=lambda: _met({family.key: _rules(host, family) for family in FAMILIES}),
+        )
     return Facts(
         families=families,
         led=led,
@@ -120,7 +156,39 @@ def look(host: Host, queue: int, count: int = 1) -> Facts:
         carriers=carriers,
         merging=links.merging(host, carriers),
         obstacles=spread.obstacles(host, carriers, len(asked), versions) if len(asked) > 1 else {},
+        now=host.now(),
+        monitor=monitor,
+        strangers=tuple(each for each in heard if not report.is_ours(host, each)),
+        wanted=said,
+        misunderstood=trouble,
+        tunnels=ends,
+        ports=open_ports,
+        elsewhere=tunnels.elsewhere(host, taken) if _none_end_here(on, taken, open_ports) else None,
+        wire=seen,
+        programs={link.name: tunnels.programs(host, link.name) for link in carriers} if seen and seen.passes_by else {},
     )
+
+
+def _met(families: dict[str, Rules]) -> int:
+    """How many packets have met our rules so far, whatever became of them."""
+    counted = [each.counted for rules in families.values() for each in rules.found]
+    return sum(each.packets + each.finished + each.merged + each.arrived for each in counted)
+
+
+def _none_end_here(on: Sequence[Installed], taken: Collection[int], here: dict[int, frozenset[int]] | None) -> bool:
+    """Whether nothing has met the rules, and no socket of this namespace takes what they are for."""
+    if not on or not taken or here is None or any(each.counted.packets or each.counted.finished for each in on):
+        return False
+    return not any(ports & set(taken) for ports in here.values())
+
+
+def _wanted(host: Host) -> tuple[Intent | None, str | None]:
+    try:
+        return wanted.read(host), None
+    except NotPermitted:
+        raise
+    except FixerError as error:
+        return None, str(error)
 
 
 def _rules(host: Host, family: Family) -> Rules:
@@ -160,11 +228,18 @@ def _flows(host: Host, on: Iterable[Installed], first: int) -> FlowTable | None:
         return FlowTable(led[0], listener, path, trouble=str(error))
 
 
-def _links(host: Host) -> tuple[Link, ...]:
+def _sequences(host: Host, asked: range) -> int:
+    """How many packets the queues have handed over."""
+    found = queues.bound(host)
+    return sum(found[number].sequence for number in asked if number in found)
+
+
+def _links(host: Host) -> tuple[tuple[Link, ...], tuple[Tunnel, ...]]:
     try:
-        return tuple(links.every(host))
+        found, ends = links.look(host)
     except FixerError:
-        return ()
+        return (), ()
+    return tuple(found), tuple(ends)
 
 
 def _carriers(every: Sequence[Link], on: Iterable[Installed]) -> tuple[Link, ...]:

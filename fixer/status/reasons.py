@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from enum import Enum
-
-from msgspec import Struct
 
 from fixer.host import links
 from fixer.rules.installed import Installed
 from fixer.rules.selection import FAMILIES, Family, shown_queues
+from fixer.status import intended, paths, unseen
 from fixer.status.facts import Facts, FlowTable, Rules
+from fixer.status.reason import Reason, Severity
 
 OUT_OF_ORDER = 3
 """As ``systemctl status``."""
@@ -18,46 +17,26 @@ OUT_OF_ORDER = 3
 _SILENT_SECONDS = 10
 
 
-class Severity(Enum):
-    """How bad it is. ``down``: packets that are to be looked at are not. Else they are, as far as that can be told."""
-
-    DOWN = "down"
-    WARNING = "warning"
-    NOTE = "note"
-
-
-class Reason(Struct, frozen=True):
-    """One thing to know."""
-
-    severity: Severity
-    what: str
-    command: str = ""
-    """What to type; or the choice there is, in words."""
-    by: str = "Next"
-    """What leads to the command; with nothing, the sentence does."""
-
-    def __str__(self) -> str:
-        if not self.command:
-            return self.what
-        return f"{self.what}. {self.by}: {self.command}" if self.by else f"{self.what}: {self.command}"
-
-
 def judge(facts: Facts) -> list[Reason]:
-    """Everything there is to know, in the order of a packet's way: rules, listener, daemon, interfaces."""
-    return [
+    """Everything there is to know, worst first, and then in the order of a packet's way: rules, listener, daemon."""
+    found = [
+        *intended.reasons(facts),
+        *paths.reasons(facts),
         *(reason for family in FAMILIES for reason in _rules(family, facts.families[family.key])),
-        *_report(facts),
         *_listeners(facts),
+        *_report(facts),
         *_flows(facts),
         *_set_up(facts),
         *_daemon(facts),
+        *_losses(facts),
         *_interfaces(facts),
     ]
+    return sorted(found, key=lambda reason: list(Severity).index(reason.severity))
 
 
 def exit_code(reasons: Iterable[Reason]) -> int:
-    """0, or 3 if something is down."""
-    return OUT_OF_ORDER if any(reason.severity is Severity.DOWN for reason in reasons) else 0
+    """0 if every promise holds, or 3."""
+    return OUT_OF_ORDER if any(reason.severity is not Severity.NOTE for reason in reasons) else 0
 
 
 def ahead(rules: Installed) -> list[Reason]:
@@ -116,6 +95,9 @@ def _report(facts: Facts) -> Iterator[Reason]:
     daemon = facts.daemon
     if daemon.is_foreign:
         yield Reason(Severity.WARNING, f"{daemon.path} is not a report of a fixer daemon; it is ignored")
+    elif facts.listeners and daemon.report is None and not facts.strangers:
+        what = f"{facts.listeners[0]} listens and does not report: what it does is not known"
+        yield Reason(Severity.WARNING, what, "start fixer run again")
     if daemon.report and daemon.silent > _SILENT_SECONDS:
         silence = f"has not reported for {daemon.silent:.0f} s: its figures are old, it may hang"
         yield Reason(Severity.WARNING, f"the daemon (pid {daemon.report.pid}) {silence}")
@@ -168,7 +150,7 @@ def _set_up(facts: Facts) -> Iterator[Reason]:
         yield Reason(Severity.DOWN, what, f"fixer status --queue {others[0]}", by="See")
     if not (on or facts.listeners or others):
         yield Reason(Severity.DOWN, "nothing is set up here", "fixer on, then fixer run")
-    if facts.listeners and not on:
+    if facts.listeners and not on and not (facts.wanted and facts.wanted.on):
         yield Reason(Severity.DOWN, "no rule sends packets to the queue", "fixer on")
     if len(facts.led) > 1:
         which = ", ".join(map(shown_queues, facts.led))
@@ -191,8 +173,11 @@ def _daemon(facts: Facts) -> Iterator[Reason]:
     if report.timestamps == "strip" and not all(rules.takes_syns for rules in on):
         what = "the daemon strips timestamps, the rule lets SYNs pass"
         yield Reason(Severity.WARNING, what, "fixer on --scope suspects")
-    if report.monitor:
+    if report.monitor and facts.monitor:
         yield Reason(Severity.NOTE, "monitor mode: the daemon reports and changes nothing")
+    elif report.monitor:
+        what = "monitor mode, which the configuration does not ask for: the daemon reports and changes nothing"
+        yield Reason(Severity.WARNING, what, "fixer run without --monitor")
     for flag, meaning in _REFUSED.items():
         if getattr(report.asked, flag) and not getattr(report.flags, flag):
             yield Reason(Severity.NOTE, f"{meaning} (queue.{flag} is refused)")
@@ -205,6 +190,17 @@ _REFUSED = {
 }
 
 
+def _losses(facts: Facts) -> Iterator[Reason]:
+    """What was lost or passed unseen since the daemon listens; another start counts anew."""
+    lost = sum(each.queue_dropped + each.user_dropped for each in facts.listeners)
+    if facts.on() and lost:
+        what = f"{lost:,} packets were lost at the queue since the daemon listens: it is too slow, or stood still"
+        yield Reason(Severity.WARNING, what, "raise queue.length or queue.count, and start fixer run again")
+    if facts.on() and (missed := unseen.passed(facts)):
+        what = f"{missed:,} packets passed unseen: the queue was full"
+        yield Reason(Severity.WARNING, what, "raise queue.length or queue.count, and start fixer run again")
+
+
 def _interfaces(facts: Facts) -> Iterator[Reason]:
     """Packets that are too long for our rules, and yet not merged; flows that several queues do not share."""
     for interface, longest in dict.fromkeys((rules.interface, rules.longest) for _, rules in facts.on()):
@@ -215,4 +211,4 @@ def _interfaces(facts: Facts) -> Iterator[Reason]:
                 by = "Next, unless no VXLAN comes that way"
                 yield Reason(Severity.WARNING, f"{what}{link.mtu:,}", command, by)
     for obstacle in dict.fromkeys(filter(None, facts.obstacles.values())):
-        yield Reason(Severity.WARNING, obstacle.what, obstacle.cure)
+        yield Reason(Severity.NOTE, obstacle.what, obstacle.cure)

@@ -44,12 +44,12 @@ COMMIT
 """
 QUEUES = """\
     5    111     0 2 65531     0     0        3  1
-    7   4242    12 2 65531     6     7       90  1
+    7   4242    12 2 65531     0     0       95  1
 """
 SOCKETS = """\
 sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode
 0000000000000000 0   4242       00000000 0        0        0     2        99       555
-0000000000000000 12  4242       00000000 0        0        0     2        4        777
+0000000000000000 12  4242       00000000 0        0        0     2        0        777
 """
 
 
@@ -112,14 +112,14 @@ def test_all_is_well() -> None:
             waiting=12,
             copies="packets",
             copy_range=65531,
-            queue_dropped=6,
-            user_dropped=7,
-            id_sequence=90,
-            socket_drops=4,
+            queue_dropped=0,
+            user_dropped=0,
+            id_sequence=95,
+            socket_drops=0,
             socket=777,
         )
     ]
-    assert status.passed_unseen == 100 - 5 - 90 + 4
+    assert status.passed_unseen == 100 - 5 - 95
     assert status.notes == []
     assert msgspec.json.decode(msgspec.json.encode(status))["rules"]["ipv4"]["packets"] == 100
     table = shown(status)
@@ -128,8 +128,8 @@ def test_all_is_well() -> None:
         "100 packets, 6.4 kB",
         "fixer (pid 4711) on queue 7",
         "copies packets up to 65,531 bytes; 12 waiting",
-        "90 packets; passed unseen 9",
-        "queue full 6, not delivered 7, did not fit the socket 4",
+        "95 packets; passed unseen 0",
+        "queue full 0, not delivered 0, did not fit the socket 0",
         "sound 80, inner unfinished 6",
         "pass 80, repair 6",
         "fail-open granted, gso granted",
@@ -137,6 +137,26 @@ def test_all_is_well() -> None:
         assert part in table, (part, table)
     assert "corrupt" not in table, "what did not happen is not shown"
     assert "Would do" not in table
+
+
+def losing() -> FakeHost:
+    """As `serving`, with nine packets unseen, four of which did not fit the socket, and thirteen lost."""
+    host = serving()
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = QUEUES.replace("0     0       95", "6     7       90")
+    host.files[f"{NET}/netlink"] = SOCKETS.replace("2        0        777", "2        4        777")
+    return host
+
+
+def test_what_was_lost_is_no_promise_kept() -> None:
+    host = losing()
+    status = collect(host, 0)
+    assert status.exit_code == 3
+    assert status.passed_unseen == 100 - 5 - 90 + 4
+    assert [note.partition(":")[0] for note in status.notes] == [
+        "13 packets were lost at the queue since the daemon listens",
+        "9 packets passed unseen",
+    ]
+    assert "queue full 6, not delivered 7, did not fit the socket 4" in shown(status)
 
 
 def test_without_root_there_is_no_half_a_status() -> None:
@@ -185,20 +205,24 @@ PLAIN = ON.replace("-p udp -m multiport --dports 4789", "! -i lo -p tcp")
     [
         (without(f"{NET}/netfilter/nfnetlink_queue"), 3, "nobody listens on queue 7: packets pass as if"),
         (raw("*raw\n:FIXER - [0:0]\nCOMMIT"), 3, "IPv4: a chain or a jump of ours is left over"),
-        (raw(ON + "[0:0] -A PREROUTING -j LOG"), 0, "IPv4: our jump is not last in raw/PREROUTING"),
-        (raw(ON + "[0:0] -A OUTPUT -j FIXER"), 0, "IPv4: more than one jump leads to our chain"),
-        (raw("[0:0] -A PREROUTING -j ACCEPT\n" + ON), 0, '"-A PREROUTING -j ACCEPT" stands before our jump'),
-        (raw(ON, "iptables-legacy"), 0, "IPv4: our rules are in iptables-legacy too, so packets are queued twice"),
+        (raw(ON + "[0:0] -A PREROUTING -j LOG"), 3, "IPv4: our jump is not last in raw/PREROUTING"),
+        (raw(ON + "[0:0] -A OUTPUT -j FIXER"), 3, "IPv4: more than one jump leads to our chain"),
+        (raw("[0:0] -A PREROUTING -j ACCEPT\n" + ON), 3, '"-A PREROUTING -j ACCEPT" stands before our jump'),
+        (raw(ON, "iptables-legacy"), 3, "IPv4: our rules are in iptables-legacy too, so packets are queued twice"),
         (
             raw(ON.replace("num 7", "num 8"), "ip6tables"),
-            0,
+            3,
             "the two families send to different queues (queue 7, queue 8)",
         ),
-        (raw(PLAIN), 0, "the rule takes plain packets, the daemon judges VXLAN only. Next: fixer run --plain"),
-        (set_report(monitor=True), 0, "monitor mode: the daemon reports and changes nothing"),
-        (set_report(updated="2026-01-02T03:03:00Z"), 0, "the daemon (pid 4711) has not reported for 65 s"),
-        (set_report(updated="yesterday"), 0, "is not a report of a fixer daemon; it is ignored"),
-        (report_says("{"), 0, "is not a report of a fixer daemon"),
+        (raw(PLAIN), 3, "the rule takes plain packets, the daemon judges VXLAN only. Next: fixer run --plain"),
+        (
+            set_report(monitor=True),
+            3,
+            "monitor mode, which the configuration does not ask for: the daemon reports and changes nothing",
+        ),
+        (set_report(updated="2026-01-02T03:03:00Z"), 3, "the daemon (pid 4711) has not reported for 65 s"),
+        (set_report(updated="yesterday"), 3, "is not a report of a fixer daemon; it is ignored"),
+        (report_says("{"), 3, "is not a report of a fixer daemon"),
     ],
 )
 def test_what_is_odd_is_noted(change: Callable[[FakeHost], None], exit_code: int, note: str) -> None:
@@ -271,7 +295,8 @@ def test_a_report_that_is_nobodys_is_not_believed(change: Callable[[FakeHost], N
     assert status.daemon is None
     assert status.passed_unseen is None
     assert "passed unseen unknown" in shown(status)
-    assert status.exit_code == 0, "somebody listens"
+    assert status.exit_code == 3, "somebody listens, and nobody knows what it does"
+    assert status.listening
 
 
 def test_an_owner_that_cannot_be_seen() -> None:
@@ -297,20 +322,21 @@ def test_passed_unseen(at_start: int | None, matched: int, sequence: int, unseen
     host = serving()
     raw(ON.replace("[100:", f"[{matched}:"))(host)
     host.files[f"{NET}/netfilter/nfnetlink_queue"] = f"7 4242 0 2 65531 0 0 {sequence} 1\n"
-    host.files[f"{NET}/netlink"] = SOCKETS.replace(" 4  ", " 0  ")
+    host.files[f"{NET}/netlink"] = SOCKETS
     set_report(rule_packets_at_start={"ipv4": at_start, "ipv6": None})(host)
     assert collect(host, 0).passed_unseen == unseen
 
 
 TWO = ON.replace("--queue-num 7 --queue-bypass", "--queue-balance 7:8 --queue-bypass --queue-cpu-fanout")
 TWO_QUEUES = QUEUES + "    8   4243     5 2 65531     0     0       10  1\n"
-TWO_SOCKETS = SOCKETS + SOCKETS.splitlines()[-1].replace("4242", "4243").replace(" 4  ", " 2  ") + "\n"
+TWO_SOCKETS = SOCKETS + SOCKETS.splitlines()[-1].replace("4242", "4243").replace("777", "778") + "\n"
 
 
 def serving_two() -> FakeHost:
     """Rule on for IPv4 and both families' queues 7 and 8 served; no interface is known."""
     host = serving()
     raw(TWO)(host)
+    host.owners[778] = Owner(4711, "fixer")
     host.files |= {f"{NET}/netfilter/nfnetlink_queue": TWO_QUEUES, f"{NET}/netlink": TWO_SOCKETS}
     set_report(queues=2)(host)
     return host
@@ -318,19 +344,19 @@ def serving_two() -> FakeHost:
 
 def test_several_queues_each_have_a_line_and_are_summed() -> None:
     host = serving_two()
-    host.files[f"{NET}/netfilter/nfnetlink_queue"] = TWO_QUEUES.replace(" 90  1", " 70  1")
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = TWO_QUEUES.replace(" 95  1", " 85  1")
     status = collect(host, 0)
     assert (status.exit_code, status.queues, [each.queue for each in status.listeners]) == (0, [7, 8], [7, 8])
-    assert status.passed_unseen == 100 - 5 - 70 - 10 + 4 + 2
+    assert status.passed_unseen == 100 - 5 - 85 - 10
     assert status.notes == []
     table = shown(status)
     for part in (
         "on: UDP to port 4789 to queues 7 to 8;",
-        "fixer (pid 4711) on queue 7: 70 packets, 12 waiting, 17 lost",
-        "fixer (pid 4711) on queue 8: 10 packets, 5 waiting, 2 lost",
+        "fixer (pid 4711) on queue 7: 85 packets, 12 waiting, 0 lost",
+        "fixer (pid 4711) on queue 8: 10 packets, 5 waiting, 0 lost",
         "copies packets up to 65,531 bytes; 17 waiting",
-        "80 packets; passed unseen 21",
-        "queue full 6, not delivered 7, did not fit the socket 6",
+        "95 packets; passed unseen 0",
+        "queue full 0, not delivered 0, did not fit the socket 0",
     ):
         assert part in table, (part, table)
 
@@ -364,10 +390,10 @@ def test_without_a_rule_the_configured_queues_are_asked_about() -> None:
 
 
 def test_what_the_kernel_refused_is_said_and_makes_a_figure_a_lower_bound() -> None:
-    host = serving()
+    host = losing()
     set_report(flags={"fail_open": False, "gso": False})(host)
     status = collect(host, 0)
-    assert status.notes == [
+    assert status.notes[2:] == [
         "a full queue loses packets, for this kernel cannot let them pass (queue.fail_open is refused)",
         "this kernel hands merged packets over in segments, with checksums of its own: that costs more, and they count "
         "as sound though nobody verified what came (queue.gso is refused)",
@@ -376,7 +402,7 @@ def test_what_the_kernel_refused_is_said_and_makes_a_figure_a_lower_bound() -> N
     assert "passed unseen at least 9" in shown(status)
     set_report(flags={"fail_open": True, "gso": False}, asked={"fail_open": True, "gso": False})(host)
     status = collect(host, 0)
-    assert status.notes == [], "nobody asked for it"
+    assert len(status.notes) == 2, "nobody asked for it"
     assert "fail-open granted, gso off" in shown(status)
     assert "passed unseen at least 9" in shown(status)
 
@@ -422,7 +448,7 @@ def test_the_share_that_is_looked_at() -> None:
     rule = status.rules["ipv4"]
     assert (rule.scope, rule.packets, rule.finished, rule.merged, rule.longest) == ("suspects", 100, 500, 400, 1500)
     assert rule.looked_at == 0.1
-    assert status.passed_unseen == 100 - 5 - 90 + 4, "what was not to be queued is not missing"
+    assert status.passed_unseen == 100 - 5 - 95, "what was not to be queued is not missing"
     table = shown(status)
     assert "100 packets, 6.4 kB (10.00% of the path); not looked at: 500 finished, 400 merged ones" in table
     assert "(longer than 1,500 bytes)" in table
@@ -495,20 +521,20 @@ def write_table(host: FakeHost, draining: int = 0) -> None:
 def test_what_is_normalised_is_shown_beside_the_rest(normalising: FakeHost) -> None:
     status = collect(normalising, 0)
     assert (status.exit_code, status.queues, status.notes) == (0, [7], [])
-    assert status.passed_unseen == 100 - 5 - 90 + 4, "what goes to the other queue is not missing"
+    assert status.passed_unseen == 100 - 5 - 95, "what goes to the other queue is not missing"
     assert status.rules["ipv4"].packets == 100
-    assert status.rules["ipv4"].flows == FlowsRule(queue=8, arrived=40, left=30, position=1, of=1)
+    assert status.rules["ipv4"].flows == FlowsRule(queue=8, arrived=40, left=30, position=1, of=1, hook="raw/OUTPUT")
     assert status.flows is not None
     assert (status.flows.queue, status.flows.used, status.flows.capacity) == (8, 512, 2048)
     assert (status.flows.normalised, status.flows.draining) == (3, False)
     assert (status.flows.listener and status.flows.listener.id_sequence) == 10
     as_json = msgspec.json.decode(msgspec.json.encode(status))
-    assert as_json["flows"]["listener"]["socket_drops"] == 2
+    assert as_json["flows"]["listener"]["socket_drops"] == 0
     assert as_json["rules"]["ipv4"]["flows"]["left"] == 30
     table = shown(status)
     for part in (
         "normalising: 40 packets from the sources, 30 replies to queue 8; rule 1 of 1 in raw/OUTPUT, last",
-        "fixer (pid 4711) on queue 8: 10 packets, 5 waiting, 2 lost",
+        "fixer (pid 4711) on queue 8: 10 packets, 5 waiting, 0 lost",
         "flow table: 512 of 2,048 (25.0%), 3 normalised",
         "translated 7",
         "unchanged 6",
@@ -540,20 +566,20 @@ def killed(host: FakeHost) -> None:
 @pytest.mark.parametrize(
     ("change", "exit_code", "note"),
     [
-        (raw(ON), 0, "the daemon normalises timestamps, but not all rules lead them to it. Next: fixer on"),
+        (raw(ON), 3, "the daemon normalises timestamps, but not all rules lead them to it. Next: fixer on"),
         (
             raw(NORMALISING.replace(JUMP, "")),
-            0,
+            3,
             "IPv4: the way back is missing: no jump to FIXER-OUTPUT in raw/OUTPUT, so no timestamps are normalised. "
             "Next: fixer on",
         ),
         (
             raw(NORMALISING + "[0:0] -A OUTPUT -j LOG\n"),
-            0,
+            3,
             "IPv4: our jump is not last in raw/OUTPUT, what we take never",
         ),
-        (raw(JUMP + NORMALISING), 0, "IPv4: more than one jump leads to our chain. Next: fixer on"),
-        (raw("[0:0] -A OUTPUT -j ACCEPT\n" + NORMALISING), 0, '"-A OUTPUT -j ACCEPT" stands before our jump and ends'),
+        (raw(JUMP + NORMALISING), 3, "IPv4: more than one jump leads to our chain. Next: fixer on"),
+        (raw("[0:0] -A OUTPUT -j ACCEPT\n" + NORMALISING), 3, '"-A OUTPUT -j ACCEPT" stands before our jump and ends'),
         (
             unheard,
             3,
@@ -572,7 +598,7 @@ def killed(host: FakeHost) -> None:
             "draining: 3 normalised connections left, new ones are left alone. Next: fixer off --drain waits for them, "
             "fixer on ends it",
         ),
-        (lambda host: flowfile.path_of(host, 7).write_bytes(b"foreign"), 0, "7.flows cannot be read: it is too short"),
+        (lambda host: flowfile.path_of(host, 7).write_bytes(b"foreign"), 3, "7.flows cannot be read: it is too short"),
     ],
 )
 def test_what_is_odd_about_normalising_is_noted(
@@ -644,8 +670,10 @@ def test_packets_that_are_too_long_for_the_rule_are_noted() -> None:
         "packets longer than 1,500 bytes are not looked at, but eth0 may bring some of 9,000. "
         "Next, unless no VXLAN comes that way: fixer on --scope suspects --mtu 9000"
     ]
+    host.answers["ip"] = Completed(0, interfaces("eth0", mtu=9000).out[:-1] + "," + interfaces("eth1").out[1:], "")
     written(replace(SUSPECTS, interface="eth1"), MET)(host)
     assert collect(host, 0).notes == [], "nothing of it arrives there"
+    baseline.remove(host)
     raw(ON)(host)
     assert collect(host, 0).notes == [], "with scope all, whatever comes is looked at"
 
@@ -689,7 +717,8 @@ def test_the_kernels_own_figures(netns: Namespace, tmp_path: Path) -> None:
             report(pid=os.getpid(), rule_packets_at_start={"ipv4": 0, "ipv6": 0}).encode(),
         )
         status = netns.call(collect, reporting, 0)
-        assert status.exit_code == 0
+        assert [note.partition(":")[0] for note in status.notes if "passed" in note] == ["5 packets passed unseen"]
+        assert status.exit_code == 3
         assert (status.rules["ipv4"].packets, status.listeners[0].id_sequence, status.passed_unseen) == (8, 3, 5)
 
         netns.call(turn_off, Host())
@@ -753,7 +782,7 @@ def test_what_passes_unseen_is_counted_from_where_the_rule_was_put_back(netns: N
     def unseen() -> int | None:
         return netns.call(collect, Host(), 7).passed_unseen
 
-    with Service(netns, settings=settings, on=None, off=("--force",)) as service:
+    with netns.receiving(), Service(netns, settings=settings, on=None, off=("--force",)) as service:
         netns.call(turn_on, Host(), selection)
         pid = stopped(service)
         try:
@@ -840,16 +869,16 @@ def noted(socket: int, ipv4: int | None, sequence: int, drops: int = 0) -> Calla
 def test_the_note_of_a_rule_holds_for_the_socket_that_was_bound_then(
     change: Callable[[FakeHost], None], unseen: int | None
 ) -> None:
-    host = serving()
+    host = losing()
     change(host)
     assert collect(host, 0).passed_unseen == unseen
 
 
 def test_a_queue_that_is_bound_after_the_rule_was_written_counts_from_0() -> None:
     host = serving_two()
-    host.files[f"{NET}/netlink"] = TWO_SOCKETS.replace("2        777", "2        778")
+    host.files[f"{NET}/netlink"] = TWO_SOCKETS.replace("0        778", "0        779")
     noted(777, 0, 60)(host)
-    assert collect(host, 0).passed_unseen == 100 - (90 - 60) - 10 + 4 + 2
+    assert collect(host, 0).passed_unseen == 100 - (95 - 60) - 10
 
 
 def test_a_note_that_cannot_be_written_does_not_undo_the_rule() -> None:
@@ -866,16 +895,17 @@ def test_a_note_that_cannot_be_written_does_not_undo_the_rule() -> None:
 
 
 JSON = {
-    "": "daemon flows listeners listening merging notes on passed_unseen queues reasons rules spread",
-    "daemon": "asked counters flags flows monitor pid plain queue queue_counters queues rule_packets_at_start started "
-    "timestamps updated version",
+    "": "daemon flows listeners listening merging notes on passed_unseen queues reasons rules spread tunnels wanted "
+    "wire",
+    "daemon": "asked counters flags flows monitor pid plain ports queue queue_counters queues rule_packets_at_start "
+    "started timestamps updated version",
     "flows": "capacity draining listener normalised queue used",
     "listeners": "copies copy_range id_sequence pid portid process queue queue_dropped socket socket_drops "
     "user_dropped waiting",
     "rules": "ipv4 ipv6",
-    "rules.ipv4": "bytes command finished flows interface longest merged of on packets position scope syns takes "
+    "rules.ipv4": "bytes command finished flows hook interface longest merged of on packets position scope syns takes "
     "unavailable",
-    "rules.ipv4.flows": "arrived left of position queue",
+    "rules.ipv4.flows": "arrived hook left of position queue",
 }
 
 

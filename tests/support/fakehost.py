@@ -34,6 +34,7 @@ class FakeHost(Host):
         self.files: dict[str, str | Exception] = {f"{NET}/if_inet6": ""}
         self.owners: dict[int, Owner] = {}
         self.net_admin = True
+        self.namespaces: list[tuple[str, Path]] = []
         self.ran: list[str] = []
         self.run_directory = Path(tempfile.mkdtemp(prefix="fx-fakehost-"))
         weakref.finalize(self, shutil.rmtree, self.run_directory, ignore_errors=True)
@@ -74,6 +75,9 @@ class FakeHost(Host):
 
     def netns_cookie(self) -> int | None:
         return 4711
+
+    def other_namespaces(self) -> list[tuple[str, Path]]:
+        return self.namespaces
 
     def socket_owner(self, inode: int) -> Owner | None:
         return self.owners.get(inode)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from fixer.host.machine import Completed
 from fixer.lab import net
@@ -16,6 +18,22 @@ class Namespace(net.Namespace):
         done = super().run(*argv)
         assert done.status == 0, (argv, done)
         return done
+
+    @contextmanager
+    def receiving(self, port: int = 4789) -> Iterator[None]:
+        """A socket that VXLAN ends at, over IPv4 and IPv6, as a VXLAN device has one."""
+
+        def opened() -> list[socket.socket]:
+            socks = [socket.socket(family, socket.SOCK_DGRAM) for family in (socket.AF_INET, socket.AF_INET6)]
+            socks[1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            for sock in socks:
+                sock.bind(("", port))
+            return socks
+
+        with ExitStack() as until:
+            for sock in self.call(opened):
+                until.enter_context(sock)
+            yield
 
     def send(self, count: int, port: int = 4789, version: int = 4) -> None:
         """UDP datagrams over loopback: they pass raw/PREROUTING like any that arrive."""
