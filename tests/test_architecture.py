@@ -14,8 +14,8 @@ PYTHON = sorted(PACKAGE.rglob("*.py"))
 
 # The datapath's modules, from the ground up: each may cimport those before it.
 DATAPATH = (
-    *("wire", "hash", "sets", "traits", "walk", "diagnose", "memory", "envelopes", "regimes", "evidence", "repair"),
-    *("clocks", "flows", "timestamps", "snat", "ring", "result", "pipeline"),
+    *("wire", "hash", "zeroed", "sets", "traits", "walk", "diagnose", "memory", "envelopes", "regimes", "evidence"),
+    *("repair", "clocks", "flows", "timestamps", "snat", "ring", "result", "pipeline"),
 )
 # Each compiled module, and the ones of ours it may cimport.
 MAY_CIMPORT: dict[str, set[str]] = {
@@ -25,9 +25,10 @@ MAY_CIMPORT: dict[str, set[str]] = {
         for place, name in enumerate(DATAPATH)
     },
     "capture.link": {"datapath.wire", "datapath.pipeline"},
-    "findings.table": {"datapath.hash"},
+    "findings.table": {"datapath.hash", "datapath.zeroed"},
     "findings.census": {
         "datapath.wire",
+        "datapath.hash",
         "datapath.diagnose",
         "datapath.ring",
         "datapath.result",
@@ -38,7 +39,7 @@ MAY_CIMPORT: dict[str, set[str]] = {
     "capture.pcap": {"datapath.wire", "datapath.pipeline", "capture.frames"},
     "capture.pcapng": {"datapath.wire", "datapath.pipeline", "capture.frames"},
     "nfqueue.netlink": set(),
-    "nfqueue.queue": {"nfqueue.netlink", "datapath.pipeline", "datapath.repair"},
+    "nfqueue.queue": {"nfqueue.netlink", "datapath.zeroed", "datapath.pipeline", "datapath.repair"},
 }
 # Each room, and the rooms it may import from: from the ground up (docs/design.md).
 GROUND = {"errors", "now", "words", "config", "datapath", "_csum"}

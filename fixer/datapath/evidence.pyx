@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 from fixer.datapath.diagnose cimport (IN_ABSENT, IN_NONE, IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_AGREES, OUT_GOOD,
@@ -11,13 +11,12 @@ from fixer.datapath.regimes cimport keeps_to_regime, name, note_regime, regime_v
 from fixer.datapath.sets cimport find, yielding
 from fixer.datapath.traits cimport FORGOTTEN, Trait, is_recent, trait_of
 from fixer.datapath.wire cimport *
+from fixer.datapath.zeroed cimport zeroed
 
 
 cdef Evidence *evidence_new(uint64_t seed) except NULL:
     """Empty memory. `seed` keeps a sender from choosing packets that collide; tests pass a fixed one."""
-    cdef Evidence *memory = <Evidence *>calloc(1, sizeof(Evidence))
-    if memory == NULL:
-        raise MemoryError("no memory for the evidence of wrong outer checksums")
+    cdef Evidence *memory = <Evidence *>zeroed(1, sizeof(Evidence), "the evidence of wrong outer checksums")
     memory.seed = seed
     return memory
 

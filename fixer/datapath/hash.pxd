@@ -14,6 +14,13 @@ cdef extern from *:
     uint64_t folded(uint64_t, uint64_t) noexcept nogil
 
 
+cdef inline uint64_t seed_or_drawn(seed) except? 0:
+    """`seed`, or, if it is None, one that nobody knows: tests pass a fixed one."""
+    from os import urandom
+
+    return int.from_bytes(urandom(8)) if seed is None else seed
+
+
 cdef inline uint64_t mix(uint64_t value) noexcept nogil:
     """splitmix64's finaliser: every input bit reaches every output bit."""
     value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9U

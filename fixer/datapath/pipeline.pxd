@@ -1,6 +1,7 @@
 # cython: language_level=3
 """The steps in order: walk, judge, explain, conclude, decide, tell, mend; and what is counted on the way."""
 
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fixer.datapath.diagnose cimport DIAGNOSES, EXPLANATIONS, VOUCHES, Judgement
@@ -51,6 +52,7 @@ cdef enum Direction:
     OUTGOING
 
 
+@cython.final
 cdef class Pipeline:
     cdef Policy policy
     cdef Timestamps timestamps
@@ -67,4 +69,4 @@ cdef class Pipeline:
                       Asked *asked, Action action) noexcept nogil
     cdef Action send(self, uint8_t *packet, const Walk *route, const Handed *handed, Asked *asked,
                      Event *event) noexcept nogil
-    cdef void settle(self, uint64_t when, uint32_t uptime, bint all) noexcept nogil
+    cpdef void settle(self, uint64_t when_ns, uint32_t uptime, bint all) noexcept nogil

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-import os
 import time
 
+cimport cython
 from libc.string cimport memcpy, memset
 
 from fixer.datapath.diagnose cimport (IN_WRONG, OUT_ZERO6, OUTER_ABSENT6, SKB_CHECKSUM_NOT_READY, SKB_GSO, SOUND,
@@ -11,6 +11,7 @@ from fixer.datapath.diagnose import Diagnosis as DiagnosisName, InnerState, Oute
 from fixer.datapath.flows cimport Flows, sweep
 from fixer.datapath.evidence cimport evidence_free, evidence_new, know_vni, weigh
 from fixer.datapath.diagnose import Explanation as ExplanationName, Vouch as VouchName
+from fixer.datapath.hash cimport seed_or_drawn
 from fixer.datapath.repair cimport DROP, PASS, REPAIR, Stale, decide, mend
 from fixer.datapath.repair import Action as ActionName, Stale as StaleName
 from fixer.datapath.result cimport Result
@@ -24,6 +25,7 @@ from fixer.datapath.walk import Reason as ReasonName
 from fixer.datapath.wire cimport *
 
 
+@cython.final
 cdef class Pipeline:
     """One packet path: its policy, what it remembers, what it counts and the ring of its events. One thread at once."""
 
@@ -64,7 +66,7 @@ cdef class Pipeline:
             raise ValueError("a flow table is what normalising needs, and nothing else does")
         self.flows = flows
         self.table = NULL if flows is None else &(<Flows>flows).table
-        seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+        seed = seed_or_drawn(seed)
         self.evidence = evidence_new(seed)
         self.snat = snat_new(seed)
         for first, last in vnis:
@@ -183,9 +185,9 @@ cdef class Pipeline:
             event.action = event.would = <uint8_t>action
         return action
 
-    cdef void settle(self, uint64_t when, uint32_t uptime, bint all) noexcept nogil:
+    cpdef void settle(self, uint64_t when_ns, uint32_t uptime, bint all) noexcept nogil:
         """To be called about once a second, and with `all` at a stop: see `ring_settle` and `sweep`."""
-        ring_settle(self.ring, when, all)
+        ring_settle(self.ring, when_ns, all)
         if self.table != NULL:
             sweep(self.table, uptime)
 
@@ -214,10 +216,6 @@ cdef class Pipeline:
                 break
             events.append(result)
         return events
-
-    def settled(self, uint64_t when_ns, uint32_t uptime):
-        """`settle`, as a queue does about once a second."""
-        self.settle(when_ns, uptime, False)
 
     def snat_sights(self, uint64_t now_ns):
         """The sources that SYNs have come from, with their clocks: see `fixer.datapath.snat.Sight`. Any thread."""

@@ -1,13 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-from socket import AF_INET, AF_INET6, inet_ntop
-
-from libc.stdint cimport uint8_t
-
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.diagnose import Explanation, Vouch
 from fixer.datapath.repair import Action
-from fixer.datapath.ring cimport Endpoints
 from fixer.datapath.walk import Reason
+from fixer.datapath.wire cimport address_text
 
 
 cdef class Result:
@@ -54,17 +50,17 @@ cdef class Result:
     @property
     def vlan(self): return None if self.event.vlan < 0 else self.event.vlan
     @property
-    def outer_source(self): return address(&self.event.outer, self.event.outer.source)
+    def outer_source(self): return address_text(self.event.outer.version, self.event.outer.source)
     @property
-    def outer_destination(self): return address(&self.event.outer, self.event.outer.destination)
+    def outer_destination(self): return address_text(self.event.outer.version, self.event.outer.destination)
     @property
     def outer_source_port(self): return self.event.outer.source_port
     @property
     def outer_destination_port(self): return self.event.outer.destination_port
     @property
-    def inner_source(self): return address(&self.event.inner, self.event.inner.source)
+    def inner_source(self): return address_text(self.event.inner.version, self.event.inner.source)
     @property
-    def inner_destination(self): return address(&self.event.inner, self.event.inner.destination)
+    def inner_destination(self): return address_text(self.event.inner.version, self.event.inner.destination)
     @property
     def inner_source_port(self): return self.event.inner.source_port
     @property
@@ -79,12 +75,3 @@ cdef class Result:
     def __repr__(self):
         return (f"<Result {self.diagnosis.name} inner {self.inner.name} outer {self.outer.name} "
                 f"reason {self.reason.name} → {self.action.name}>")
-
-
-cdef address(const Endpoints *end, const uint8_t *bytes_):
-    """Text of an address, '' where there is none."""
-    if end.version == 4:
-        return inet_ntop(AF_INET, bytes_[:4])
-    if end.version == 6:
-        return inet_ntop(AF_INET6, bytes_[:16])
-    return ""

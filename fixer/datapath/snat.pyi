@@ -17,11 +17,3 @@ class Sight(NamedTuple):
     chance: float
     clocks: tuple[Clock, ...]
     full: bool
-
-class Memory:
-    size: int
-    def __init__(self, seed: int | None = None) -> None: ...
-    def note(
-        self, source: bytes, destination: bytes, vni: int | None, port: int, sequence: int, tsval: int, when_ns: int
-    ) -> None: ...
-    def sights(self, now_ns: int) -> list[Sight]: ...

@@ -1,14 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-import os
-from socket import AF_INET, AF_INET6, inet_ntop
 from typing import NamedTuple
 
 from libc.math cimport fabs, log2
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from fixer.datapath.hash cimport hash_bytes, mix
+from fixer.datapath.zeroed cimport zeroed
+from fixer.datapath.wire cimport address_text
 
 cdef extern from *:
     """
@@ -62,9 +62,7 @@ cdef struct Fit:
 
 cdef Snat *snat_new(uint64_t seed) except NULL:
     """Empty memory. `seed` keeps a sender from choosing sources that displace another; tests pass a fixed one."""
-    cdef Snat *snat = <Snat *>calloc(1, sizeof(Snat))
-    if snat == NULL:
-        raise MemoryError("no memory for who is behind an address")
+    cdef Snat *snat = <Snat *>zeroed(1, sizeof(Snat), "who is behind an address")
     snat.seed = seed
     return snat
 
@@ -385,7 +383,6 @@ cdef list snat_sights(const Snat *snat, uint64_t now):
 
 
 cdef sight(const Pair *pair, uint64_t now):
-    cdef int family = AF_INET if pair.version == 4 else AF_INET6, length = 4 if pair.version == 4 else 16
     cdef const Line *line
     cdef int i, k
     clocks = []
@@ -399,36 +396,7 @@ cdef sight(const Pair *pair, uint64_t now):
                 rate = TICK[k]
                 break
         clocks.append(Clock(rate, line.syns, line.first, line.last))
-    return Sight(pair.version, inet_ntop(family, pair.source[:length]), inet_ntop(family, pair.destination[:length]),
+    return Sight(pair.version, address_text(pair.version, pair.source), address_text(pair.version, pair.destination),
                  None if pair.vni == PLAIN else pair.vni, pair.now.syns + pair.before.syns,
                  pair.now.fits + pair.before.fits, pair.now.refused + pair.before.refused,
                  pair.now.chance + pair.before.chance, tuple(clocks), len(clocks) >= LINES - 1)
-
-
-cdef class Memory:
-    """The memory by itself, fed without packets. One thread notes; any thread looks."""
-    cdef Snat *snat
-
-    def __cinit__(self, seed=None):
-        self.snat = snat_new(int.from_bytes(os.urandom(8)) if seed is None else seed)
-
-    def __dealloc__(self):
-        snat_free(self.snat)
-
-    @property
-    def size(self):
-        """Bytes; all that it will ever take."""
-        return sizeof(Snat)
-
-    def note(self, const unsigned char[::1] source not None, const unsigned char[::1] destination not None, vni,
-             uint16_t port, uint32_t sequence, uint32_t tsval, uint64_t when_ns):
-        """See `snat_note`; addresses of 4 or 16 bytes, vni: None outside a tunnel."""
-        if source.shape[0] not in (4, 16) or source.shape[0] != destination.shape[0]:
-            raise ValueError("two addresses of 4 or of 16 bytes are needed")
-        cdef uint8_t version = 4 if source.shape[0] == 4 else 6
-        cdef uint32_t where = PLAIN if vni is None else vni
-        with nogil:
-            snat_note(self.snat, &source[0], &destination[0], version, where, port, sequence, tsval, when_ns)
-
-    def sights(self, uint64_t now_ns):
-        return snat_sights(self.snat, now_ns)

@@ -6,6 +6,10 @@ Offsets are in bytes from the start of their own header. Nothing here checks a b
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+cdef extern from "<arpa/inet.h>" nogil:
+    enum: AF_INET, AF_INET6, INET6_ADDRSTRLEN
+    const char *inet_ntop(int family, const void *address, char *text, unsigned int size)
+
 
 cdef enum:
     # IPv4 (RFC 791)
@@ -145,3 +149,12 @@ cdef inline void put_be32(uint8_t *p, uint32_t value) noexcept nogil:
     p[1] = <uint8_t>(value >> 16)
     p[2] = <uint8_t>(value >> 8)
     p[3] = <uint8_t>value
+
+
+cdef inline str address_text(uint8_t version, const uint8_t *address):
+    """An address of IP `version` (4 or 6) as text; '' for any other version, where there is none."""
+    cdef char[INET6_ADDRSTRLEN] text
+    if version != 4 and version != 6:
+        return ""
+    inet_ntop(AF_INET if version == 4 else AF_INET6, address, text, INET6_ADDRSTRLEN)
+    return text.decode("ascii")

@@ -1,15 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-import os
-from socket import AF_INET, AF_INET6, inet_ntop
-
 from libc.string cimport memcmp, memcpy, memset
 
 from fixer.datapath.diagnose cimport IN_PARTIAL, IN_VERIFIES, OUT_NO_TUNNEL
+from fixer.datapath.hash cimport seed_or_drawn
 from fixer.datapath.pipeline cimport INCOMING, OUTGOING, UNMARKED
 from fixer.datapath.result cimport Result
 from fixer.datapath.ring cimport Endpoints
 from fixer.findings.table cimport table_clear, table_entry, table_find, table_free, table_init
-from fixer.datapath.wire cimport PROTO_TCP, PROTO_UDP, TCP_ACK
+from fixer.datapath.wire cimport PROTO_TCP, PROTO_UDP, TCP_ACK, address_text
 
 OUTGOING_NAMES = {UNMARKED: None, INCOMING: False, OUTGOING: True}
 
@@ -21,7 +19,7 @@ cdef class Census:
                   uint32_t most_kinds=1 << 16, uint32_t most_conversations=1 << 16):
         """common_mtu, largest_mtu: the bounds in bytes between which lengths mean the same; most_kinds,
         most_conversations: powers of two. Conversations that begin when there is no more room are not followed."""
-        seed = int.from_bytes(os.urandom(8))
+        seed = seed_or_drawn(None)
         self.common = common_mtu
         self.largest = largest_mtu
         table_init(&self.kinds, most_kinds, sizeof(KindKey), sizeof(Kind), seed)
@@ -157,7 +155,7 @@ cdef class Census:
                 here, there = &conversation.end[side], &conversation.end[1 - side]
                 if not here.unfinished:
                     continue
-                name = bool(here.sender.tunnel), address(&here.sender)
+                name = bool(here.sender.tunnel), address_text(here.sender.version, here.sender.address)
                 answered, unanswered = found.get(name, (0, 0))
                 if there.answers and not there.unfinished and here.unfinished > here.finished:
                     answered += here.unfinished
@@ -170,10 +168,3 @@ cdef class Census:
 cdef inline void copy_source(const Endpoints *end, Sender *sender) noexcept nogil:
     sender.version = end.version
     memcpy(sender.address, end.source, 16)
-
-
-cdef address(const Sender *sender):
-    """Text of an address, '' where it is unknown."""
-    if sender.version == 4:
-        return inet_ntop(AF_INET, sender.address[:4])
-    return inet_ntop(AF_INET6, sender.address[:16]) if sender.version == 6 else ""

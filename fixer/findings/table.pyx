@@ -1,12 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from fixer.datapath.hash cimport hash_bytes
+from fixer.datapath.zeroed cimport zeroed
 
 
 cdef int table_init(Table *table, uint32_t most, uint32_t key_size, uint32_t entry_size, uint64_t seed) except -1:
-    """An empty table; memory is taken at once and touched as it fills."""
+    """An empty table; memory is taken at once and touched as it fills. Whatever comes of it, `table_free` it."""
     memset(table, 0, sizeof(Table))
     if most == 0 or most & (most - 1) or most > 0x40000000U:
         raise ValueError("a table's size is a power of two")
@@ -14,11 +15,8 @@ cdef int table_init(Table *table, uint32_t most, uint32_t key_size, uint32_t ent
     table.most = most
     table.key_size = key_size
     table.entry_size = entry_size
-    table.entries = <uint8_t *>calloc(most, entry_size)
-    table.index = <uint32_t *>calloc(2 * <size_t>most, sizeof(uint32_t))
-    if table.entries == NULL or table.index == NULL:
-        table_free(table)
-        raise MemoryError("no memory for a table")
+    table.entries = <uint8_t *>zeroed(most, entry_size, "a table")
+    table.index = <uint32_t *>zeroed(2 * <size_t>most, sizeof(uint32_t), "a table")
     return 0
 
 

@@ -98,7 +98,7 @@ class Node:
     def sweep(self) -> None:
         """As many settles as it takes to look at every entry."""
         for _ in range(65):
-            self.pipeline.settled(0, self.uptime)
+            self.pipeline.settle(0, self.uptime, all=False)
 
     def counted(self, which: str = "timestamps") -> dict[str, int]:
         return {name: count for name, count in self.pipeline.counters()[which].items() if count}

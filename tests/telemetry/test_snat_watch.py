@@ -7,8 +7,9 @@ from ipaddress import ip_address
 
 import pytest
 from support import shared
+from support.syns import Watched
 
-from fixer.datapath.snat import Clock, Memory, Sight
+from fixer.datapath.snat import Clock, Sight
 from fixer.now import Now
 from fixer.telemetry.log import Saying
 from fixer.telemetry.snat import AGAIN_SECONDS, LOOK_SECONDS, MOST, SnatWatch, at_once, judge
@@ -222,20 +223,10 @@ def test_what_there_is_no_room_for_is_told_as_a_number() -> None:
     assert len(told(watch, LOOK_SECONDS)) == MOST + 1, "the next ones"
 
 
-class MemoryPipeline:
-    """Stands in for a pipeline whose SYNs are noted here, by hand, in a real memory."""
-
-    def __init__(self) -> None:
-        self.memory = Memory(seed=1)
-
-    def snat_sights(self, now_ns: int) -> list[Sight]:
-        return self.memory.sights(now_ns)
-
-
 def test_from_syns_to_lines() -> None:
     """Five minutes of four sources: SNAT, a host with one clock, one with random offsets, and one with few SYNs."""
-    draw, pipeline = random.Random(1), MemoryPipeline()
-    watch = SnatWatch([pipeline])
+    draw, path = random.Random(1), Watched()
+    watch = SnatWatch([path.pipeline])
     server = ip_address("10.0.0.5").packed
     offsets = [draw.getrandbits(32) for _ in range(3)]
     said = []
@@ -244,7 +235,7 @@ def test_from_syns_to_lines() -> None:
         for last, offset in ((1, draw.choice(offsets)), (2, 5), (3, draw.getrandbits(32)), (4, draw.getrandbits(32))):
             if last != 4 or second < 10:
                 tsval = (offset + second * 1000) % 2**32
-                pipeline.memory.note(bytes([192, 0, 2, last]), server, 7, second, second, tsval, when)
+                path.note(bytes([192, 0, 2, last]), server, 7, second, second, tsval, when)
         said += told(watch, second)
     found = {line.fields["source.ip"]: line for line in said}
     assert set(found) == {"192.0.2.1", "192.0.2.3"}
