@@ -27,6 +27,8 @@ cdef enum:
     CLOCK_WAYS = 4          # places where a source's clock may be
     MEMORIES = 8            # servers of one source that are followed
 
+    HALF_CIRCLE = 0x80000000U   # half of the numbers that a TSval may be
+
     # Seconds.
     CLOCK_SECONDS = 300     # how long a source is kept that nobody hears of
     MEMORY_SECONDS = 60     # TCP_PAWS_MSL: how long a server remembers a source
@@ -70,7 +72,7 @@ cdef void adopt_clocks(const Clocks *clocks, const Clocks *others, uint32_t now,
 
 cdef inline bint is_behind(uint32_t value, uint32_t other) noexcept nogil:
     """RFC 7323 §5.2: `value` is 1 to 2^31 − 1 before `other`, where numbers lie on a circle."""
-    return 0 < other - value < 0x80000000U
+    return 0 < other - value < HALF_CIRCLE
 
 
 cdef inline Clock *clock_at(const Clocks *clocks, const uint8_t *address, uint32_t where,

@@ -48,12 +48,29 @@ cpdef enum Verdict:
 cdef enum:
     # Bytes; the layout of the file, which `fixer.state.flowfile` reads too.
     HEADER = 4096
+    HEADER_CHECKED = 20     # of it, in front of `check`
     KEY = 40
     FLOW = 64
     ATTEMPT = 12
     VERSION = 1
 
     PLAIN = 0x80000000U     # in `Key.where`: no VXLAN
+
+    LEAST_FLOWS = 1024
+    MOST_FLOWS = 4194304
+
+    # `Flow.life`
+    SECOND = 1              # attempt 1 is the connection's, not attempt 0
+    WAITING = 2             # the other attempt waits for its answer
+
+    # `Flow.fins`
+    CLIENT_FIN = 1          # was sent
+    SERVER_FIN = 2
+    BOTH_FINS = 3
+    SERVER_FIRST = 4        # and that was the first: `behind_fin` is valid
+
+    # A SYN's window is not scaled (RFC 7323 §2.2): so far what is first sent or acknowledged behind it may be from it.
+    FIRST_WINDOW = 0x10000
 
     BUCKET = 16             # entries
     SWEEPS = 64             # settles until every entry has been looked at
@@ -77,7 +94,7 @@ cdef struct Key:
 
 cdef struct Attempt:
     uint32_t sequence       # the SYN's
-    uint32_t delta          # 0 … 2^31 − 1
+    uint32_t delta          # less than HALF_CIRCLE
     uint32_t check          # of the key and the two above
 
 
@@ -86,8 +103,8 @@ cdef struct Flow:
     Attempt attempt         # attempt 0; attempt 1, which few ever have, is in `FlowTable.others`
     uint32_t seen           # uptime, seconds
     uint8_t state           # State
-    uint8_t life            # bit 0: which attempt is the connection's; bit 1: the other one waits for its answer
-    uint8_t fins            # bit 0: the client's was sent, bit 1: the server's, bit 2: and it was the first
+    uint8_t life            # SECOND | WAITING
+    uint8_t fins            # CLIENT_FIN | SERVER_FIN | SERVER_FIRST
     uint8_t was             # State before a RST of the client
     uint32_t clock          # number of the source's clock when it was last looked for; believed only if it is that
 
@@ -142,6 +159,16 @@ cdef struct Segment:
     uint32_t acknowledged
     uint32_t length         # bytes of payload
     uint32_t value          # TSval, as the client sent it
+
+
+cdef inline uint32_t place(uint8_t version, bint vxlan, uint32_t vni) noexcept nogil:
+    """`Key.where`."""
+    return <uint32_t>version << 24 | (vni if vxlan else PLAIN)
+
+
+cdef inline uint8_t version_at(uint32_t where) noexcept nogil:
+    """The IP version in a `Key.where`; 0 if it is that of no connection."""
+    return <uint8_t>(where >> 24 & 0x7f)
 
 
 cdef uint64_t announce(const FlowTable *table, const Key *key) noexcept nogil

@@ -1,17 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-import os
-from socket import AF_INET, AF_INET6, inet_ntop
-
 from libc.stdint cimport int32_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from fixer.datapath.clocks cimport (
-    CLOCK, CLOCK_WAYS, add_clock, adopt_clocks, bring_up, clock_at, find_clock, move_clock, publish, remember,
-    room_for_clock,
+    CLOCK, CLOCK_WAYS, HALF_CIRCLE, add_clock, adopt_clocks, bring_up, clock_at, find_clock, move_clock, publish,
+    remember, room_for_clock,
 )
-from fixer.datapath.hash cimport hash_bytes, mix
-from fixer.datapath.wire cimport TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN
+from fixer.datapath.hash cimport hash_bytes, mix, seed_or_drawn
+from fixer.datapath.wire cimport TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, address_text
+from fixer.datapath.zeroed cimport zeroed
 
 cdef extern from *:
     void __builtin_prefetch(const void *) noexcept nogil
@@ -51,17 +49,17 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint64_t hashed, 
         return Verdict.UNTRACKED
     if flow.state != State.CLOSED:
         flow.seen = now
-    if flow.life & 2 and segment.sequence == attempt_of(table, flow, ~flow.life).sequence + 1:
-        one_way(table, flow, ~flow.life & 1)
-    elif flow.state == State.SYN_SENT and 0 < segment.sequence - attempt_of(table, flow, flow.life).sequence < 0x10000U:
+    if flow.life & WAITING and segment.sequence == other_of(table, flow).sequence + 1:
+        one_way(table, flow, other_life(flow))
+    elif flow.state == State.SYN_SENT and 0 < segment.sequence - current_of(table, flow).sequence < FIRST_WINDOW:
         one_way(table, flow, flow.life)
-    attempt = attempt_of(table, flow, flow.life)
+    attempt = current_of(table, flow)
     if segment.stamped and not segment.flags & TCP_RST:
         clock = saw(table, &segment.key, flow, segment.value + attempt.delta, now)
         if clock != NULL and flow.state == State.SYN_RECEIVED:
             clock.replied = now + 1
-        if clock != NULL and flow.fins & 4 and segment.flags & TCP_ACK and (
-                flow.life & 2 or <int32_t>(segment.acknowledged - attempt_of(table, flow, ~flow.life).sequence) >= 0):
+        if clock != NULL and flow.fins & SERVER_FIRST and segment.flags & TCP_ACK and (
+                flow.life & WAITING or <int32_t>(segment.acknowledged - behind_fin(table, flow)[0]) >= 0):
             remember(clock, segment.key.server, segment.value + attempt.delta, now)
     if segment.flags & TCP_RST:
         if flow.state != State.CLOSED:
@@ -70,7 +68,7 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint64_t hashed, 
     elif flow.state == State.SYN_RECEIVED:
         change(table, flow, State.ESTABLISHED, flow.life)
     if segment.flags & TCP_FIN:
-        closing(table, flow, 1)
+        closing(table, flow, CLIENT_FIN)
     delta[0] = attempt.delta
     return Verdict.TRACKED
 
@@ -88,17 +86,17 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint64_t hashed, ui
         return Verdict.UNTRACKED
     if flow.state != State.CLOSED:
         flow.seen = now
-    if flow.life & 2:
-        attempt = attempt_of(table, flow, ~flow.life)
-        if segment.flags & TCP_ACK and 0 < segment.acknowledged - attempt.sequence < 0x10000U:
+    if flow.life & WAITING:
+        attempt = other_of(table, flow)
+        if segment.flags & TCP_ACK and 0 < segment.acknowledged - attempt.sequence < FIRST_WINDOW:
             if segment.flags & TCP_SYN:
                 flow.fins = 0
                 flow.seen = now
-                change(table, flow, State.SYN_RECEIVED, ~flow.life & 1)
+                change(table, flow, State.SYN_RECEIVED, other_life(flow))
             elif segment.flags & TCP_RST:
-                flow.life &= 1      # refused
+                flow.life &= SECOND     # refused
                 return Verdict.TRACKED
-    attempt = attempt_of(table, flow, flow.life)
+    attempt = current_of(table, flow)
     if segment.flags & TCP_RST:
         flow.was = State.CLOSED     # the server itself has given it up
         change(table, flow, State.CLOSED, flow.life)
@@ -109,11 +107,11 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint64_t hashed, ui
         flow.seen = now
         change(table, flow, flow.was, flow.life)    # the server did not believe the client's RST (RFC 5961 §3.2)
     if segment.flags & TCP_FIN:
-        if flow.fins == 0 and not flow.life & 2:
-            # With the acknowledgement of this FIN the server goes to TIME_WAIT. No attempt needs the place.
-            attempt_of(table, flow, ~flow.life).sequence = segment.sequence + segment.length + 1
-            flow.fins = 4
-        closing(table, flow, 2)
+        if flow.fins == 0 and not flow.life & WAITING:
+            # With the acknowledgement of this FIN the server goes to TIME_WAIT.
+            behind_fin(table, flow)[0] = segment.sequence + segment.length + 1
+            flow.fins = SERVER_FIRST
+        closing(table, flow, SERVER_FIN)
     delta[0] = attempt.delta
     return Verdict.TRACKED
 
@@ -135,7 +133,7 @@ cdef Verdict open_(FlowTable *table, const Segment *segment, uint64_t hashed, Fl
     if not segment.stamped:
         return Verdict.UNTRACKED
     if flow != NULL:
-        for i in range(1 + (flow.life >> 1)):
+        for i in range(2 if flow.life & WAITING else 1):
             attempt = attempt_of(table, flow, flow.life ^ i)
             if attempt.sequence == segment.sequence:
                 delta[0] = attempt.delta
@@ -163,11 +161,11 @@ cdef Verdict open_(FlowTable *table, const Segment *segment, uint64_t hashed, Fl
         set_attempt(&flow.attempt, segment, hashed, chosen)
         flow.life = flow.fins = flow.was = 0
     else:
-        flow.life &= 1
+        flow.life &= SECOND
         publish()
-        set_attempt(attempt_of(table, flow, ~flow.life), segment, hashed, chosen)
+        set_attempt(other_of(table, flow), segment, hashed, chosen)
         publish()
-        flow.life |= 2
+        flow.life |= WAITING
         flow.seen = now
         delta[0] = chosen
         return verdict
@@ -197,7 +195,7 @@ cdef Verdict choose(FlowTable *table, const Segment *segment, uint32_t now, uint
 
 
 cdef inline bint is_live(FlowTable *table, Flow *flow) noexcept nogil:
-    return (State.SYN_RECEIVED <= flow.state <= State.HALF_CLOSED) and attempt_of(table, flow, flow.life).delta != 0
+    return (State.SYN_RECEIVED <= flow.state <= State.HALF_CLOSED) and current_of(table, flow).delta != 0
 
 
 cdef inline void change(FlowTable *table, Flow *flow, uint8_t state, uint8_t life) noexcept nogil:
@@ -213,7 +211,7 @@ cdef inline void change(FlowTable *table, Flow *flow, uint8_t state, uint8_t lif
 cdef inline void closing(FlowTable *table, Flow *flow, uint8_t side) noexcept nogil:
     flow.fins |= side
     if flow.state != State.CLOSED:
-        change(table, flow, State.TIME_WAIT if flow.fins & 3 == 3 else State.HALF_CLOSED, flow.life)
+        change(table, flow, State.TIME_WAIT if flow.fins & BOTH_FINS == BOTH_FINS else State.HALF_CLOSED, flow.life)
 
 
 # Entries
@@ -231,14 +229,34 @@ cdef inline Attempt *attempt_of(FlowTable *table, Flow *flow, uint8_t number) no
     return &table.others[flow - table.flows] if number & 1 else &flow.attempt
 
 
+cdef inline Attempt *current_of(FlowTable *table, Flow *flow) noexcept nogil:
+    """The attempt that is the connection's."""
+    return attempt_of(table, flow, flow.life)
+
+
+cdef inline Attempt *other_of(FlowTable *table, Flow *flow) noexcept nogil:
+    return attempt_of(table, flow, ~flow.life)
+
+
+cdef inline uint8_t other_life(const Flow *flow) noexcept nogil:
+    """`Flow.life` once the other attempt is the connection's."""
+    return ~flow.life & SECOND
+
+
+cdef inline uint32_t *behind_fin(FlowTable *table, Flow *flow) noexcept nogil:
+    """The sequence number behind the server's FIN. It has a place in the other attempt as long as none is WAITING."""
+    return &other_of(table, flow).sequence
+
+
 cdef inline bint is_right(const Attempt *attempt, uint64_t hashed) noexcept nogil:
-    return attempt.check == check_of(hashed, attempt) and attempt.delta < 0x80000000U
+    return attempt.check == check_of(hashed, attempt) and attempt.delta < HALF_CIRCLE
 
 
 cdef inline bint is_whole(const Flow *flow, const Attempt *other, uint64_t hashed) noexcept nogil:
     """Whether everything that is valid in an entry passes its check. `other` is its attempt 1."""
-    return (State.SYN_SENT <= flow.state <= State.CLOSED and flow.life < 4 and flow.fins < 8
-            and flow.was <= State.CLOSED and (flow.life == 1 or is_right(&flow.attempt, hashed))
+    return (State.SYN_SENT <= flow.state <= State.CLOSED and flow.life <= (SECOND | WAITING)
+            and flow.fins <= (BOTH_FINS | SERVER_FIRST)
+            and flow.was <= State.CLOSED and (flow.life == SECOND or is_right(&flow.attempt, hashed))
             and (flow.life == 0 or is_right(other, hashed)))
 
 
@@ -344,7 +362,7 @@ cdef Flow *take(FlowTable *table, uint64_t hashed, uint32_t now) noexcept nogil:
 cdef void drop(FlowTable *table, Flow *flow) noexcept nogil:
     """Free an entry that is in use."""
     if State.SYN_SENT <= flow.state <= State.CLOSED:
-        change(table, flow, State.FREE, flow.life & 1)
+        change(table, flow, State.FREE, flow.life & SECOND)
     flow.state = State.FREE
     table.tags[flow - table.flows] = 0
     table.header.used -= 1
@@ -399,7 +417,7 @@ cdef void one_way(FlowTable *table, Flow *flow, uint8_t life) noexcept nogil:
 
 
 cdef uint32_t header_check(const Header *header) noexcept nogil:
-    return <uint32_t>mix(hash_bytes(header.seed, <const uint8_t *>header, 20))
+    return <uint32_t>mix(hash_bytes(header.seed, <const uint8_t *>header, HEADER_CHECKED))
 
 
 cdef class Flows:
@@ -416,7 +434,7 @@ cdef class Flows:
         table.slots = slots_for(flows)
         table.buckets = table.slots // BUCKET
         table.clocks.most = clocks_for(flows)
-        table.seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+        table.seed = seed_or_drawn(seed)
         table.clocks.seed = table.seed
         table.clocks.all = <Clock *>(&memory[0] + HEADER)
         table.header = <Header *>&memory[0]
@@ -430,11 +448,9 @@ cdef class Flows:
         memcpy(table.header.magic, MAGIC, 8)
         table.header.check = header_check(table.header)
         table.half_open_most = table.capacity // 4
-        table.tags = <uint16_t *>calloc(table.slots, sizeof(uint16_t))
-        table.born = <uint32_t *>calloc(table.slots, sizeof(uint32_t))
-        table.half_open = <uint32_t *>calloc(table.half_open_most, sizeof(uint32_t))
-        if table.tags == NULL or table.born == NULL or table.half_open == NULL:
-            raise MemoryError("no memory for the flow table's index")
+        table.tags = <uint16_t *>zeroed(table.slots, sizeof(uint16_t), "the flow table's index")
+        table.born = <uint32_t *>zeroed(table.slots, sizeof(uint32_t), "the flow table's index")
+        table.half_open = <uint32_t *>zeroed(table.half_open_most, sizeof(uint32_t), "the flow table's index")
 
     def __dealloc__(self):
         free(self.table.tags)
@@ -444,8 +460,8 @@ cdef class Flows:
     @staticmethod
     def size(int flows):
         """Bytes of memory that a table of so many flows takes; ValueError if it cannot have so many."""
-        if not 1024 <= flows <= 1 << 22:
-            raise ValueError(f"1024 to {1 << 22} flows, not {flows}")
+        if not LEAST_FLOWS <= flows <= MOST_FLOWS:
+            raise ValueError(f"{LEAST_FLOWS} to {MOST_FLOWS} flows, not {flows}")
         return HEADER + <size_t>clocks_for(flows) * CLOCK + <size_t>slots_for(flows) * (FLOW + ATTEMPT)
 
     def adopt(self, const unsigned char[::1] memory not None, uint32_t uptime):
@@ -469,8 +485,8 @@ cdef class Flows:
         flows = header.flows
         if header.version != VERSION:
             raise ValueError(f"it is a flow table of version {header.version}, not {VERSION}")
-        if header.check != header_check(header) or not 1024 <= flows <= 1 << 22 or header.clocks != clocks_for(flows) \
-                or <size_t>memory.shape[0] < self.size(flows):
+        if header.check != header_check(header) or not LEAST_FLOWS <= flows <= MOST_FLOWS \
+                or header.clocks != clocks_for(flows) or <size_t>memory.shape[0] < self.size(flows):
             raise ValueError("the flow table's header is damaged")
         table.header.draining = header.draining == 1
         others.all = <Clock *>(&memory[0] + HEADER)
@@ -524,11 +540,7 @@ cdef class Flows:
             found = self.table.one_way
             if turn % 2 == 0 and turn == self.table.one_way_turn:
                 break
-        if found.where == 0:
-            return ""
-        if found.where >> 24 & 0x7f == 4:
-            return inet_ntop(AF_INET, found.address[:4])
-        return inet_ntop(AF_INET6, found.address[:16])
+        return address_text(version_at(found.where), found.address)
 
 
 cdef inline uint32_t slots_for(uint32_t flows) noexcept nogil:

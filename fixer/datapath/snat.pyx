@@ -7,8 +7,8 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from fixer.datapath.hash cimport hash_bytes, mix
-from fixer.datapath.zeroed cimport zeroed
 from fixer.datapath.wire cimport address_text
+from fixer.datapath.zeroed cimport zeroed
 
 cdef extern from *:
     """

@@ -2,7 +2,7 @@
 from libc.string cimport memcmp, memcpy, memset
 
 from fixer._csum cimport sum_bytes, updated
-from fixer.datapath.flows cimport PLAIN, Segment, Verdict, announce, forward, reply
+from fixer.datapath.flows cimport Segment, Verdict, announce, forward, place, reply
 from fixer.datapath.walk cimport Reason
 from fixer.datapath.wire cimport *
 
@@ -93,7 +93,7 @@ cdef void prepare(const Timestamps *policy, const FlowTable *table, const uint8_
     memset(segment, 0, sizeof(Segment))
     memcpy(segment.key.client, client, walk.inner.address_length)
     memcpy(segment.key.server, server, walk.inner.address_length)
-    segment.key.where = <uint32_t>walk.inner.version << 24 | (walk.vni if walk.vxlan else PLAIN)
+    segment.key.where = place(walk.inner.version, walk.vxlan, walk.vni)
     memcpy(segment.key.client_port, tcp + (TCP_DESTINATION if outgoing else TCP_SOURCE), 2)
     memcpy(segment.key.server_port, tcp + (TCP_SOURCE if outgoing else TCP_DESTINATION), 2)
     asked.hashed = announce(table, &segment.key)

@@ -15,9 +15,20 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 
 cdef enum:
-    NETLINK_HEADER = 16      # struct nlmsghdr: length, type, flags, sequence, port
+    NETLINK_HEADER = 16      # struct nlmsghdr; bytes, and in it the offsets
+    NLMSG_LENGTH = 0         # of the whole message
+    NLMSG_TYPE = 4
+    NLMSG_FLAGS = 6
+    NLMSG_SEQUENCE = 8
+
     FAMILY_HEADER = 4        # struct nfgenmsg: family, version, queue number
-    ATTRIBUTE = 4            # struct nlattr: length, type
+    NFGENMSG_QUEUE = 2
+
+    HEADERS = NETLINK_HEADER + FAMILY_HEADER
+
+    ATTRIBUTE = 4            # struct nlattr
+    NLA_LENGTH = 0           # with its header
+    NLA_TYPE = 2
     ATTRIBUTE_TYPE = 0x3fff  # less the nested and byte-order bits
 
     NLMSG_ERROR = 2
@@ -49,8 +60,13 @@ cdef enum:
     NF_ACCEPT = 1
 
     COPY_RANGE = 65531       # 65535, the most an attribute's 16-bit length can say, less its header
-    VERDICT_MESSAGE = 32     # headers and NFQA_VERDICT_HDR: a whole verdict without payload
-    MESSAGE_HEAD = 36        # the same and the header of NFQA_PAYLOAD
+
+    # A verdict: the headers, NFQA_VERDICT_HDR, and with a payload the header of NFQA_PAYLOAD. Offsets in the message.
+    VERDICT_HEADER = HEADERS
+    VERDICT_VALUE = VERDICT_HEADER + ATTRIBUTE
+    VERDICT_ID = VERDICT_VALUE + 4
+    VERDICT_MESSAGE = VERDICT_ID + 4    # all of it without payload
+    MESSAGE_HEAD = VERDICT_MESSAGE + ATTRIBUTE
 
 
 cdef inline uint32_t aligned(uint32_t length) noexcept nogil:
@@ -59,21 +75,21 @@ cdef inline uint32_t aligned(uint32_t length) noexcept nogil:
 
 cdef inline void put_header(uint8_t *at, uint32_t length, uint16_t type_, uint16_t flags, uint32_t sequence,
                             uint16_t queue) noexcept nogil:
-    """nlmsghdr and nfgenmsg: 20 bytes. `length` counts the whole message."""
-    memset(at, 0, NETLINK_HEADER + FAMILY_HEADER)
-    memcpy(at, &length, 4)
-    memcpy(at + 4, &type_, 2)
-    memcpy(at + 6, &flags, 2)
-    memcpy(at + 8, &sequence, 4)
+    """nlmsghdr and nfgenmsg: HEADERS bytes. `length` counts the whole message."""
+    memset(at, 0, HEADERS)
+    memcpy(at + NLMSG_LENGTH, &length, 4)
+    memcpy(at + NLMSG_TYPE, &type_, 2)
+    memcpy(at + NLMSG_FLAGS, &flags, 2)
+    memcpy(at + NLMSG_SEQUENCE, &sequence, 4)
     queue = htons(queue)
-    memcpy(at + 18, &queue, 2)
+    memcpy(at + NETLINK_HEADER + NFGENMSG_QUEUE, &queue, 2)
 
 
 cdef inline void put_attribute(uint8_t *at, uint16_t type_, uint16_t length) noexcept nogil:
     """An attribute's header; `length` is its value's, in bytes."""
     length += ATTRIBUTE
-    memcpy(at, &length, 2)
-    memcpy(at + 2, &type_, 2)
+    memcpy(at + NLA_LENGTH, &length, 2)
+    memcpy(at + NLA_TYPE, &type_, 2)
 
 
 cdef inline void put_number(uint8_t *at, uint32_t value) noexcept nogil:
@@ -92,8 +108,8 @@ cdef inline void put_verdict(uint8_t *at, uint16_t type_, uint16_t queue, uint32
                              uint32_t payload) noexcept nogil:
     """VERDICT or VERDICT_BATCH up to MESSAGE_HEAD bytes; with a `payload` (bytes) its attribute's header is the end."""
     put_header(at, VERDICT_MESSAGE + (ATTRIBUTE + payload if payload else 0), type_, NLM_F_REQUEST, 0, queue)
-    put_attribute(at + 20, NFQA_VERDICT_HDR, 8)
-    put_number(at + 24, verdict)
-    put_number(at + 28, packet)
+    put_attribute(at + VERDICT_HEADER, NFQA_VERDICT_HDR, VERDICT_MESSAGE - VERDICT_VALUE)
+    put_number(at + VERDICT_VALUE, verdict)
+    put_number(at + VERDICT_ID, packet)
     if payload:
-        put_attribute(at + 32, NFQA_PAYLOAD, <uint16_t>payload)
+        put_attribute(at + VERDICT_MESSAGE, NFQA_PAYLOAD, <uint16_t>payload)

@@ -7,16 +7,18 @@ without the GIL.
 """
 import os
 import socket
+import struct
 import time
 import warnings
 
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from fixer.datapath.pipeline cimport Handed, Pipeline
 from fixer.datapath.repair cimport DROP, REPAIR, Action
+from fixer.datapath.zeroed cimport zeroed
 from fixer.nfqueue.netlink cimport *
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -110,14 +112,12 @@ cdef class Queue:
         cdef int i
         self.fd = self.waker = -1
         self.send_limit = 65536
-        self.slots = <uint8_t *>calloc(BATCH, SLOT)
-        self.arrivals = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
-        self.slot_vectors = <iovec *>calloc(BATCH, sizeof(iovec))
-        self.heads = <uint8_t *>calloc(MESSAGES, MESSAGE_HEAD)
-        self.vectors = <iovec *>calloc(MESSAGES * IOVECS, sizeof(iovec))
-        self.ends = <uint32_t *>calloc(MESSAGES, sizeof(uint32_t))
-        if not (self.slots and self.arrivals and self.slot_vectors and self.heads and self.vectors and self.ends):
-            raise MemoryError("no memory for the queue's buffers")
+        self.slots = <uint8_t *>zeroed(BATCH, SLOT, "the queue's buffers")
+        self.arrivals = <mmsghdr *>zeroed(BATCH, sizeof(mmsghdr), "the queue's buffers")
+        self.slot_vectors = <iovec *>zeroed(BATCH, sizeof(iovec), "the queue's buffers")
+        self.heads = <uint8_t *>zeroed(MESSAGES, MESSAGE_HEAD, "the queue's buffers")
+        self.vectors = <iovec *>zeroed(MESSAGES * IOVECS, sizeof(iovec), "the queue's buffers")
+        self.ends = <uint32_t *>zeroed(MESSAGES, sizeof(uint32_t), "the queue's buffers")
         for i in range(BATCH):
             self.slot_vectors[i].iov_base = self.slots + <size_t>i * SLOT
             self.slot_vectors[i].iov_len = SLOT
@@ -193,14 +193,13 @@ cdef class Queue:
     def configure(self, *attributes):
         """Send one CONFIG of type, value pairs and wait for its answer; packets that come in meanwhile are served."""
         body = b"".join(
-            (ATTRIBUTE + len(value)).to_bytes(2, "little" if LITTLE else "big")
-            + int(type_).to_bytes(2, "little" if LITTLE else "big") + value.ljust(aligned(<uint32_t>len(value)), b"\0")
+            struct.pack("=HH", ATTRIBUTE + len(value), type_) + value.ljust(aligned(<uint32_t>len(value)), b"\0")
             for type_, value in zip(attributes[::2], attributes[1::2], strict=True))
-        cdef uint8_t[20] header
+        cdef uint8_t[HEADERS] header
         self.sequence += 1
-        put_header(header, <uint32_t>(20 + len(body)), QUEUE_CONFIG, NLM_F_REQUEST | NLM_F_ACK, self.sequence,
+        put_header(header, <uint32_t>(HEADERS + len(body)), QUEUE_CONFIG, NLM_F_REQUEST | NLM_F_ACK, self.sequence,
                    self.number)
-        os.write(self.fd, bytes(header[:20]) + body)
+        os.write(self.fd, bytes(header[:HEADERS]) + body)
         deadline = time.monotonic() + 2
         while self.answered != self.sequence:
             if time.monotonic() > deadline:
@@ -298,18 +297,18 @@ cdef class Queue:
         cdef uint32_t claimed, sequence
         cdef uint16_t type_
         cdef int32_t error
-        if length < NETLINK_HEADER + FAMILY_HEADER:
+        if length < HEADERS:
             self.counted.unreadable += 1
             return
-        memcpy(&claimed, message, 4)
-        memcpy(&type_, message + 4, 2)
+        memcpy(&claimed, message + NLMSG_LENGTH, 4)
+        memcpy(&type_, message + NLMSG_TYPE, 2)
         if claimed < length:
             length = claimed
-        if type_ == QUEUE_PACKET and length >= NETLINK_HEADER + FAMILY_HEADER:
+        if type_ == QUEUE_PACKET and length >= HEADERS:
             self.take_packet(message, length, cut, handed)
         elif type_ == NLMSG_ERROR:
             memcpy(&error, message + NETLINK_HEADER, 4)
-            memcpy(&sequence, message + 8, 4)
+            memcpy(&sequence, message + NLMSG_SEQUENCE, 4)
             if sequence:                        # ours: verdicts are numbered 0, a CONFIG is not
                 self.answered = sequence
                 self.answer = -error
@@ -319,7 +318,7 @@ cdef class Queue:
             self.counted.unreadable += 1
 
     cdef void take_packet(self, uint8_t *message, uint32_t length, bint cut, Handed *handed) noexcept nogil:
-        cdef uint32_t at = NETLINK_HEADER + FAMILY_HEADER
+        cdef uint32_t at = HEADERS
         cdef uint32_t size, captured = 0, whole = 0, packet = 0
         cdef uint16_t attribute, type_
         cdef uint8_t *value
@@ -329,8 +328,8 @@ cdef class Queue:
         handed.skb_info = 0
         handed.outgoing = False
         while at + ATTRIBUTE <= length:
-            memcpy(&attribute, message + at, 2)
-            memcpy(&type_, message + at + 2, 2)
+            memcpy(&attribute, message + at + NLA_LENGTH, 2)
+            memcpy(&type_, message + at + NLA_TYPE, 2)
             type_ &= ATTRIBUTE_TYPE
             if attribute < ATTRIBUTE or at + attribute > length:
                 break                           # only the last one of a cut message
@@ -374,7 +373,7 @@ cdef class Queue:
         cdef uint8_t *head
         if self.running:
             head = self.heads + <size_t>(self.messages - 1) * MESSAGE_HEAD
-            put_number(head + 28, packet)
+            put_number(head + VERDICT_ID, packet)
             return
         self.reserve(VERDICT_MESSAGE)
         head = self.heads + <size_t>self.messages * MESSAGE_HEAD
@@ -443,9 +442,6 @@ cdef inline uint64_t now(int which) noexcept nogil:
     cdef timespec clock
     clock_gettime(which, &clock)
     return <uint64_t>clock.tv_sec * 1000000000U + <uint64_t>clock.tv_nsec
-
-
-cdef bint LITTLE = socket.htons(1) != 1
 
 
 def accept(packet):
