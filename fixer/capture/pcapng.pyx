@@ -260,7 +260,7 @@ cdef uint64_t nanoseconds(const Interface *interface, uint64_t ticks) noexcept n
     cdef int64_t offset = interface.offset
     if per_second == 0:
         return 0
-    seconds, rest = min(ticks // per_second, <uint64_t>1 << 40), ticks % per_second
+    seconds, rest = ticks // per_second, ticks % per_second
     while per_second >> 34:                 # so that the product below has 64 bits
         per_second >>= 1
         rest >>= 1
@@ -270,6 +270,6 @@ cdef uint64_t nanoseconds(const Interface *interface, uint64_t ticks) noexcept n
             return 0
         seconds -= <uint64_t>(-(offset + 1)) + 1
     else:
-        seconds += min(<uint64_t>offset, <uint64_t>1 << 34)
+        seconds = min(seconds, <uint64_t>1 << 34) + min(<uint64_t>offset, <uint64_t>1 << 34)
     # Beyond any clock: what Frames takes for the latest time.
-    return <uint64_t>-1 if seconds >> 33 else seconds * 1000000000 + rest * 1000000000 // per_second
+    return <uint64_t>-1 if seconds >> 34 else seconds * 1000000000 + rest * 1000000000 // per_second

@@ -56,7 +56,8 @@ def test_show_says_of_each_layer_what_scan_says(file: Path, inner: str, outer: s
 def test_show_judges_a_packet_after_all_those_before_it(file: Path) -> None:
     stale = tunnelled("VERIFIES", "ZERO")
     stale = stale[:26] + b"\xff\xff" + stale[28:]
-    file.write_bytes(pcap([tunnelled("VERIFIES", "ZERO")] * 9000 + [stale], link_type=101))
+    others = [tunnelled("VERIFIES", "ZERO", payload=b"number %d" % number) for number in range(3)]
+    file.write_bytes(pcap([*others * 3000, stale], link_type=101))
     assert shown(file, 9001)[0].startswith("Frame 9001: 2023-11-15 0")
     assert any("0xffff  ← stale, right is" in line for line in shown(file, 9001))
 

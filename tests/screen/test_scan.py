@@ -47,7 +47,11 @@ def flat(text: str) -> str:
 
 
 def from_vtep(number: int, packet: bytes) -> bytes:
-    return packet[:12] + struct.pack(">I", 0x0A000000 + number) + packet[16:]
+    """From another outer source: its IPv4 header checksum follows (RFC 1624 §3)."""
+    source = struct.pack(">I", 0x0A000000 + number)
+    old, new = (struct.unpack(">HH", each) for each in (packet[12:16], source))
+    total = sum(new) - sum(old) + (~int.from_bytes(packet[10:12], "big") & 0xFFFF)
+    return packet[:10] + struct.pack(">H", ~(total % 0xFFFF) & 0xFFFF) + source + packet[16:]
 
 
 def test_senders_are_shown_by_harm(file: Path) -> None:

@@ -89,9 +89,10 @@ def test_a_listener_that_is_called_so_in_a_namespace(netns: Namespace, name: byt
         assert process.stdout.readline() == b"bound\n"
         escaped = printable(name.decode(errors="replace").strip())
         on = subprocess.run([*FIXER, "on", "--queue", "9", "--netns", netns.name], capture_output=True, check=False)
-        assert f"{escaped} (pid {process.pid}) listens on queue 9".encode() in on.stdout
-        done = subprocess.run([*FIXER, "status", "--netns", netns.name], capture_output=True, check=False)
-        assert (done.returncode, done.stderr) == (0, b"")
+        assert f"{escaped} (pid {process.pid})".encode() in on.stderr, "refused, by name"
+        status = [*FIXER, "status", "--queue", "9", "--netns", netns.name]
+        done = subprocess.run(status, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (3, b"")
         assert f"{escaped} (pid {process.pid})".encode() in done.stdout
         assert b"\x1b" not in done.stdout
     finally:
