@@ -223,4 +223,9 @@ def modes() -> Iterator[Run]:
         group, "trust_device, strip, NOTVERIFIED", MANY // 2, base | {"skb_info": 4}, {"trust_device": True, **strip}
     )
     yield Run(group, "outer zero over IPv6 that its receiver drops", MANY // 2,
-              base | {"underlay6": 1000, "sent": {"zero": 1}, "zero6": False, "stamps": False})  # fmt: skip
+              base | (zero6 := {"underlay6": 1000, "sent": {"zero": 1}, "zero6": False, "stamps": False}))  # fmt: skip
+    filled = {"actions": {"outer_absent6": "repair"}}
+    yield Run(group, "the same, and it is computed", MANY, base | zero6, filled)
+    yield Run(
+        group, "the same, and envelopes one bit apart", MANY, base | zero6 | {"dense": True, "envelopes": 64}, filled
+    )
