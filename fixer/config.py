@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from fixer.datapath.diagnose import Diagnosis
+from fixer.datapath.repair import DEFAULT_ACTIONS
 from fixer.errors import ConfigWrong, FileUnreadable
 
 DEFAULT_PATH = Path("/etc/fixer/fixer.toml")
@@ -98,20 +100,24 @@ class Vxlan(_Table, frozen=True):
         return ranges
 
 
+def _by_default(diagnosis: str) -> Any:
+    return DEFAULT_ACTIONS[Diagnosis[diagnosis.upper()]].name.lower()
+
+
 class Policy(_Table, frozen=True):
     """``[policy]``: what to do with a packet of each diagnosis."""
 
     stale: Stale = "explained"
     trust_device: Switch = False
-    inner_unfinished: Mend = "repair"
-    outer_unfinished: Mend = "repair"
-    both_unfinished: Mend = "repair"
-    outer_stale: Mend = "repair"
-    stale_unfinished: Mend = "repair"
-    outer_wrong: Unmendable = "pass"
-    outer_ip_wrong: Unmendable = "pass"
-    outer_absent6: Fillable = "pass"
-    corrupt: Unmendable = "drop"
+    inner_unfinished: Mend = _by_default("inner_unfinished")
+    outer_unfinished: Mend = _by_default("outer_unfinished")
+    both_unfinished: Mend = _by_default("both_unfinished")
+    outer_stale: Mend = _by_default("outer_stale")
+    stale_unfinished: Mend = _by_default("stale_unfinished")
+    outer_wrong: Unmendable = _by_default("outer_wrong")
+    outer_ip_wrong: Unmendable = _by_default("outer_ip_wrong")
+    outer_absent6: Fillable = _by_default("outer_absent6")
+    corrupt: Unmendable = _by_default("corrupt")
 
     def actions(self) -> dict[str, str]:
         """Diagnosis name (lower case) to ``repair``, ``pass`` or ``drop``."""

@@ -1,14 +1,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fixer.datapath.diagnose import Diagnosis
 from fixer.datapath.flows import Flows
-from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
 from fixer.datapath.snat import Sight
-
-DEFAULT_ACTIONS: dict[Diagnosis, Action]
-ALLOWED_ACTIONS: dict[Diagnosis, frozenset[Action]]
 
 class Pipeline:
     def __init__(

@@ -13,7 +13,7 @@ from fixer.datapath.evidence cimport evidence_free, evidence_new, know_vni, weig
 from fixer.datapath.diagnose import Explanation as ExplanationName, Vouch as VouchName
 from fixer.datapath.hash cimport seed_or_drawn
 from fixer.datapath.repair cimport DROP, PASS, REPAIR, Stale, decide, mend
-from fixer.datapath.repair import Action as ActionName, Stale as StaleName
+from fixer.datapath.repair import ALLOWED_ACTIONS, DEFAULT_ACTIONS, Action as ActionName, Stale as StaleName
 from fixer.datapath.result cimport Result
 from fixer.datapath.ring cimport describe, ring_free, ring_new, ring_settle, ring_take, ring_tell
 from fixer.datapath.snat cimport PLAIN, snat_free, snat_new, snat_note, snat_sights
@@ -282,25 +282,3 @@ cdef inline void count(Counters *counted, const Walk *route, const Judgement *ju
     counted.explanation[judgement.explanation] += 1
     counted.vouch[judgement.vouch] += 1
     counted.unverified += judgement.unverified and action == REPAIR
-
-
-DEFAULT_ACTIONS = {
-    DiagnosisName.SOUND: ActionName.PASS,
-    DiagnosisName.INNER_UNFINISHED: ActionName.REPAIR,
-    DiagnosisName.OUTER_UNFINISHED: ActionName.REPAIR,
-    DiagnosisName.BOTH_UNFINISHED: ActionName.REPAIR,
-    DiagnosisName.OUTER_STALE: ActionName.REPAIR,
-    DiagnosisName.STALE_UNFINISHED: ActionName.REPAIR,
-    DiagnosisName.OUTER_WRONG: ActionName.PASS,
-    DiagnosisName.CORRUPT: ActionName.DROP,
-    DiagnosisName.UNCHECKABLE: ActionName.PASS,
-    DiagnosisName.OUTER_IP_WRONG: ActionName.PASS,
-    DiagnosisName.OUTER_ABSENT6: ActionName.PASS,
-}
-ALLOWED_ACTIONS = {
-    diagnosis: frozenset(ActionName) if default is ActionName.REPAIR
-    else frozenset({ActionName.PASS, ActionName.REPAIR}) if diagnosis is DiagnosisName.OUTER_ABSENT6
-    else frozenset({ActionName.PASS}) if diagnosis in (DiagnosisName.SOUND, DiagnosisName.UNCHECKABLE)
-    else frozenset({ActionName.PASS, ActionName.DROP})
-    for diagnosis, default in DEFAULT_ACTIONS.items()
-}

@@ -15,8 +15,8 @@ from support.packets import (
 )
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
-from fixer.datapath.pipeline import ALLOWED_ACTIONS, Pipeline
-from fixer.datapath.repair import Action
+from fixer.datapath.pipeline import Pipeline
+from fixer.datapath.repair import ALLOWED_ACTIONS, Action
 from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 
