@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from fixer.datapath.flows import Flows
 from fixer.datapath.pipeline import Pipeline
 
-from .packets import ACK, AROUND, RST, SYN, flow, stamped, tunnelled
+from .packets import ACK, AROUND, RST, SYN, flow, stamped, tunnelled, wrong_outer
 from .ratio import Interval, interval
 
 HERE = Path(__file__).parent
@@ -31,10 +31,13 @@ FLOWS = 131_072  # timestamps.flows
 MOST_LOOKUP_NS = 100.0
 
 
+KINDS = ("sound", "unfinished", "outer wrong")
+
+
 class Pace(NamedTuple):
     inner: int  # bytes
     packet: int  # bytes, from the outer IP header
-    unfinished: bool
+    kind: str  # of KINDS
     ns: Interval  # a packet
     sum_ns: Interval
 
@@ -58,29 +61,34 @@ class Normalising(NamedTuple):
 
 
 def paces(spin: Any, tell: Callable[[str], None], repetitions: int = REPETITIONS) -> list[Pace]:
-    """Every size, sound and unfinished. ``spin``: the `compiled` module."""
+    """Every size and kind. ``spin``: the `compiled` module."""
     found = []
     for inner in SIZES:
-        for unfinished in (False, True):
-            tell(f"the packet path alone: {inner} bytes{', unfinished' if unfinished else ''}")
-            found.append(pace(spin, inner, unfinished, repetitions))
+        for kind in KINDS:
+            tell(f"the packet path alone: {inner} bytes, {kind}")
+            found.append(pace(spin, inner, kind, repetitions))
     return found
 
 
-def pace(spin: Any, inner: int, unfinished: bool, repetitions: int) -> Pace:
-    packets = list(islice(flow(inner, 1, unfinished), BATCH))
+def pace(spin: Any, inner: int, kind: str, repetitions: int) -> Pace:
+    """One size and kind; an outer is wrong as behind a NAT that does not fold in a port, and its envelope is known."""
+    packets = list(islice(flow(inner, 1, kind == "unfinished"), BATCH))
+    if kind == "outer wrong":
+        packets = [wrong_outer(packet) for packet in packets]
     length = inner + AROUND
     turns = max(20, min(BYTES_A_REPETITION // 10 // length, 200_000) // BATCH)
     pipeline = Pipeline(ports=[4789])
+    for packet in packets:  # the first ones of an envelope are not righted
+        pipeline.examine(bytearray(packet))
     times, sums = [], []
     for _ in range(repetitions):
         seconds, repaired = spin.process(pipeline, packets, turns)
-        if repaired != (turns * BATCH if unfinished else 0):
+        if repaired != (0 if kind == "sound" else turns * BATCH):
             raise RuntimeError(f"{repaired} of {turns * BATCH} packets were repaired")
         times.append(seconds / turns / BATCH * 1e9)
         seconds, _ = spin.sums(packets, turns)
         sums.append(seconds / turns / BATCH * 1e9)
-    return Pace(inner, length, unfinished, interval(times), interval(sums))
+    return Pace(inner, length, kind, interval(times), interval(sums))
 
 
 def normalising(

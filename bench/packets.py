@@ -108,3 +108,10 @@ def complement(total: int) -> int:
     """A checksum field from a sum (RFC 1071), which is folded first; ``total`` is below 2^32."""
     total = (total >> 16) + (total & 0xFFFF)
     return 0xFFFF ^ ((total >> 16) + (total & 0xFFFF))
+
+
+def wrong_outer(packet: bytes, error: int = 0x1A2B) -> bytes:
+    """A packet of :func:`flow` whose outer field is less than the right one by ``error``."""
+    at = IP + UDP - 2
+    field = (int.from_bytes(packet[at : at + 2], "big") - error) % 0xFFFF
+    return packet[:at] + field.to_bytes(2, "big") + packet[at + 2 :]

@@ -111,7 +111,7 @@ def paces(found: Sequence[Pace]) -> Table:
     for pace in found:
         table.add_row(
             f"{pace.inner:,} bytes",
-            "unfinished" if pace.unfinished else "sound",
+            pace.kind,
             shown(pace.ns, 0),
             f"{pace.gigabytes_per_second:.1f}",
             f"{pace.sum_ns.median:.0f} ns",

@@ -90,7 +90,7 @@ def results() -> report.Results:
     found.cases = {
         case.name: {receiver.name: [run(1.0), run(2.0)] for receiver in case.receivers} for case in cases.CASES
     }
-    found.paces = [Pace(64, 114, False, Interval(90, 80, 100), Interval(6, 5, 7))]
+    found.paces = [Pace(64, 114, "sound", Interval(90, 80, 100), Interval(6, 5, 7))]
     found.normalising = Normalising(
         9, Interval(70, 60, 80), Interval(90, 90, 90), Interval(95, 91, 99), Interval(50, 40, 60)
     )
