@@ -13,6 +13,8 @@ import itertools
 import os
 import re
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -41,6 +43,7 @@ PROGRAMS = {  # what the lab runs, and the Debian package that has it
     "setpriv": "util-linux",
     "iptables": "iptables",
 }
+QUEUE_CONFIG, NLM_F_REQUEST = 0x0302, 1  # <linux/netfilter/nfnetlink_queue.h>, <linux/netlink.h>
 _serial = itertools.count(1)
 
 
@@ -296,11 +299,21 @@ def missing(host: Host) -> str | None:
             tried = here.run("iptables", *rule.split())
             if tried.status != 0:
                 return f"no NFQUEUE in the raw table of this kernel: {_one_line(tried.err)}"
+            here.call(_wake_queues)
             if not here.call(queues.are_there, host):
                 return "no nfnetlink_queue in this kernel"
     except KernelLacks as error:
         return f"no {part} in this kernel: {error}"
     return None
+
+
+def _wake_queues() -> None:
+    """Have the kernel load nfnetlink_queue, as whoever binds a queue does: a rule alone does not need it.
+
+    A CONFIG without attributes changes nothing, and its answer does not matter.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, queues.NETLINK_NETFILTER) as nfnetlink:
+        nfnetlink.send(struct.pack("=IHHII4x", 20, QUEUE_CONFIG, NLM_F_REQUEST, 0, 0))
 
 
 def _ip(host: Host, lines: Iterable[str], *options: str) -> None:
