@@ -29,6 +29,7 @@ from typing import IO, Any, Protocol, Self, TypeVar
 from fixer.errors import KernelLacks, NotPermitted, SystemRefused
 from fixer.host import queues
 from fixer.host.machine import Completed, Host
+from fixer.lab.carrier import Carrier
 from fixer.lab.pump import Fault
 
 T = TypeVar("T")
@@ -59,12 +60,13 @@ class Layout:
     takes_absent6: bool = True  # over IPv6: whether the hosts accept an outer without one (udp6zerocsumrx)
     vlan: bool = False  # leave room for a tag inside the tunnel
     tunnel: bool = True  # False: no VXLAN, the overlay's addresses are on the wire itself
+    carrier: Carrier = Carrier.ETH0  # the device below VXLAN
 
     @property
     def overlay_mtu(self) -> int:
         if not self.tunnel:
             return self.mtu
-        return self.mtu - VXLAN_OVERHEAD[self.underlay] - VLAN_TAG * self.vlan
+        return self.mtu - self.carrier.overhead - VXLAN_OVERHEAD[self.underlay] - VLAN_TAG * self.vlan
 
 
 class Namespace:
@@ -136,6 +138,7 @@ class End(Namespace):
 
     def __init__(self, name: str, host: Host, layout: Layout, number: int) -> None:
         super().__init__(name, host)
+        self.number = number
         self.underlay = f"192.168.102.{number}" if layout.underlay == 4 else f"fd00:102::{number}"
         self.overlay4 = f"10.0.1.{number}"
         self.overlay6 = f"fd00:1::{number}"
@@ -196,7 +199,9 @@ class Lab:
             self._lay_underlay()
             for here, there in ((self.left, self.right), (self.right, self.left)):
                 self._configure_end(here, there)
-            undo.enter_context(self._wire.join(self.between, self.layout.port if self.layout.tunnel else 0))
+            self.layout.carrier.cross(self.between)
+            visible = self.layout.tunnel and not self.layout.carrier.hides_vxlan
+            undo.enter_context(self._wire.join(self.between, self.layout.port if visible else 0))
             self._undo = undo.pop_all()
         return self
 
@@ -217,10 +222,12 @@ class Lab:
     def _configure_end(self, here: End, there: End) -> None:
         layout = self.layout
         here.configure("link set eth0 addrgenmode none", "link set eth0 up")
+        layout.carrier.lay(here, here.number, there.number)
         # Frames as long as the wire's, and none longer; transmit checksums stay the (missing) hardware's work.
-        offloads = here.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off", "gro", "off", "tx", "on")
-        if offloads.status != 0:
-            raise SystemRefused(f"ethtool refused the lab's offloads on eth0: {_one_line(offloads.err)}")
+        for device in dict.fromkeys(("eth0", layout.carrier.value)):
+            offloads = here.run("ethtool", "-K", device, "tso", "off", "gso", "off", "gro", "off", "tx", "on")
+            if offloads.status != 0:
+                raise SystemRefused(f"ethtool refused the lab's offloads on {device}: {_one_line(offloads.err)}")
         if layout.tunnel:
             if layout.underlay == 4:
                 checksum = "udpcsum" if layout.outer_checksum else "noudpcsum"
@@ -231,9 +238,9 @@ class Lab:
                 checksum = f"{sends}udp6zerocsumtx {takes}udp6zerocsumrx"
                 length = 64
             here.configure(
-                f"address add {here.underlay}/{length} dev eth0" + " nodad" * (layout.underlay == 6),
+                f"address add {here.underlay}/{length} dev {layout.carrier}" + " nodad" * (layout.underlay == 6),
                 f"link add vxlan0 type vxlan id {layout.vni} local {here.underlay} remote {there.underlay}"
-                f" dstport {layout.port} {checksum} dev eth0",
+                f" dstport {layout.port} {checksum} dev {layout.carrier}",
                 f"link set vxlan0 addrgenmode none mtu {layout.overlay_mtu}",
                 "link set vxlan0 up",
             )
