@@ -1,11 +1,11 @@
 # Everything a bare checkout needs: every target first installs what it lacks (tools/install) and then does its work.
 #   PYTHON=python3.12   the interpreter for .venv, 3.11 or newer
-#   ARGS="-k vlan"      handed to pytest, to the benchmark, or to launder
+#   ARGS="-k vlan"      handed to pytest, to the benchmark, to launder, or to kernels
 
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench launder wheels test-wheels bundle test-bundle release test-release \
+.PHONY: help demo test test-all-pythons lint format sanitize bench launder kernels wheels test-wheels bundle test-bundle release test-release \
 	image test-image test-reproducible clean
 
 help:  ## show this list
@@ -46,6 +46,10 @@ bench:  ## throughput and CPU next to no rule, a C loop, a callback; scan next t
 launder:  ## 200 million damaged packets through the packet path: is one made right? (15 minutes; ARGS=--quick: 1)
 	@tools/install run
 	@$(python) -m launder $(ARGS)
+
+kernels:  ## fixer on Debian's kernels, 5.10 and newer, each booted under QEMU (root; ARGS=NAME: one of them; docs/compatibility.md)
+	@tools/install run test kernels
+	@$(python) -m kernels $(ARGS)
 
 wheels:  ## fixer and its dependencies for Python 3.11 to 3.13 on x86_64 and aarch64 with glibc 2.17, in dist
 	@packaging/wheels

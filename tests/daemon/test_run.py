@@ -242,6 +242,7 @@ def test_when_it_is_killed_packets_pass_unrepaired(road: Road) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernels
 def test_a_full_queue_lets_packets_pass_unseen(road: Road, tmp_path: Path) -> None:
     config = tmp_path / "fixer.toml"
     config.write_text("[queue]\nlength = 100\n")
@@ -319,6 +320,7 @@ def test_a_log_that_is_closed_ends_nothing(road: Road) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernels
 @pytest.mark.parametrize("gso", [True, False])
 def test_super_packets_come_whole_where_that_is_asked_for(road: Road, tmp_path: Path, gso: bool) -> None:
     """A local veth's TCP: merged (TSO) and unfinished, which is no fault of a packet that never met a wire."""

@@ -328,7 +328,7 @@ def matched(chains: Chains, packet: bytes, protocol: int, port: int) -> tuple[st
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("plain", [pytest.param(False, marks=pytest.mark.kernels), True])
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_the_kernel_does_what_the_interpreter_does(netns: Namespace, variant: Any, family: Any, plain: bool) -> None:
     interface = "lo" if plain else None

@@ -226,6 +226,7 @@ def test_suspects_are_chosen_among_what_is_not_normalised() -> None:
 
 
 @pytest.mark.root
+@pytest.mark.kernels
 def test_on_and_off_leave_everybody_elses_rules_alone(netns: Namespace, variant: Any) -> None:
     commands = f"iptables-{variant}", f"ip6tables-{variant}"
     for command in commands:
@@ -276,6 +277,7 @@ def test_on_twice_changes_nothing_and_keeps_the_counters(netns: Namespace, varia
 
 
 @pytest.mark.root
+@pytest.mark.kernels
 def test_packets_pass_while_nobody_listens(netns: Namespace, variant: Any) -> None:
     import socket
 
@@ -457,6 +459,7 @@ def test_what_keeps_replies_from_us_is_named(netns: Namespace, variant: Any) -> 
 
 
 @pytest.mark.root
+@pytest.mark.kernels
 def test_both_directions_pass_and_are_counted_while_nobody_listens(netns: Namespace, variant: Any) -> None:
     """Plain TCP over loopback, whose packets leave and arrive: each is counted by where it comes from or goes to."""
     import socket
@@ -910,6 +913,7 @@ class Speller(Host):
 
 
 @pytest.mark.root
+@pytest.mark.kernels
 def test_what_the_kernel_said_of_a_rule_is_how_it_is_known_again(netns: Namespace, variant: Any) -> None:
     host = Speller()
     assert netns.call(turn_on, host, VXLAN, variant)[0].startswith("IPv4: on: ")
