@@ -11,6 +11,7 @@
 ``ratio``        medians and their confidence intervals
 ``report``       tables, JSON, plot
 ``packets``      VXLAN packets, made fast
+``build``        compiles what stands beside fixer, for `make launder` too
 ===============  ===========================================================================
 
 ``loop.c``, ``accept.py`` and ``recompute.py`` are the programs fixer is measured against. What each number means is in

@@ -8,20 +8,20 @@ What normalised timestamps cost stands beside it: the flow table alone, and the 
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from collections.abc import Callable
 from itertools import islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bench
 from fixer.datapath.flows import Flows
 from fixer.datapath.pipeline import Pipeline
 
+from .build import compiled as compiled_of
 from .packets import ACK, AROUND, RST, SYN, flow, stamped, tunnelled, wrong_outer
 from .ratio import Interval, interval
 
-HERE = Path(__file__).parent
 SIZES = (64, 1450, 9000, 64000)  # bytes of the inner packet, from its IP header
 BATCH = 64
 REPETITIONS = 15
@@ -156,21 +156,5 @@ def normalised_connection() -> tuple[Pipeline, list[bytes], list[bytes]]:
 
 
 def compiled(build: Path) -> Any:
-    """The module ``spin.pyx``, compiled below ``build`` against the fixer that is installed."""
-    from Cython.Build import cythonize
-    from setuptools import Distribution, Extension
-
-    extension = Extension("bench.spin", [str(HERE / "spin.pyx")], extra_compile_args=["-O3", "-g0"])
-    modules = cythonize(extension, build_dir=str(build), quiet=True)  # type: ignore[no-untyped-call]
-    made = Distribution({"ext_modules": modules})
-    command = made.get_command_obj("build_ext")
-    command.build_lib, command.build_temp = str(build), str(build)
-    command.ensure_finalized()
-    command.run()
-    [built] = command.get_outputs()
-    spec = importlib.util.spec_from_file_location("bench.spin", built)
-    if spec is None or spec.loader is None:
-        raise ImportError("bench.spin was built and cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module ``spin.pyx``, compiled below ``build``."""
+    return compiled_of(bench, ("spin",), build)

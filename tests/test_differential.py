@@ -22,6 +22,7 @@ from scapy.packet import NoPayload, Packet, Padding, Raw
 from support import oracle, shared
 from support.captures import pcap
 from support.make_swarm import SWARM
+from support.oracle import PORTS
 from support.packets import encapsulate, frame, in_state, ip, merged_by_lro, segment, tunnelled, vxlan, with_field
 from support.quick import ADDRESSES, made
 
@@ -29,8 +30,6 @@ from fixer.capture.open import Capture
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
-
-PORTS = [4789, 8472, 6784]
 
 # Every capture, and how often each pair of states (inner, outer) is in it; OTHER: not UDP to a VXLAN port. Found by
 # those who collected them, with tshark and a parser of their own.

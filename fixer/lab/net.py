@@ -133,6 +133,19 @@ class Namespace:
         return outcome[0]
 
 
+@contextmanager
+def meanwhile(action: Callable[[threading.Event], object], name: str | None = None) -> Iterator[None]:
+    """Do something in a thread of its own while the context lasts; it is to return soon once the event is set."""
+    ended = threading.Event()
+    thread = threading.Thread(target=action, args=(ended,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 class End(Namespace):
     """One of the two hosts: its addresses ``underlay``, ``overlay4`` and ``overlay6``, and the overlay's ``device``."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from random import Random
 
 from fixer.host.machine import NET
-from fixer.lab.net import Namespace
+from fixer.lab.net import Namespace, meanwhile
 
 HTTP_PORT, ECHO_PORT, CLOSED_PORT = 8080, 7007, 81
 CHUNK = 1 << 16  # bytes: more than any datagram
@@ -128,22 +128,16 @@ def serving(there: Namespace, content: bytes) -> Iterator[None]:
 @contextmanager
 def echoing(there: Namespace, port: int) -> Iterator[None]:
     """Echo UDP datagrams on ``port``, over IPv4 and IPv6, while the context lasts."""
-    ended = threading.Event()
 
-    def echo() -> None:
+    def echo(ended: threading.Event) -> None:
         while not ended.is_set():
             with suppress(OSError):  # nothing came for a while, or there is no way back to the sender
                 ours.sendto(*ours.recvfrom(CHUNK))
 
     with there.call(_listener, socket.SOCK_DGRAM, port) as ours:
         ours.settimeout(0.05)
-        thread = threading.Thread(target=echo, daemon=True)
-        thread.start()
-        try:
+        with meanwhile(echo):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
 
 def checksum_errors(here: Namespace) -> dict[str, int]:

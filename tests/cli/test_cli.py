@@ -16,6 +16,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from support.commands import FIXER, started
 from support.fakehost import FakeHost
 from support.flowtable import header
 
@@ -29,7 +30,6 @@ from fixer.rules import wanted
 from fixer.state import flowfile, intent
 from fixer.state.report import path_of
 
-FIXER = [sys.executable, "-m", "fixer"]
 VERBS = ["run", "on", "off", "status", "scan", "doctor", "demo"]
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.FixerError)]
 
@@ -43,10 +43,6 @@ def invoke(*arguments: str) -> Result:
     result = CliRunner().invoke(cli.cli, arguments)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
-
-
-def started(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*FIXER, *arguments], capture_output=True, text=True, timeout=30, check=False, **options)
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.commands import FIXER, started
 from support.flowtable import set_normalised
 from support.netns import Namespace
 
@@ -19,12 +19,6 @@ from fixer import cli
 from fixer.host import machine
 from fixer.host.machine import Completed, Host
 from fixer.state import flowfile
-
-FIXER = [sys.executable, "-m", "fixer"]
-
-
-def started(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*FIXER, *arguments], capture_output=True, text=True, timeout=30, check=False)
 
 
 @pytest.mark.root

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import FIXER, started, wait_for
 from support.netns import Namespace
 
 from fixer.host.machine import Host
 from fixer.lab import net
 from fixer.rules import wanted
-from fixer.state import intent
+from fixer.state import intent, report
 
-FIXER = [sys.executable, "-m", "fixer"]
 QUEUE = 9
 
 
 def say(netns: Namespace, verb: str, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [*FIXER, verb, "--netns", netns.name, *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return started(verb, "--netns", netns.name, *more)
 
 
 @contextmanager
@@ -33,8 +31,8 @@ def daemon(netns: Namespace, *more: str) -> Iterator[subprocess.Popen[str]]:
     process = netns.start(*FIXER, "run", f"--queue={QUEUE}", *more)
     try:
         assert process.stdout is not None
-        started = json.loads(process.stdout.readline())
-        assert started["event"]["action"] == "started"
+        first = json.loads(process.stdout.readline())
+        assert first["event"]["action"] == "started"
         netns.call(wait_for_report)
         yield process
     finally:
@@ -43,18 +41,15 @@ def daemon(netns: Namespace, *more: str) -> Iterator[subprocess.Popen[str]]:
 
 def wait_for_report() -> None:
     """The guard's first work is done before the second report."""
-    import time
-
-    from fixer.state import report
-
     path = report.path_of(Host(), QUEUE)
     seen: set[Any] = set()
-    deadline = time.monotonic() + 10
-    while len(seen) < 2:
-        assert time.monotonic() < deadline
+
+    def is_second() -> bool:
         if found := report.read(path):
             seen.add(found.updated)
-        time.sleep(0.05)
+        return len(seen) >= 2
+
+    wait_for(is_second)
 
 
 def is_on(netns: Namespace) -> list[bool]:

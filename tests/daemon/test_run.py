@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import wait_for
 from support.fakehost import FakeHost
 from support.packets import tunnelled
 
@@ -95,13 +96,6 @@ def road() -> Iterator[Road]:
         made = Road(sender, receiver)
         with made.inlet, made.outlet:
             yield made
-
-
-def wait_for(condition: Any, seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)
 
 
 def pause(process: subprocess.Popen[str]) -> None:

@@ -14,6 +14,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrSegmentRouting,
 )
 from scapy.packet import Raw
+from support.oracle import PORTS
 from support.packets import TRANSPORTS, encapsulate, frame, in_state, ip, segment, tunnelled, vxlan
 
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
@@ -21,8 +22,6 @@ from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
-
-PORTS = [4789, 8472, 6784]
 
 
 def examine(packet: bytes, wire_length: int = 0, **settings: object) -> Result:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from netfilterqueue import NetfilterQueue, Packet
 
-from fixer.lab.net import Namespace
+from fixer.lab.net import Namespace, meanwhile
 
 PAWS_MSL = 60  # seconds (TCP_PAWS_MSL): for how long a remembered timestamp counts
 PAWS_WINDOW = 1  # ticks (TCP_PAWS_WINDOW): by how much a SYN may be older
@@ -179,22 +179,20 @@ def standing(here: Namespace, port: int, gate: Gate) -> Iterator[Gate]:
 
     queue = here.call(listen)
     descriptor = queue.get_fd()
-    ended = threading.Event()
 
-    def serve() -> None:
+    def serve(ended: threading.Event) -> None:
         while not ended.is_set():
             if select.select([descriptor], [], [], 0.05)[0]:
                 queue.run(block=False)
 
-    thread = threading.Thread(target=serve, name=f"{here.name}-gate", daemon=True)
-    thread.start()
     try:
-        _rules(here, "-A", port)
-        yield gate
+        with meanwhile(serve, f"{here.name}-gate"):
+            try:
+                _rules(here, "-A", port)
+                yield gate
+            finally:
+                _rules(here, "-D", port)
     finally:
-        _rules(here, "-D", port)
-        ended.set()
-        thread.join()
         queue.unbind()
 
 

@@ -24,7 +24,7 @@ from random import Random
 
 from fixer.host.machine import NET, Host
 from fixer.lab import bpf
-from fixer.lab.net import Lab, Layout, Namespace, Wire, own_name
+from fixer.lab.net import Lab, Layout, Namespace, Wire, meanwhile, own_name
 
 from . import gate
 
@@ -212,9 +212,9 @@ class Echoes:
 @contextmanager
 def overheard(site: Site, client: Client) -> Iterator[Echoes]:
     """Listen on the router's leg to ``client``, where its clock is already its own, while the context lasts."""
-    echoes, ended = Echoes(), threading.Event()
+    echoes = Echoes()
 
-    def listen() -> None:
+    def listen(ended: threading.Event) -> None:
         while not ended.is_set():
             with suppress(TimeoutError):
                 packet, (_, protocol, *_rest) = ours.recvfrom(CHUNK + 1)
@@ -225,13 +225,8 @@ def overheard(site: Site, client: Client) -> Iterator[Echoes]:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         ours.bind((f"client{client.number}", 3))
         ours.settimeout(0.2)
-        thread = threading.Thread(target=listen, daemon=True)
-        thread.start()
-        try:
+        with meanwhile(listen):
             yield echoes
-        finally:
-            ended.set()
-            thread.join()
 
 
 def sha256(size: int) -> str:

@@ -20,7 +20,7 @@ import pytest
 
 from fixer.errors import ConnectionsLive
 from fixer.host.machine import Host
-from fixer.lab.net import Layout, Pump
+from fixer.lab.net import Layout, Pump, meanwhile
 from fixer.lab.service import Service
 from fixer.state import flowfile
 
@@ -265,21 +265,15 @@ def test_client_is_sent_what_it_sent(site: Site) -> None:
 @contextmanager
 def _watched(site: Site, seen: list[Socket]) -> Iterator[None]:
     """Look at all connections again and again, at both ends, while the context lasts."""
-    ended = threading.Event()
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         while not ended.wait(0.2):
             seen.extend(site.sockets().values())
             for client in site.clients:
                 seen.extend(client.sockets().values())
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(watch):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def test_killed_in_the_middle(site: Site) -> None:

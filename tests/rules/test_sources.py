@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from support import oracle
 from support.bpf_interpreter import parse, run
 from support.netns import Namespace
+from support.oracle import PORTS
 from support.quick import ADDRESSES, HEADERS, KINDS, loopback, made, over_loopback, tunnelled, version_of
 from support.switching import raw_table, turn_on
 
@@ -30,7 +31,6 @@ from fixer.rules.rawtable import HOOK, OUTPUT
 from fixer.rules.selection import FAMILIES, Network, Selection
 from fixer.rules.suspects import Version
 
-PORTS = (4789, 8472, 6784)
 SYN, SYN_ACK = 0x02, 0x12
 STAMPED = bytes.fromhex("0101080a0000000100000000")
 MINE: list[Network] = [ip_network("10.0.1.176/28"), ip_network("192.0.2.1"), ip_network("2001:db8::/60")]

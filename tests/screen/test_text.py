@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
+from support.commands import FIXER
 from support.fakehost import FakeHost
 from support.netns import Namespace
 
@@ -20,8 +21,6 @@ from fixer.screen import doctor, status
 from fixer.screen.console import console_on, exactly, say, table, text
 from fixer.screen.text import printable, settle
 from fixer.status.answer import collect
-
-FIXER = [sys.executable, "-m", "fixer"]
 
 HOSTILE = ["[/red]", "[bold", "eth0[red]", ":b:", "\x1b[2J", "a\nb", "\x9b31m", "\u202egnp", "\udcff", "naïve"]
 """Markup, an emoji's name, a terminal's commands (ESC and the C1 one), a second line, text that runs backwards, a byte

@@ -10,14 +10,14 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from netfilterqueue import NetfilterQueue
+from support.commands import FIXER, started, wait_for
 from support.netns import Namespace
 
 from fixer.host import queues
@@ -25,7 +25,6 @@ from fixer.host.machine import Host
 from fixer.lab import net
 from fixer.state import leftovers, report
 
-FIXER = [sys.executable, "-m", "fixer"]
 QUEUE = 7
 ON = (f"--queue={QUEUE}",)
 
@@ -50,8 +49,7 @@ class Site:
             )
 
     def fixer(self, verb: str, *more: str) -> subprocess.CompletedProcess[str]:
-        command = [*FIXER, verb, "--netns", self.here.name, *more]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return started(verb, "--netns", self.here.name, *more, timeout=60)
 
     def on(self, *more: str) -> None:
         done = self.fixer("on", *ON, *more)
@@ -86,13 +84,6 @@ class Site:
             yield
         finally:
             net.stop(ping)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
 
 
 @pytest.fixture

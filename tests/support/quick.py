@@ -13,6 +13,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from support import oracle
+from support.oracle import PORTS
 from support.packets import frame, vxlan
 
 from fixer.rules.suspects import Version
@@ -22,7 +23,6 @@ ADDRESSES: dict[int, bytes] = {  # source and destination
     6: bytes.fromhex("20010db80000000000000000000000b020010db80000000000000000000000c0"),
 }
 NUMBERS = {"tcp": 6, "udp": 17, "icmp": 1, "icmp6": 58}
-PORTS = (4789, 8472, 6784)
 KINDS = {4: ["tcp", "udp", "icmp"], 6: ["tcp", "udp", "icmp6"]}
 HEADERS = {  # with a checksum of zero; UDP's ports and length are put in below
     "tcp": bytes.fromhex("931000509dedb1af000000015018020000000000"),
