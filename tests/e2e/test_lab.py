@@ -47,6 +47,13 @@ def _inside(host: Host, namespaces: list[str]) -> set[int]:
     return {int(pid) for name in namespaces for pid in host.run(["ip", "netns", "pids", name]).out.split()}
 
 
+def _lasting(host: Host, namespaces: list[str]) -> set[int]:
+    """Those of them that do not just run a command for a daemon."""
+    first = _inside(host, namespaces)
+    time.sleep(0.5)
+    return first & _inside(host, namespaces)
+
+
 def _eventually(true: Callable[[], bool], seconds: float = 5.0) -> bool:
     give_up = time.monotonic() + seconds
     while not true():
@@ -66,8 +73,8 @@ def test_nothing_is_left_however_it_ends(machine: Host, ending: signal.Signals) 
         assert standing.stdout is not None
         assert standing.stdout.readline() == "standing\n"
         built = _namespaces(machine, standing.pid)
-        running = _inside(machine, built)
         assert len(built) == 3
+        running = _lasting(machine, built)
         assert len(running) == 3, "two directions of the pump and a fixer"
         standing.send_signal(ending)
     assert _eventually(lambda: not any(machine.exists(f"/proc/{pid}") for pid in running)), "what it started has ended"
