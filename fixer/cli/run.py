@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fixer.cli.options import config_option, host_in, netns_options, queue_option, settings_of
+
+if TYPE_CHECKING:
+    from fixer.config import Settings
 
 
 @click.command(short_help="Listen on the queue, repair, log.")
@@ -15,11 +19,21 @@ from fixer.cli.options import config_option, host_in, netns_options, queue_optio
 @queue_option
 @click.option("--monitor", is_flag=True, help="Change nothing, only report what would be done.")
 @click.option("--plain", is_flag=True, help="Also judge packets that are not VXLAN.")
+@click.option("--check", is_flag=True, help="Only read the configuration: 78 and what is wrong with it, or 0.")
 @netns_options
-def run(config: Path | None, queue: int | None, monitor: bool, plain: bool, netns: str | None, pid: int | None) -> None:
+def run(
+    config: Path | None,
+    queue: int | None,
+    monitor: bool,
+    plain: bool,
+    check: bool,
+    netns: str | None,
+    pid: int | None,
+) -> None:
     """Listen on the queue, repair, log; in the foreground, until SIGTERM or Ctrl-C.
 
-    A terminal that is closed (SIGHUP) does not end it.
+    SIGHUP, which a closed terminal sends as well, has it read the configuration again: a new one is taken between two
+    packets, a wrong one is refused, and the log says which. Queues take a restart. Nothing ends.
 
     Logs JSON lines (ECS) on stdout. Needs root, but no rule: without `fixer on` (or a rule of your own that sends to
     the queue) nothing arrives. A stop loses no packet: what is held is answered first.
@@ -31,11 +45,17 @@ def run(config: Path | None, queue: int | None, monitor: bool, plain: bool, netn
       fixer run --plain --pid 4711          packets without a tunnel, in a container
 
     \b
-    Exit codes: 0 stopped, 69 no NFQUEUE in this kernel, 75 the queue is held by another process,
-    77 no root, 78 wrong configuration.
+    Exit codes: 0 stopped, or --check found nothing wrong; 69 no NFQUEUE in this kernel, 75 the queue
+    is held by another process, 77 no root, 78 wrong configuration.
     """
-    settings = settings_of(config).overridden(queue=queue, plain=plain, monitor=monitor)
+
+    def settings() -> Settings:
+        return settings_of(config).overridden(queue=queue, plain=plain, monitor=monitor)
+
+    first = settings()
+    if check:
+        return
     host = host_in(netns, pid)
     from fixer.daemon.run import run as serve
 
-    sys.exit(serve(settings, host))
+    sys.exit(serve(first, host, settings))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fixer.daemon import notify
 from fixer.daemon.lanes import Lane
 from fixer.daemon.report import Reporter
+from fixer.daemon.standing import Standing
 from fixer.now import Now
 from fixer.state.flowfile import Opened
 from fixer.telemetry.flows import FlowWatch
@@ -17,13 +19,20 @@ SECONDS = 1.0
 
 
 class Chores:
-    """What ``fixer status`` reads is written down, and what has come up is said."""
+    """What ``fixer status`` and ``systemctl status`` show is written down, and what has come up is said."""
 
     def __init__(
-        self, reporter: Reporter, lanes: Sequence[Lane], opened: Opened | None, say: Callable[[Saying], None]
+        self,
+        reporter: Reporter,
+        standing: Standing,
+        lanes: Sequence[Lane],
+        opened: Opened | None,
+        say: Callable[[Saying], None],
     ) -> None:
         """``opened``: the flow table, which the last lane uses. ``say`` takes a line for the log and does not wait."""
         self._reporter = reporter
+        self._standing = standing
+        self._shown = ""
         self._opened = opened
         self._say = say
         self._flows = FlowWatch(opened.flows, lanes[-1].pipeline) if opened else None
@@ -38,6 +47,9 @@ class Chores:
 
     def do(self, now: Now) -> None:
         self._reporter.write()
+        if (line := self._standing.words(self._reporter.packets(), now)) != self._shown:
+            notify.status(line)
+            self._shown = line
         for saying in (*(self._flows.news(now) if self._flows else ()), *self._snat.news(now)):
             self._say(saying)
 

@@ -48,22 +48,29 @@ def bind(settings: Settings, host: Host, flows: Flows | None) -> list[Lane]:
     """
     if missing := set(settings.queue.cpus) - os.sched_getaffinity(0):
         raise ConfigWrong(f"queue.cpus: CPU {min(missing)} is not one this process may use: see taskset and nproc")
+    paths = pipelines(settings, flows)
     lanes: list[Lane] = []
     try:
-        for number, cpu in zip(settings.queue.numbers, cpus_of(settings), strict=True):
-            pipeline = Pipeline(**settings.datapath())
-            lanes.append(Lane(bound(settings, host, number, pipeline, settings.queue.gso), number, pipeline, cpu))
+        for number, cpu, path in zip(settings.queue.numbers, cpus_of(settings), paths, strict=False):
+            lanes.append(Lane(bound(settings, host, number, path, settings.queue.gso), number, path, cpu))
         if flows is not None:
-            number = settings.timestamps_queue
-            pipeline = Pipeline(**settings.datapath() | {"timestamps": "normalise", "flows": flows})
+            number, path = settings.timestamps_queue, paths[-1]
             # Without GSO: a merged packet cannot be given back changed. It is beside the queues that packets are spread
             # over, so its thread may run anywhere.
-            lanes.append(Lane(bound(settings, host, number, pipeline, gso=False), number, pipeline, None))
+            lanes.append(Lane(bound(settings, host, number, path, gso=False), number, path, None))
     except BaseException:
         for lane in lanes:
             lane.queue.release()
         raise
     return lanes
+
+
+def pipelines(settings: Settings, flows: Flows | None) -> list[Pipeline]:
+    """A packet path for each lane; with ``flows`` the last one is for what is normalised."""
+    ordinary = [Pipeline(**settings.datapath()) for _ in settings.queue.numbers]
+    if flows is None:
+        return ordinary
+    return [*ordinary, Pipeline(**settings.datapath() | {"timestamps": "normalise", "flows": flows})]
 
 
 def bound(settings: Settings, host: Host, number: int, pipeline: Pipeline, gso: bool) -> Queue:

@@ -53,12 +53,18 @@ class Reporter:
             queue_counters={},
         )
 
+    def serve_by(self, settings: Settings) -> None:
+        """A reload: what it says of the settings is said of these from now on."""
+        self._first = msgspec.structs.replace(
+            self._first, monitor=settings.monitor, plain=settings.plain, timestamps=settings.timestamps.mode
+        )
+
     def write(self) -> SystemRefused | None:
         """Replace the report. Returns what was in the way, if anything."""
         current = msgspec.structs.replace(
             self._first,
             updated=_now(),
-            counters=total([lane.pipeline.counters() for lane in self.lanes]),
+            counters=self.packets(),
             queue_counters=total([lane.queue.counters() for lane in self.lanes]),
             flows=self.flows.counters() if self.flows else msgspec.UNSET,
         )
@@ -71,6 +77,10 @@ class Reporter:
     def remove(self) -> None:
         """At a stop: a report of nobody would only confuse. (One left by kill -9 is told by its pid.)"""
         place.remove(self.path)
+
+    def packets(self) -> dict[str, Any]:
+        """What the packet paths count, all together."""
+        return total([lane.pipeline.counters() for lane in self.lanes])
 
     def counters(self) -> dict[str, Any]:
         """Everything the daemon counts, all queues together."""

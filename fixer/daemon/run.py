@@ -8,17 +8,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from fixer.config import Settings
-from fixer.daemon import chores, lanes
+from fixer.daemon import chores, lanes, notify
 from fixer.daemon.chores import Chores
 from fixer.daemon.guard import Guard
 from fixer.daemon.lanes import Lane
+from fixer.daemon.notify import Watchdog
+from fixer.daemon.reload import reload
 from fixer.daemon.report import Reporter
-from fixer.errors import NotPermitted, SystemRefused
+from fixer.daemon.standing import Standing
+from fixer.errors import FixerError, NotPermitted, SystemRefused
 from fixer.host.machine import Host
 from fixer.now import Now
 from fixer.rules import switch
@@ -31,8 +34,10 @@ LOG_SECONDS = 2.0
 """How long a stop waits for the rest of the log to be written."""
 
 
-def run(settings: Settings, host: Host) -> int:
+def run(settings: Settings, host: Host, again: Callable[[], Settings]) -> int:
     """Serve the queues in this thread's network namespace until SIGTERM or SIGINT; returns the exit code.
+
+    ``again`` reads the settings anew, for SIGHUP, or raises what reading them raises.
 
     Raises :class:`NotPermitted` and what :func:`fixer.daemon.lanes.bind` and :func:`fixer.state.flowfile.open_flows` do
     before anything was changed.
@@ -46,8 +51,27 @@ def run(settings: Settings, host: Host) -> int:
     serving = lanes.bind(settings, host, flows)
     pipelines = [lane.pipeline for lane in serving]
     reporter = Reporter(report.path_of(host, settings.queue.number), settings, serving, matched, flows)
-    teller = Teller(lambda: happened(pipelines), sys.stdout)
-    beside = Chores(reporter, serving, opened, teller.say)
+    standing = Standing(settings.monitor)
+    teller = Teller(lambda: noted(happened(pipelines), standing), sys.stdout)
+    beside = Chores(reporter, standing, serving, opened, teller.say)
+    bites = notify.watchdog_seconds()
+    watchdog = Watchdog(serving, bites) if bites else None
+
+    def hung_up() -> None:
+        nonlocal settings
+        notify.reloading()
+        try:
+            wanted = again()
+            keys = reload(settings, wanted, serving, flows)
+        except FixerError as error:
+            standing.refused = str(error)
+            teller.say(state_change("not-reloaded", f"the configuration stays as it was: {error}"))
+        else:
+            settings, standing.refused, standing.monitor = wanted, "", wanted.monitor
+            reporter.serve_by(settings)
+            teller.say(reloaded(keys))
+        notify.ready()
+
     try:
         for lane in serving:
             lane.start()
@@ -55,13 +79,19 @@ def run(settings: Settings, host: Host) -> int:
         teller.say(started(settings, serving))
         beside.begin()
         Guard(settings, host, teller.say).begin()
-        asked = wait(signals, serving, beside, teller)
+        notify.ready()
+        if watchdog:
+            watchdog.start()
+        asked = wait(signals, serving, beside, hung_up)
+        notify.stopping()
     finally:  # whatever went wrong here: what is held is answered, and no thread is left that keeps the process
         for lane in serving:
             lane.stop()
         for lane in serving:
             if lane.is_alive():
                 lane.join()
+        if watchdog:
+            watchdog.stop()
     beside.end()
 
     counters = {f"fixer.counters.{name}": value for name, value in reporter.counters().items()}
@@ -94,22 +124,35 @@ def opened_flows(settings: Settings, host: Host) -> flowfile.Opened | None:
     return flowfile.open_flows(flowfile.path_of(host, settings.queue.number), settings.timestamps.flows)
 
 
-def wait(signals: SimpleQueue[str], serving: Sequence[Lane], beside: Chores, teller: Teller) -> str | None:
-    """Do the chores until a signal asks for a stop, whose name is returned, or a lane has ended, and it is None."""
+def noted(happened: Iterable[Saying], standing: Standing) -> Iterator[Saying]:
+    """The same lines, of which :class:`Standing` has taken note."""
+    now = Now.read()
+    for saying in happened:
+        standing.note(saying, now)
+        yield saying
+
+
+def wait(signals: SimpleQueue[str], serving: Sequence[Lane], beside: Chores, hung_up: Callable[[], None]) -> str | None:
+    """Do the chores until a signal asks for a stop, whose name is returned, or a lane has ended, and it is None.
+
+    SIGHUP is answered by ``hung_up``: a terminal that is closed must not be the end of the repair.
+    """
     while all(lane.is_alive() for lane in serving):
         beside.do(Now.read())
         with suppress(Empty):
             asked = signals.get(timeout=chores.SECONDS)
             if asked != "SIGHUP":
                 return asked
-            # A terminal that is closed, or a reload that somebody expects: neither may be the end of the repair.
-            teller.say(
-                state_change(
-                    "not-reloaded",
-                    "SIGHUP changes nothing: the configuration is read at the start, so start fixer again for another",
-                )
-            )
+            hung_up()
     return None
+
+
+def reloaded(keys: Sequence[str]) -> Saying:
+    """The line that says another configuration is in force, and whether the rule should know of it."""
+    line = f"the configuration is read again: {', '.join(keys) or 'nothing'} changed"
+    if matter := [key for key in keys if key in ("plain", "vxlan.ports", "timestamps.mode")]:
+        line += f"; fixer on takes {' and '.join(matter)} into the rule as well"
+    return state_change("reloaded", line, {"fixer.changed": list(keys)})
 
 
 def started(settings: Settings, serving: Sequence[Lane]) -> Saying:

@@ -37,5 +37,6 @@ from fixer.datapath.walk cimport Walk
 cdef Evidence *evidence_new(uint64_t seed) except NULL
 cdef void evidence_free(Evidence *memory) noexcept
 cdef void know_vni(Evidence *memory, uint32_t vni) noexcept nogil
+cdef void know_vnis_of(Evidence *memory, const Evidence *other) noexcept nogil
 cdef void weigh(Evidence *memory, const uint8_t *packet, const Walk *walk, Judgement *judgement, bint on_sight,
                 uint32_t now) noexcept nogil

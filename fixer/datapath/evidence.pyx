@@ -1,12 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 from libc.stdlib cimport free
-from libc.string cimport memset
+from libc.string cimport memcmp, memcpy, memset
 
 from fixer.datapath.diagnose cimport (IN_ABSENT, IN_NONE, IN_UNCHECKABLE, IN_VERIFIES, IN_WRONG, OUT_AGREES, OUT_GOOD,
                                       OUT_STALE, OUT_UNCHECKABLE, OUT_WRONG, OUT_ZERO, OUT_ZERO6, Vouch)
 from fixer.datapath.envelopes cimport digest, is_at_home, is_known, is_solid, note_envelope, talk_of
 from fixer.datapath.hash cimport hash_bytes
-from fixer.datapath.memory cimport MANY, PAIR_SETS, WAYS, WINDOW, Pair, Sight, Talk, hash_addresses, is_broken
+from fixer.datapath.memory cimport (MANY, PAIR_SETS, VNI_BYTES, WAYS, WINDOW, Pair, Sight, Talk, hash_addresses,
+                                    is_broken)
 from fixer.datapath.regimes cimport keeps_to_regime, name, note_regime, regime_vouches
 from fixer.datapath.sets cimport find, yielding
 from fixer.datapath.traits cimport FORGOTTEN, Trait, is_recent, trait_of
@@ -28,6 +29,12 @@ cdef void evidence_free(Evidence *memory) noexcept:
 cdef void know_vni(Evidence *memory, uint32_t vni) noexcept nogil:
     """The operator says that this VNI is ours."""
     memory.vnis[(vni & 0xffffffU) >> 3] |= <uint8_t>(1 << (vni & 7))
+
+
+cdef void know_vnis_of(Evidence *memory, const Evidence *other) noexcept nogil:
+    """Take what the operator said to the other memory in place of what was said to this one."""
+    if memcmp(memory.vnis, other.vnis, VNI_BYTES):      # else its pages stay untouched
+        memcpy(memory.vnis, other.vnis, VNI_BYTES)
 
 
 cdef inline bint is_ours(const Evidence *memory, uint32_t vni) noexcept nogil:

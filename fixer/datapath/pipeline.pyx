@@ -9,7 +9,7 @@ from fixer.datapath.diagnose cimport (IN_WRONG, OUT_ZERO6, OUTER_ABSENT6, SKB_CH
                                       judge)
 from fixer.datapath.diagnose import Diagnosis as DiagnosisName, InnerState, OuterState
 from fixer.datapath.flows cimport Flows, sweep
-from fixer.datapath.evidence cimport evidence_free, evidence_new, know_vni, weigh
+from fixer.datapath.evidence cimport evidence_free, evidence_new, know_vni, know_vnis_of, weigh
 from fixer.datapath.diagnose import Explanation as ExplanationName, Vouch as VouchName
 from fixer.datapath.hash cimport seed_or_drawn
 from fixer.datapath.repair cimport DROP, PASS, REPAIR, Stale, decide, mend
@@ -220,6 +220,18 @@ cdef class Pipeline:
     def snat_sights(self, uint64_t now_ns):
         """The sources that SYNs have come from, with their clocks: see `fixer.datapath.snat.Sight`. Any thread."""
         return snat_sights(self.snat, now_ns)
+
+    def adopt(self, Pipeline other not None):
+        """Be set up as `other` from the next packet on; what was learnt, counted and not yet told stays.
+
+        For the thread that puts packets through, between two. ValueError unless both have one flow table, or none.
+        """
+        if self.table != other.table:
+            raise ValueError("the flow table is chosen when a pipeline is made")
+        self.policy = other.policy
+        self.timestamps = other.timestamps
+        self.ring.per_second = other.ring.per_second
+        know_vnis_of(self.evidence, other.evidence)
 
     def finish(self, uint64_t when_ns):
         """At a stop: put what was left out of the log into the ring."""

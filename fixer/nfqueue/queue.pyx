@@ -8,8 +8,10 @@ without the GIL.
 import os
 import socket
 import struct
+import threading
 import time
 import warnings
+from contextlib import suppress
 
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -93,6 +95,9 @@ cdef class Queue:
     cdef int waker           # an eventfd, polled beside the queue: `stop` writes to it
     cdef uint16_t number
     cdef bint stopping
+    cdef object successor    # what the pipeline is to adopt, and the event that says it has; or None
+    cdef bint adopting       # there is one
+    cdef readonly uint64_t turns  # of the loop that `run` is; it turns once a second or oftener
     cdef uint32_t send_limit  # bytes in one send: below the send buffer, or EMSGSIZE would lose all its verdicts
     cdef uint32_t sequence   # of the last CONFIG
     cdef uint32_t answered   # sequence of the last acknowledgement
@@ -212,9 +217,31 @@ cdef class Queue:
 
     def run(self):
         """Serve packets until `stop`, then let go of the queue without losing one."""
-        with nogil:
-            self.serve()
+        while not self.stopping:
+            with nogil:
+                self.serve()
+            if self.adopting:
+                self.take_over()
         self.release()
+
+    def adopt(self, Pipeline pipeline not None):
+        """Have the pipeline adopt this one's settings between two batches; an event that is set when it has.
+
+        From any thread; what is not yet adopted gives way to what comes later.
+        """
+        done = threading.Event()
+        os.eventfd_write(self.waker, 1)         # first: a wake-up that comes late would never be read
+        self.successor = pipeline, done
+        self.adopting = True
+        return done
+
+    def take_over(self):
+        self.adopting = False                   # first: what comes meanwhile is not overlooked
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.waker)
+        successor, done = self.successor
+        self.pipeline.adopt(successor)
+        done.set()
 
     def stop(self):
         """Make `run` return soon. From any thread, or a signal handler."""
@@ -255,7 +282,8 @@ cdef class Queue:
 
     cdef void serve(self) noexcept nogil:
         cdef uint64_t settled = now(CLOCK_MONOTONIC), uptime
-        while not self.stopping:
+        while not (self.stopping or self.adopting):
+            self.turns += 1
             if self.step() <= 0:
                 self.wait(SETTLE_MS)
             uptime = now(CLOCK_MONOTONIC)

@@ -65,6 +65,7 @@ class _Change(NamedTuple):
 _CHANGES = {
     "started": _Change("info", "start", "success"),
     "stopped": _Change("info", "end", "success"),
+    "reloaded": _Change("info", "change", "success"),
     "degraded": _Change("warning", "info", "failure"),
     "not-reloaded": _Change("warning", "info", "failure"),
     "failed": _Change("error", "end", "failure"),

@@ -210,7 +210,10 @@ def test_run_hands_the_daemon_settings_with_the_command_lines_on_top(
     config.write_text("[queue]\nnumber = 3\nlength = 9\n")
     seen: list[tuple[Settings, Host]] = []
 
-    def remember(settings: Settings, host: Host) -> int:
+    def remember(settings: Settings, host: Host, again: Callable[[], Settings]) -> int:
+        assert again() == settings
+        config.write_text("[queue]\nlength = 10\n")
+        assert (again().queue.length, again().monitor) == (10, True)
         seen.append((settings, host))
         return 7
 
@@ -219,6 +222,15 @@ def test_run_hands_the_daemon_settings_with_the_command_lines_on_top(
     settings, host = seen[0]
     assert (settings.queue.number, settings.queue.length, settings.monitor, settings.plain) == (0, 9, True, True)
     assert host is fake
+
+
+def test_run_check_reads_the_configuration_and_starts_nothing(daemon: Any, tmp_path: Path) -> None:
+    config = tmp_path / "f.toml"
+    config.write_text("plain = true\n")
+    daemon(lambda *_: pytest.fail("it was started"))
+    assert invoke("run", "--check", "--config", str(config)).exit_code == 0
+    config.write_text("plane = true\n")
+    assert invoke("run", "--check", "--config", str(config)).exit_code == 78
 
 
 def test_run_works_in_the_namespace_that_is_named(daemon: Any, fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,86 +19,13 @@ import pytest
 from support.commands import wait_for
 from support.fakehost import FakeHost
 from support.packets import tunnelled
+from support.road import QUEUE, UNFINISHED, Road, pause
 
 from fixer.config import Settings
 from fixer.daemon.lanes import bound
 from fixer.datapath.pipeline import Pipeline
 from fixer.errors import KernelLacks, NotPermitted, QueueBusy, SystemRefused
-from fixer.host.machine import Host
-from fixer.lab import net
 from fixer.nfqueue.queue import Queue
-
-QUEUE = 9
-UNFINISHED, FINISHED = (tunnelled(state, "ZERO")[28:] for state in ("PARTIAL", "VERIFIES"))
-"""A VXLAN header and its frame, as a UDP payload."""
-
-
-class Road:
-    """Two namespaces and a veth pair; what arrives at the second on UDP 4789 is queued."""
-
-    def __init__(self, sender: net.Namespace, receiver: net.Namespace) -> None:
-        self.sender = sender
-        self.receiver = receiver
-        self.host = sender.host
-        self.sender.configure(f"link add eth0 mtu 9018 type veth peer name eth0 mtu 9018 netns {self.receiver.name}")
-        for number, namespace in enumerate((self.sender, self.receiver), 1):
-            namespace.configure("link set lo up", f"address add 192.0.2.{number}/24 dev eth0", "link set eth0 up")
-        rule = "-t raw -A PREROUTING -p udp --dport 4789 -j NFQUEUE --queue-bypass --queue-num"
-        assert self.receiver.run("iptables", *rule.split(), str(QUEUE)).status == 0
-        self.inlet: socket.socket = self.sender.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
-        self.inlet.connect(("192.0.2.2", 4789))
-        self.outlet: socket.socket = self.receiver.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
-        self.outlet.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
-        self.outlet.bind(("192.0.2.2", 4789))
-        self.outlet.setblocking(False)
-
-    def send(self, first: int, count: int) -> None:
-        """Numbered datagrams that look unfinished. (The number is behind what the inner checksum covers.)"""
-        for number in range(first, first + count):
-            self.inlet.send(UNFINISHED + number.to_bytes(4, "big"))
-
-    def received(self, seconds: float = 0.5, most: int = 1 << 20) -> dict[int, bool]:
-        """The numbers that arrived until there were ``most`` or nothing came for a while; whether each was repaired."""
-        found: dict[int, bool] = {}
-        while len(found) < most and select.select([self.outlet], [], [], seconds)[0]:
-            data = self.outlet.recv(65535)
-            assert data[:-4] in (UNFINISHED, FINISHED)
-            found[int.from_bytes(data[-4:], "big")] = data[:-4] == FINISHED
-        return found
-
-    def held(self) -> int:
-        """Packets that wait for a verdict."""
-        table = self.receiver.call(self.host.read, "/proc/thread-self/net/netfilter/nfnetlink_queue") or ""
-        return sum(int(line.split()[2]) for line in table.splitlines())
-
-    def start(self, *options: str, **settings: Any) -> subprocess.Popen[str]:
-        return self.receiver.start(sys.executable, "-m", "fixer", "run", f"--queue={QUEUE}", *options, **settings)
-
-    @contextmanager
-    def daemon(self, *options: str) -> Iterator[subprocess.Popen[str]]:
-        process = self.start(*options)
-        try:
-            assert process.stdout is not None
-            line = json.loads(process.stdout.readline())
-            assert line["event"]["action"] == "started"
-            yield process
-        finally:
-            process.send_signal(signal.SIGCONT)
-            net.stop(process)
-
-
-@pytest.fixture
-def road() -> Iterator[Road]:
-    host, name = Host(), net.own_name()
-    with net.Namespace(f"{name}-left", host) as sender, net.Namespace(f"{name}-right", host) as receiver:
-        made = Road(sender, receiver)
-        with made.inlet, made.outlet:
-            yield made
-
-
-def pause(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGSTOP)
-    wait_for(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 
 
 @pytest.mark.root
@@ -122,22 +47,6 @@ def test_a_stop_loses_none_of_the_hundreds_that_are_held(road: Road) -> None:
     found = road.received()
     assert list(found) == list(range(10, number)), "every packet, and in order"
     assert all(found[each] for each in range(10, 910)), "what was held is repaired"
-
-
-@pytest.mark.root
-def test_a_hangup_is_said_and_ends_nothing(road: Road) -> None:
-    """The terminal that it was started from is closed, or somebody expects a reload: the repair goes on."""
-    with road.daemon() as process:
-        process.send_signal(signal.SIGHUP)
-        assert process.stdout is not None
-        line = json.loads(process.stdout.readline())
-        assert (line["event"]["action"], line["log.level"]) == ("not-reloaded", "warning")
-        assert line["message"].startswith("SIGHUP changes nothing")
-        road.send(0, 10)
-        assert road.received(2.0, most=10) == dict.fromkeys(range(10), True)
-        process.send_signal(signal.SIGTERM)
-        assert json.loads(process.stdout.readlines()[-1])["message"].startswith("stopped by SIGTERM")
-        assert process.wait(10) == 0
 
 
 @pytest.mark.root

@@ -12,6 +12,7 @@ from fixer.datapath.diagnose import Diagnosis, Explanation, OuterState, Vouch
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
+from fixer.datapath.walk import Reason
 
 SECOND = 1_000_000_000
 V6 = ("2001:db8:ffff::4", "2001:db8:ffff::5")
@@ -399,3 +400,23 @@ def test_a_pair_that_had_to_go_comes_back_as_one_that_verifies() -> None:
         memory.see(Wire(vteps=vteps, macs=number.to_bytes(4, "big") * 3, number=number))
     for number in range(12):
         assert memory.see(Wire(number=100 + number), (VNI_AT + 2, 0x40)).action is Action.PASS
+
+
+# Another configuration
+
+
+def test_what_was_learnt_outlives_a_configuration_and_what_the_operator_said_does_not() -> None:
+    memory = Memory(vnis=[(4097, 4097)])
+    unknown = Wire(inner="partial", outer=0xFFFF, number=99)
+    assert memory.see(unknown).vouch is Vouch.OPERATOR
+    memory.all(numbered(3))
+    memory.path.adopt(Pipeline(ports=[4789], seed=2, monitor=True, vnis=[(9, 9)]))
+    [wire] = masqueraded(1, first=3)
+    watched = memory.see(wire)
+    assert (watched.action, watched.would, watched.vouch) == (Action.PASS, Action.REPAIR, Vouch.ENVELOPE)
+    assert memory.path.counters()["packets"] == 5
+    assert memory.see(unknown).vouch is not Vouch.OPERATOR
+    memory.path.adopt(Pipeline(ports=[4789], seed=3, stale="off"))
+    assert memory.see(wire.but(number=9)).action is Action.PASS
+    memory.path.adopt(Pipeline(ports=[4790], seed=3))
+    assert memory.see(wire.but(number=10)).reason is Reason.OTHER_TRAFFIC, "its port is no VXLAN port any more"
