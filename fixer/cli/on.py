@@ -22,6 +22,7 @@ from fixer.cli.options import (
     tell,
     warn,
 )
+from fixer.cli.when import until_of
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -59,6 +60,8 @@ START_SECONDS = 10.0
 )
 @click.option("--variant", type=click.Choice(["nft", "legacy"]), help="Which iptables to use, if the host has both.")
 @click.option("--force", is_flag=True, help="Go on although that cuts off normalised connections: they stall.")
+@click.option("--for", "span", metavar="SPAN", help="End it after so long: 30m, 2h, 1h30m, 1d.")
+@click.option("--until", "clock", metavar="TIME", help="End it then: 14:30 by this host's clock, or 2026-01-31T14:30.")
 @reason_option
 @click.option(
     "--service", is_flag=True, help="As fixer.service says it: obey what was said last, and wait for the daemon."
@@ -75,6 +78,8 @@ def on(
     mtu: int | None,
     variant: Literal["nft", "legacy"] | None,
     force: bool,
+    span: str | None,
+    clock: str | None,
     reason: str,
     service: bool,
 ) -> None:
@@ -86,6 +91,10 @@ def on(
 
     That the rule is wanted, by whom and why (--reason) is noted until a reboot: a daemon that starts obeys it, `fixer
     off` ends it. Where fixer.service is installed and does not run it is started, and `fixer off` stops it again.
+
+    With --for or --until the kernel itself stops taking packets then (-m time), whoever is dead by that time; a daemon
+    that lives takes the rule away. Said again, it is prolonged or shortened. Without either it is on until `fixer off`,
+    and `fixer status` asks after a day whether it was forgotten.
 
     With --plain, all TCP, UDP and ICMP that arrives is taken, VXLAN or not. A container's or a macvlan server's packets
     do not pass the host's PREROUTING: put the rule into its network namespace, and `fixer run --plain` as well. A
@@ -111,7 +120,7 @@ def on(
 
     \b
     Examples:
-      fixer on
+      fixer on --for 2h --reason "INC-4711: no TCP over the overlay"
       fixer on --scope suspects --interface eth0
       fixer on --plain --netns web --interface eth0 --source 10.1.0.0/16
 
@@ -145,7 +154,13 @@ def on(
     else:
         if scope == "suspects" and mtu is None:
             mtu = links.longest_packet(host, interface)
-        selection = Selection.of(settings, interface=interface, sources=sources, suspects_up_to=mtu)
+        selection = Selection.of(
+            settings,
+            interface=interface,
+            sources=sources,
+            suspects_up_to=mtu,
+            until=until_of(span, clock, host.now()),
+        )
         drain.check(host, "fixer on", selection.flows_queues(), force, warn)
         switched = wanted.on(host, selection, by=operator(host), variant=variant, reason=reason)
     for line in (*turned_on(switched), *what_to_know(host, selection, switched)):
@@ -170,10 +185,26 @@ def what_to_know(host: Host, selection: Selection, switched: Switched) -> Iterat
 
     if selection.flows_queue is not None and drain.end(host):
         yield "The drain is ended: new connections are normalised again."
+    yield from until_when(host, selection, switched)
     if selection.suspects_up_to is not None:
         yield f"Packets longer than {selection.suspects_up_to:,} bytes are taken for merged by GRO and not looked at."
     versions = {change.family.version for change in switched.changes if change.after and change.after.on}
     yield from map(str, spread.met(host, selection.interface, selection.count, versions))
+
+
+def until_when(host: Host, selection: Selection, switched: Switched) -> Iterator[str]:
+    """When it ends, and who sees to that."""
+    from fixer.screen.changes import moment
+
+    if selection.until is None:
+        return
+    in_kernel = all(change.after.until for change in switched.changes if change.after and change.after.on)
+    who = (
+        "the kernel ends it"
+        if in_kernel
+        else "this kernel cannot end it (no -m time): only a daemon that lives then does"
+    )
+    yield f"Until {moment(selection.until)}, in {(selection.until - host.now()).total_seconds() / 60:,.0f} min: {who}."
 
 
 def start_service(host: Host) -> None:

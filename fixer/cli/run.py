@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--monitor", is_flag=True, help="Change nothing, only report what would be done.")
 @click.option("--plain", is_flag=True, help="Also judge packets that are not VXLAN.")
 @click.option("--check", is_flag=True, help="Only read the configuration: 78 and what is wrong with it, or 0.")
+@click.option("--no-guard", is_flag=True, help="Do not put the rule back when somebody else removes or changes it.")
 @netns_options
 def run(
     config: Path | None,
@@ -27,6 +28,7 @@ def run(
     monitor: bool,
     plain: bool,
     check: bool,
+    no_guard: bool,
     netns: str | None,
     pid: int | None,
 ) -> None:
@@ -37,6 +39,10 @@ def run(
 
     Logs JSON lines (ECS) on stdout. Needs root, but no rule: without `fixer on` (or a rule of your own that sends to
     the queue) nothing arrives. A stop loses no packet: what is held is answered first.
+
+    What `fixer on` has said is done at the start, and guarded: a rule that others flush, delete, change or push out of
+    its place is put back within two seconds, five times a minute at the most, and the log says what happened and, where
+    the kernel tells, which process did it. `fixer off` ends that; --no-guard is for who manages rules elsewhere.
 
     \b
     Examples:
@@ -58,4 +64,4 @@ def run(
     host = host_in(netns, pid)
     from fixer.daemon.run import run as serve
 
-    sys.exit(serve(first, host, settings))
+    sys.exit(serve(first, host, settings, keeps=not no_guard))

@@ -1,6 +1,6 @@
 """``fixer run``: settings, lanes, log and chores put together, until a signal says stop.
 
-Threads: one for each lane, the log's, and this one, which waits for signals and does the chores meanwhile.
+Threads: one for each lane, the log's, the guard's, and this one, which waits for signals and does the chores meanwhile.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ LOG_SECONDS = 2.0
 """How long a stop waits for the rest of the log to be written."""
 
 
-def run(settings: Settings, host: Host, again: Callable[[], Settings]) -> int:
+def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps: bool = True) -> int:
     """Serve the queues in this thread's network namespace until SIGTERM or SIGINT; returns the exit code.
 
-    ``again`` reads the settings anew, for SIGHUP, or raises what reading them raises.
+    ``again`` reads the settings anew, for SIGHUP, or raises what reading them raises. ``keeps``: whether the
+    rule that is wanted is put back when somebody else removes it.
 
     Raises :class:`NotPermitted` and what :func:`fixer.daemon.lanes.bind` and :func:`fixer.state.flowfile.open_flows` do
     before anything was changed.
@@ -54,6 +55,7 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings]) -> int:
     standing = Standing(settings.monitor)
     teller = Teller(lambda: noted(happened(pipelines), standing), sys.stdout)
     beside = Chores(reporter, standing, serving, opened, teller.say)
+    guard = Guard(settings, host, teller.say, keeps=keeps)
     bites = notify.watchdog_seconds()
     watchdog = Watchdog(serving, bites) if bites else None
 
@@ -78,13 +80,15 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings]) -> int:
         teller.start()
         teller.say(started(settings, serving))
         beside.begin()
-        Guard(settings, host, teller.say).begin()
+        guard.begin()
+        guard.start()
         notify.ready()
         if watchdog:
             watchdog.start()
         asked = wait(signals, serving, beside, hung_up)
         notify.stopping()
     finally:  # whatever went wrong here: what is held is answered, and no thread is left that keeps the process
+        guard.stop()
         for lane in serving:
             lane.stop()
         for lane in serving:

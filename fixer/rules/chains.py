@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from fixer.rules import sources, suspects
 from fixer.rules.rawtable import (
@@ -39,6 +40,9 @@ def chains_of(selection: Selection, family: Family) -> Chains:
         found[CHAIN] = _normalised(selection, family, HOOK)
         found[CHAIN_OUTPUT] = _normalised(selection, family, OUTPUT)
         found[CHAIN_FLOWS] = [_bypassed("--queue-num", str(selection.flows_queue))]
+    if selection.until is not None:
+        for chain in {CHAIN, CHAIN_OUTPUT} & found.keys():
+            found[chain].insert(0, _over(selection.until))
     longest, syns = selection.suspects_up_to, selection.syns
     if longest is None:
         found[CHAIN] += [(*here, *kind, *queue) for here in where for kind in plain or [vxlan]]
@@ -51,6 +55,11 @@ def chains_of(selection: Selection, family: Family) -> Chains:
     if plain:
         found[CHAIN_PLAIN] = [*map(_exempting, suspects.plain(family.version, longest, syns)), queue]
     return found
+
+
+def _over(until: datetime) -> Words:
+    """From then on nothing is taken any more, whoever is alive to take the rule away. xt_time counts in UTC."""
+    return ("-m", "time", "--datestart", f"{until.astimezone(UTC):%Y-%m-%dT%H:%M:%S}", "-j", "RETURN")
 
 
 def _vxlan(selection: Selection) -> Words:

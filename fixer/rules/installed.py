@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 from fixer.rules.selection import Family, Scope, Selection
@@ -79,6 +80,8 @@ class Installed:
     ports: frozenset[int] | None
     """Which UDP ports; None: any."""
     interface: str | None
+    until: datetime | None
+    """When the kernel stops taking any; None: never."""
     place: Place
     way_back: Place
     """Where replies to what is normalised are led to us."""

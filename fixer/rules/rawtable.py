@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -121,7 +122,7 @@ class RawTable:
 
     def exempting(self) -> list[Line]:
         """The rules of ours that let pass what needs no look."""
-        return [rule for rule in self.ours() if rule.target == "RETURN"]
+        return [rule for rule in self.ours() if rule.target == "RETURN" and "--datestart" not in rule.words]
 
     def merged(self) -> list[Line]:
         """Those of them that let pass what is too long for a wire: the only ones that say why."""
@@ -137,9 +138,15 @@ class RawTable:
         """Whether packets are led to our chain and from there to a queue."""
         return self.position() is not None and bool(self.queues)
 
+    @property
+    def until(self) -> datetime | None:
+        """When our rules end by themselves; None: never."""
+        ends = self.option("--datestart", self.chains.get(CHAIN, ()))
+        return datetime.fromisoformat(ends[0]).replace(tzinfo=UTC) if ends else None
+
     def ports(self, rules: Iterable[Line]) -> tuple[str, ...]:
         """The ports these rules are limited to, which they are not as soon as one of them takes any port."""
-        entering = [rule for rule in rules if rule.chain in ENTRIES.values()]
+        entering = [rule for rule in rules if rule.chain in ENTRIES.values() and rule.target != "RETURN"]
         limited = all("--dports" in rule.words for rule in entering)
         return self.option("--dports", entering) if limited else ()
 

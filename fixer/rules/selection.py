@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal, NamedTuple
 
@@ -32,6 +33,7 @@ FAMILIES = (IPV4, IPV6)
 
 
 # IFNAMSIZ; to iptables, "eth+" is all that begin so.
+Moment = Annotated[datetime, Meta(tz=True)]
 InterfaceName = Annotated[str, Meta(pattern=r"^[^\s/]{1,15}$")]
 
 
@@ -58,6 +60,8 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
     syns: bool = False
     flows_queue: QueueNumber | None = None
     flows_sources: tuple[str, ...] = ()
+    until: Moment | None = None
+    """When the kernel itself stops taking any; to the second."""
 
     def __post_init__(self) -> None:
         for source in (*self.sources, *self.flows_sources):
@@ -73,6 +77,7 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
         interface: str | None = None,
         sources: Iterable[Network] = (),
         suspects_up_to: int | None = None,
+        until: datetime | None = None,
     ) -> Selection:
         """What the settings want taken, narrowed by what was asked for on the command line."""
         mode = settings.timestamps.mode
@@ -87,6 +92,7 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
             syns=mode == "strip",
             flows_queue=settings.timestamps_queue if mode == "normalise" else None,
             flows_sources=settings.timestamps.sources,
+            until=until,
         )
 
     @property

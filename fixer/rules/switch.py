@@ -14,6 +14,7 @@ import msgspec
 from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing, SystemRefused
 from fixer.host import queues
 from fixer.host.machine import Host
+from fixer.host.queues import Handed
 from fixer.rules.installed import Change, Installed
 from fixer.rules.iptables import COMMANDS, Iptables, Variant, absence, variants
 from fixer.rules.selection import FAMILIES, IPV6, Family, Selection
@@ -38,7 +39,7 @@ def on(host: Host, selection: Selection, variant: Variant | None = None) -> Swit
     Raises :class:`NotPermitted`, :class:`KernelLacks`, :class:`ProgramMissing` or :class:`SystemRefused`.
     """
     require_net_admin(host, "fixer on")
-    noted = _noted(host)
+    noted = remembered(host)
     work = _Work(host, selection, variant, noted)
     try:
         for family in FAMILIES:
@@ -116,11 +117,13 @@ def _remember(host: Host, selection: Selection, changes: list[Change], noted: Ba
 def _note(host: Host, led: range, written: dict[str, Written]) -> None:
     """A rule that leads to these queues was written: from now on, what passes unseen is counted anew."""
     # The queues are read before the rules: what comes in between must not look like a loss.
-    handed = queues.handed(host, led)
+    handed: dict[int, Handed] = {}
+    with suppress(NotPermitted):  # a daemon that is nobody cannot see them, and counts from its own start
+        handed = queues.handed(host, led)
     baseline.write(host, Baseline(rule_packets(host, led.start), handed, written))
 
 
-def _noted(host: Host) -> Baseline:
+def remembered(host: Host) -> Baseline:
     """What was remembered last; nothing, if it cannot be read: `on` writes it anew."""
     try:
         return baseline.read(host) or Baseline()
@@ -163,7 +166,7 @@ def look(host: Host, family: Family) -> list[Installed]:
     Raises :class:`KernelLacks` or :class:`ProgramMissing` where the family is not to be had, and what reading does.
     """
     _require(host, family)
-    return sorted((found for _, found in _found(host, family, _noted(host))), key=lambda found: not found.on)
+    return sorted((found for _, found in _found(host, family, remembered(host))), key=lambda found: not found.on)
 
 
 def rule_packets(host: Host, queue: int) -> dict[str, int | None]:
@@ -220,6 +223,10 @@ def _found(host: Host, family: Family, noted: Baseline, variant: Variant | None 
     for backend in variants(host, family, variant):
         try:
             found.append((backend, backend.read(noted.written.get(family.key))))
+        except NotPermitted:
+            # The second one's table, as a daemon sees it that is nobody: it writes to the first.
+            if not found:
+                raise
         except KernelLacks as error:
             if backend.variant == variant:
                 raise

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 
 import msgspec
 
-from fixer.errors import FixerError, NotPermitted, QueueBusy
+from fixer.errors import FixerError, KernelLacks, NotPermitted, QueueBusy
 from fixer.host import queues
 from fixer.host.machine import Host
 from fixer.host.operator import Operator
@@ -37,7 +36,6 @@ def on(
     *,
     by: Operator,
     variant: Variant | None = None,
-    until: datetime | None = None,
     reason: str = "",
 ) -> Switched:
     """Put the rules in place, and have it known that they are wanted.
@@ -48,15 +46,15 @@ def on(
     with place.locked(host):
         before = _before(host)
         require_no_other(host, selection)
-        switched = switch.on(host, selection, variant)
+        switched = _switched(host, selection, variant)
         now = host.now()
-        goes_on = before is not None and before.holds(now) and before.selection == selection
+        goes_on = before is not None and before.holds(now) and _endless(before.selection) == _endless(selection)
         wanted = Intent(
             on=True,
             selection=selection,
             variant=variant,
             since=before.since if goes_on and before else now,
-            until=until,
+            until=selection.until,
             by=by,
             reason=reason or (before.reason if goes_on and before else ""),
             started_service=before is not None and before.on and before.started_service,
@@ -81,9 +79,26 @@ def obey(host: Host) -> Switched:
     """Put in place what is wanted, if that is not so; nothing, if nothing is. Raises what `read` and `switch.on` do."""
     with place.locked(host):
         wanted = read(host)
-        if wanted is None or wanted.selection is None or not wanted.holds(host.now()):
-            return Switched([])
-        return switch.on(host, wanted.selection, wanted.variant)
+        return Switched([]) if wanted is None or not wanted.holds(host.now()) else put(host, wanted)
+
+
+def put(host: Host, intent: Intent) -> Switched:
+    """Put in place what is wanted; for who has locked it. Raises what :func:`switch.on` does."""
+    return _switched(host, intent.selection, intent.variant) if intent.selection else Switched([])
+
+
+def _switched(host: Host, selection: Selection, variant: Variant | None) -> Switched:
+    """Switched on, with an end of the rules' own where the kernel has that."""
+    try:
+        return switch.on(host, selection, variant)
+    except KernelLacks:
+        if selection.until is None:
+            raise
+        return switch.on(host, msgspec.structs.replace(selection, until=None), variant)
+
+
+def _endless(selection: Selection | None) -> Selection | None:
+    return selection and msgspec.structs.replace(selection, until=None)
 
 
 def note_started_service(host: Host) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from fixer.rules.installed import Installed
-from fixer.rules.selection import FAMILIES, Family
+from fixer.rules.selection import FAMILIES, Family, Selection
 from fixer.rules.wanted import Intent
 from fixer.status.facts import Facts
 from fixer.status.reason import Reason, Severity
@@ -68,8 +70,13 @@ def _changed(facts: Facts, family: Family, rules: Installed) -> Iterator[Reason]
     wanted = facts.wanted.selection if facts.wanted else None
     if is_changed(facts, family, rules):
         yield Reason(Severity.WARNING, f"{family.name}: the rule is not as fixer on wrote it", "fixer on")
-    elif rules.selection is not None and wanted is not None and rules.selection != wanted:
+    elif rules.selection is not None and wanted is not None and not _alike(rules.selection, wanted):
         yield Reason(Severity.WARNING, f"{family.name}: the rule takes something else than is wanted", "fixer on")
+
+
+def _alike(one: Selection, other: Selection) -> bool:
+    """But for the end that a kernel may lack."""
+    return one == other or one == replace(other, until=None)
 
 
 def is_changed(facts: Facts, family: Family, rules: Installed) -> bool:

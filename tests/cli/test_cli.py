@@ -125,7 +125,7 @@ def test_exit_codes_are_distinct() -> None:
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_an_error_is_one_line_and_its_own_exit_code(kind: type[errors.FixerError], daemon: Any) -> None:
-    def fail(*_: Any) -> int:
+    def fail(*_: Any, **__: Any) -> int:
         raise kind("whose fault it is; what to do")
 
     daemon(fail)
@@ -135,7 +135,7 @@ def test_an_error_is_one_line_and_its_own_exit_code(kind: type[errors.FixerError
 
 
 def test_ctrl_c_is_quiet(daemon: Any) -> None:
-    def interrupt(*_: Any) -> int:
+    def interrupt(*_: Any, **__: Any) -> int:
         raise KeyboardInterrupt
 
     daemon(interrupt)
@@ -210,7 +210,7 @@ def test_run_hands_the_daemon_settings_with_the_command_lines_on_top(
     config.write_text("[queue]\nnumber = 3\nlength = 9\n")
     seen: list[tuple[Settings, Host]] = []
 
-    def remember(settings: Settings, host: Host, again: Callable[[], Settings]) -> int:
+    def remember(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps: bool) -> int:
         assert again() == settings
         config.write_text("[queue]\nlength = 10\n")
         assert (again().queue.length, again().monitor) == (10, True)
@@ -236,7 +236,7 @@ def test_run_check_reads_the_configuration_and_starts_nothing(daemon: Any, tmp_p
 def test_run_works_in_the_namespace_that_is_named(daemon: Any, fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     entered: list[Any] = []
     monkeypatch.setattr(fake, "enter_netns", lambda *where: entered.append(where))
-    daemon(lambda *_: 0)
+    daemon(lambda *_, **__: 0)
     invoke("run", "--netns", "web")
     invoke("run", "--pid", "4711")
     invoke("run")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,3 +110,205 @@ def test_a_word_that_is_not_understood_is_obeyed_by_nobody_and_said(netns: Names
         assert line["event"]["action"] == "degraded"
         assert "is not what this version of fixer writes" in line["message"]
         assert is_on(netns)[0] is False
+
+
+# The guard
+
+
+RAW = "iptables -t raw"
+LOSSES = {
+    "flush of the ruleset": ("nft flush ruleset", "gone", "nft"),
+    "flush of raw": (f"{RAW} -F", "gone", "iptables"),
+    "a restore without ours": ("printf '*raw\\nCOMMIT\\n' | iptables-restore", "gone", "iptables-restor"),
+    "ours deleted": (f"{RAW} -D PREROUTING -j FIXER", "gone", "iptables"),
+    "chain emptied": (f"{RAW} -F FIXER", "gone", "iptables"),
+    "a rule of ours changed": (f"{RAW} -R FIXER 1 -p udp -j NFQUEUE --queue-num 9", "changed", "iptables"),
+    "a rule appended behind ours": (f"{RAW} -A PREROUTING -p udp --dport 1 -j DROP", "not last", "iptables"),
+    "a second jump": (f"{RAW} -I PREROUTING -j FIXER", "twice", "iptables"),
+    "ip6tables alone": ("ip6tables -t raw -F", "gone", "ip6tables"),
+    "a leftover of the other variant": (
+        "iptables-legacy -t raw -N FIXER; iptables-legacy -t raw -A PREROUTING -j FIXER",
+        "leftover",
+        None,
+    ),
+    "another queue": (f"{RAW} -R FIXER 1 -p udp -j NFQUEUE --queue-num 11 --queue-bypass", "changed", "iptables"),
+    "a chain of ours removed": (f"{RAW} -F; {RAW} -X", "gone", "iptables"),
+}
+
+
+class Log:
+    """What a daemon says, as it says it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._process = process
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.events.append(json.loads(line))
+
+    def wait_for(self, action: str, seconds: float = 2.0, count: int = 1) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while True:
+            found = [event for event in self.events if event["event"]["action"] == action]
+            if len(found) >= count:
+                return found[count - 1]
+            assert time.monotonic() < deadline, (action, self.events)
+            time.sleep(0.02)
+
+    def has(self, action: str) -> bool:
+        return any(event["event"]["action"] == action for event in self.events)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_way_of_losing_the_rule_is_seen_and_put_right_within_two_seconds(netns: Namespace, name: str) -> None:
+    command, kind, process = LOSSES[name]
+    with daemon(netns) as running:
+        log = Log(running)
+        assert say(netns, "on", f"--queue={QUEUE}").returncode == 0
+        log.wait_for("rule-on", 5)
+        netns.run(*f"{RAW} -I PREROUTING -p udp --dport 53 -j ACCEPT".split())
+        wanted_rules = [line.partition("] ")[2] for line in netns.saved()]
+        if "legacy" in command and netns.host.run(["unshare", "-n", "iptables-legacy", "-t", "raw", "-L"]).status:
+            pytest.skip("needs iptables-legacy in the kernel")
+        began = time.monotonic()
+        netns.run("sh", "-c", command)
+        if kind == "leftover":  # of which the kernel has no events, and nobody looks there each second
+            netns.run(*f"{RAW} -A OUTPUT -j RETURN".split())
+        lost = log.wait_for("rule-lost")
+        assert lost["fixer"]["rule"]["lost"][0] == kind
+        if process:
+            assert lost["process"]["name"] == process
+            assert f"after {process} (pid " in lost["message"]
+        log.wait_for("rule-put-back", max(began + 2 - time.monotonic(), 0.1))
+        assert is_on(netns) == [True, True]
+        assert netns.saved()[-2].partition("] ")[2].startswith("-A FIXER")
+        ours = {line for line in wanted_rules if "FIXER" in line}
+        assert ours <= {line.partition("] ")[2] for line in netns.saved()}
+        assert say(netns, "off").returncode == 0
+        log.wait_for("rule-off", 5)
+        assert is_on(netns) == [False, False], "what is not wanted is not put back"
+
+
+@pytest.mark.root
+def test_what_others_do_beside_the_rule_is_no_loss(netns: Namespace) -> None:
+    with daemon(netns) as running:
+        log = Log(running)
+        say(netns, "on", f"--queue={QUEUE}")
+        log.wait_for("rule-on", 5)
+        for command in (
+            f"{RAW} -I PREROUTING -p udp --dport 53 -j ACCEPT",
+            f"{RAW} -A OUTPUT -j RETURN",
+            f"{RAW} -Z",
+            "iptables -t mangle -F",
+            "nft add table inet theirs",
+        ):
+            netns.run(*command.split())
+        say(netns, "on", f"--queue={QUEUE}", "--interface", "eth0")
+        log.wait_for("rule-on", 5, count=2)
+        time.sleep(1.5)
+        assert not log.has("rule-lost")
+
+
+@pytest.mark.root
+def test_somebody_as_stubborn_wins_after_five_times_and_that_is_said(netns: Namespace) -> None:
+    with daemon(netns) as running:
+        log = Log(running)
+        say(netns, "on", f"--queue={QUEUE}")
+        log.wait_for("rule-on", 5)
+        for count in range(1, 6):
+            netns.run(*f"{RAW} -F".split())
+            log.wait_for("rule-put-back", 3, count=count)
+        netns.run(*f"{RAW} -F".split())
+        assert "put back 5 times in a minute, and not once more" in log.wait_for("guard-stopped", 3)["message"]
+        time.sleep(1.5)
+        assert is_on(netns) == [False, True]
+        say(netns, "on", f"--queue={QUEUE}", "--reason", "once more")
+        log.wait_for("rule-on", 5, count=2)
+        assert is_on(netns) == [True, True]
+
+
+@pytest.mark.root
+def test_without_the_guard_a_rule_that_is_gone_stays_so(netns: Namespace) -> None:
+    with daemon(netns, "--no-guard") as running:
+        log = Log(running)
+        say(netns, "on", f"--queue={QUEUE}")
+        log.wait_for("rule-on", 5)
+        netns.run(*f"{RAW} -F".split())
+        time.sleep(2.0)
+        assert is_on(netns) == [False, True]
+        assert not log.has("rule-lost")
+
+
+@pytest.mark.root
+def test_a_daemon_that_is_nobody_guards_too(netns: Namespace, tmp_path: Path) -> None:
+    """As the service runs it: another user, with CAP_NET_ADMIN alone."""
+    if "nf_tables" not in netns.run("iptables", "--version").out:
+        pytest.skip("needs an iptables that is nft: the other one needs root")
+    nobody = ("--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all,+net_admin")
+    caps = ("--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin")
+    place = Path("/run/fixer")
+    mode = place.stat().st_mode
+    place.chmod(0o777)  # the service's directory is its user's
+    try:
+        process = netns.start("setpriv", *nobody, *caps, *FIXER, "run", f"--queue={QUEUE}")
+        try:
+            log = Log(process)
+            log.wait_for("started", 10)
+            netns.call(wait_for_report)
+            assert say(netns, "on", f"--queue={QUEUE}").returncode == 0
+            log.wait_for("rule-on", 5)
+            netns.run(*f"{RAW} -F".split())
+            log.wait_for("rule-put-back", 3)
+            assert is_on(netns) == [True, True]
+        finally:
+            net.stop(process)
+    finally:
+        place.chmod(mode)
+
+
+# Until when
+
+
+@pytest.mark.root
+def test_a_rule_ends_in_the_kernel_though_everybody_is_dead(netns: Namespace, variant: str) -> None:
+    with daemon(netns) as running:
+        assert say(netns, "on", f"--queue={QUEUE}", "--for", "5s", "--variant", variant).returncode == 0
+        ends = time.time() + 5
+        running.kill()
+        running.wait()
+
+    def matched() -> int:
+        return sum(int(line[1:].split(":")[0]) for line in saved(netns, variant) if "NFQUEUE" in line)
+
+    netns.send(3)
+    assert matched() == 3
+    time.sleep(max(ends + 1 - time.time(), 0))
+    netns.send(5)
+    assert matched() == 3, "not one packet more"
+
+
+def saved(netns: Namespace, variant: str) -> list[str]:
+    return netns.run(f"iptables-{variant}-save", "-c", "-t", "raw").out.splitlines()
+
+
+@pytest.mark.root
+def test_who_lives_then_removes_it_and_a_prolonged_one_stays(netns: Namespace) -> None:
+    with daemon(netns) as running:
+        log = Log(running)
+        say(netns, "on", f"--queue={QUEUE}", "--for", "4s", "--reason", "INC-1")
+        first = log.wait_for("rule-on", 5)
+        assert first["event"]["reason"] == "INC-1"
+        assert say(netns, "on", f"--queue={QUEUE}", "--for", "8s").returncode == 0
+        log.wait_for("rule-prolonged", 5)
+        assert log.events[-1]["event"]["reason"] == "INC-1", "why is as it was, unless somebody says something else"
+        time.sleep(5)
+        assert is_on(netns) == [True, True]
+        ended = log.wait_for("rule-ended", 15)
+        assert ended["fixer"]["rule"]["seconds"] >= 8
+        assert is_on(netns) == [False, False]
+        assert not log.has("rule-lost")
