@@ -161,8 +161,7 @@ class Iptables:
             lacking = "cannot spread packets over queues (--queue-cpu-fanout, Linux 3.10): set queue.count = 1"
             return KernelLacks(f"the kernel or its {COMMANDS[self.family]} {lacking}: {words}")
         if _NOT_IN_KERNEL.search(words):
-            lacking = "the raw table, multiport, NFQUEUE, (for --scope suspects and to normalise timestamps) bpf or "
-            lacking += "(for --for and --until) time"
+            lacking = "the raw table, multiport, NFQUEUE or (for --scope suspects and to normalise timestamps) bpf"
             return KernelLacks(f"the kernel lacks {lacking} for {self.family.name}: {words}")
         if "xtables lock" in words:
             return SystemRefused(f"another program holds the xtables lock; try again when it is done: {words}")
