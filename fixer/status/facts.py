@@ -102,6 +102,8 @@ class Facts:
     """The VXLAN devices of this namespace."""
     ports: dict[int, frozenset[int]] | None = None
     """The UDP ports that are open here, by IP version."""
+    is_unvisited: bool = False
+    """Whether nothing has met the rules, and no socket here takes what they are for."""
     elsewhere: str | None = None
     """A namespace that has the rules' ports open, where ours has not; as a command line names it."""
     wire: Wire | None = None
@@ -134,6 +136,7 @@ def look(host: Host, queue: int, count: int = 1, *, monitor: bool = False) -> Fa
     said, trouble = _wanted(host)
     open_ports = tunnels.ports(host)
     taken = frozenset(port for each in on for port in each.ports or ())
+    unvisited = _is_unvisited(on, taken, open_ports)
     seen = None
     if on:
         seen = wire.look(
@@ -163,7 +166,8 @@ def look(host: Host, queue: int, count: int = 1, *, monitor: bool = False) -> Fa
         misunderstood=trouble,
         tunnels=ends,
         ports=open_ports,
-        elsewhere=tunnels.elsewhere(host, taken) if _none_end_here(on, taken, open_ports) else None,
+        is_unvisited=unvisited,
+        elsewhere=tunnels.elsewhere(host, taken) if unvisited else None,
         wire=seen,
         programs={link.name: tunnels.programs(host, link.name) for link in carriers} if seen and seen.passes_by else {},
     )
@@ -175,7 +179,7 @@ def _met(families: dict[str, Rules]) -> int:
     return sum(each.packets + each.finished + each.merged + each.arrived for each in counted)
 
 
-def _none_end_here(on: Sequence[Installed], taken: Collection[int], here: dict[int, frozenset[int]] | None) -> bool:
+def _is_unvisited(on: Sequence[Installed], taken: Collection[int], here: dict[int, frozenset[int]] | None) -> bool:
     """Whether nothing has met the rules, and no socket of this namespace takes what they are for."""
     if not on or not taken or here is None or any(each.counted.packets or each.counted.finished for each in on):
         return False

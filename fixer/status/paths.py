@@ -63,8 +63,8 @@ def _namespace(facts: Facts, on: list[Installed]) -> Iterator[Reason]:
         what = f"VXLAN (port {ports}) ends in another network namespace than the rule's"
         command = f"fixer off, then fixer on {facts.elsewhere} and fixer run {facts.elsewhere}"
         yield Reason(Severity.DOWN, what, command)
-    elif facts.ports is not None and ports and not any(here & _taken(on) for here in facts.ports.values()):
-        yield Reason(Severity.NOTE, f"no VXLAN (port {ports}) ends here: no device, no socket")
+    elif facts.is_unvisited:
+        yield Reason(Severity.NOTE, f"no VXLAN (port {ports}) ends here: no device, no socket; and none has passed")
 
 
 def _wire(facts: Facts) -> Iterator[Reason]:
@@ -92,10 +92,6 @@ def _wire(facts: Facts) -> Iterator[Reason]:
 
 def _any(facts: Facts) -> str:
     return next((str(each.port) for each in facts.tunnels), "4789")
-
-
-def _taken(on: list[Installed]) -> set[int]:
-    return {port for rules in on for port in rules.ports or ()}
 
 
 def _shown(ports: set[int]) -> str:
