@@ -5,16 +5,18 @@ Field names are those of the Elastic Common Schema; what it has no field for liv
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from queue import SimpleQueue
-from typing import Any, Literal, NamedTuple, TextIO, cast
-
-import ecs_logging
-import structlog
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO, cast
 
 from fixer import __version__
+
+if TYPE_CHECKING:
+    import structlog
 
 DRAIN_SECONDS = 0.1
 """How long an event may wait for the log. At most ``Pipeline.drain``'s default are told in that time."""
@@ -79,9 +81,27 @@ def state_change(action: str, message: str, fields: dict[str, Any] | None = None
     return Saying(change.level, message, head | {"event.outcome": change.outcome} | (fields or {}))
 
 
+@contextmanager
+def taken_for_missing(package: str) -> Iterator[None]:
+    """While it lasts, whoever imports the package for the first time finds what he finds where it is not installed."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # "ModuleNotFoundError is raised": the language reference
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
 def logger(stream: TextIO) -> structlog.typing.FilteringBoundLogger:
     """A logger that writes ECS JSON lines to ``stream``, one write and one flush each."""
-    formatter = cast(structlog.typing.Processor, ecs_logging.StructlogFormatter(ensure_ascii=False))
+    # structlog draws tracebacks with rich where there is one. We draw none: that would be a sixth of a daemon's memory.
+    with taken_for_missing("rich"):
+        import structlog
+    import ecs_logging
+
+    formatter = cast("structlog.typing.Processor", ecs_logging.StructlogFormatter(ensure_ascii=False))
     bare: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         structlog.WriteLogger(stream),
         processors=[formatter],

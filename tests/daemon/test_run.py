@@ -309,13 +309,32 @@ def test_the_report_that_status_reads(road: Road) -> None:
     assert status()["daemon"] is None
 
 
+@pytest.mark.root
+def test_it_starts_in_half_a_second_and_stays_under_40_mb(road: Road) -> None:
+    """The half second is the processor's: what others do on this machine meanwhile is not ours."""
+    with road.daemon() as process:
+        words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        assert (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK") < 0.5
+        pause(process)
+        road.send(0, 1000)  # whole batches: every buffer is touched
+        process.send_signal(signal.SIGCONT)
+        assert len(road.received(1.0, most=1000)) == 1000
+        assert resident(process.pid) < 40 << 20
+
+
+def resident(pid: int) -> int:
+    """The most bytes of memory that a process had so far."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) << 10
+
+
 def test_it_loads_nothing_that_only_people_or_packet_makers_need() -> None:
-    """A node's memory and a restart's time; what structlog brings along is its own."""
-    probe = "import sys, fixer.cli, fixer.daemon.run; print(*sys.modules)"
+    """A node's memory and a restart's time. (asyncio is there because structlog knows it.)"""
+    probe = "import sys, fixer.cli, fixer.daemon.run as run; run.Teller(list, sys.stdout); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "fixer.nfqueue.queue" in loaded
-    assert not {"scapy", "sqlite3", "unittest", "pyroute2"} & loaded
+    assert {"fixer.nfqueue.queue", "structlog.dev", "ecs_logging"} <= loaded
+    assert not {"rich", "pygments", "scapy", "sqlite3", "unittest", "pyroute2"} & loaded
     assert not {
         name for name in loaded if name.startswith(("fixer.screen", "fixer.capture", "fixer.lab", "fixer.doctor"))
     }
