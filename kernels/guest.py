@@ -30,8 +30,11 @@ PROGRAMS = {  # what is needed beside what the lab needs, and the Debian package
     "apt-get": "apt",
 }
 VIRTIOFSD = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")  # C, with QEMU up to 7.2; in Rust since
+WITH_US = ("setpriv", "--pdeathsig", "TERM")  # ended by the kernel should we be killed
+# An emulated CPU leaks nothing by speculation, and what is done against that costs most there.
+BOOT = ("console=ttyS0", "quiet", "panic=-1", "mitigations=off")
 MEMORY_MB = 2048
-SECONDS = 1800.0  # for all of it, on a machine that has other things to do
+SECONDS = 3600.0  # for all of it, on a machine that has other things to do
 RESULT = "fixer-result: "  # what ``inside`` says on the console that is meant for us
 
 
@@ -84,8 +87,7 @@ def run(kernel: Kernel, host: Host, selection: list[str]) -> Outcome:
             *("nice", "-n", "10", QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-m", str(MEMORY_MB)),
             *("-smp", str(min(os.cpu_count() or 1, 4)), "-nodefaults", "-no-user-config", "-no-reboot"),
             *("-display", "none", "-serial", "stdio", "-kernel", str(kernel.image), "-initrd", str(room / "initrd")),
-            "-append",
-            " ".join(["console=ttyS0", "quiet", "panic=-1", *(f"fixer.{key}={value}" for key, value in words.items())]),
+            *("-append", " ".join([*BOOT, *(f"fixer.{key}={value}" for key, value in words.items())])),
             *options,
         ]
         return _watch(command, room / "console.log", kernel)
@@ -95,7 +97,7 @@ def _watch(command: list[str], console: Path, kernel: Kernel) -> Outcome:
     """Run the emulator to its end, or for so many SECONDS, and gather what ``inside`` says."""
     begun = time.monotonic()
     said: dict[str, Any] = {}
-    limited = ["timeout", str(SECONDS), *command]
+    limited = [*WITH_US, "timeout", str(SECONDS), *command]
     with (
         console.open("wb") as log,
         subprocess.Popen(limited, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as qemu,
@@ -131,17 +133,8 @@ def _over_virtiofs(room: Path) -> Iterator[list[str]]:
     if program != VIRTIOFSD[0]:
         ours = ["--shared-dir", str(mounted), "--cache=always"]
     mount = 'mount --bind / "$0" && mount -o remount,ro,bind "$0" && exec nice -n 10 "$@"'
-    command: list[str | Path] = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        mount,
-        mounted,
-        program,
-        f"--socket-path={socket}",
-        *ours,
-    ]
+    command: list[str | Path] = [*WITH_US, "unshare", "--mount", "sh", "-c", mount, mounted, program]
+    command += [f"--socket-path={socket}", *ours]
     with (room / "virtiofsd.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as daemon:
         try:
             give_up = time.monotonic() + 30

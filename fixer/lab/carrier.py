@@ -72,14 +72,16 @@ class Carrier(StrEnum):
             return "no program wg: apt install wireguard-tools"
         try:
             with Namespace(f"{own_name()}-probe", host) as here:
-                here.configure("link add eth0 type veth peer name eth1", *([self._made] if self._made else []))
+                here.configure("link add eth0 type veth peer name eth1")
+                if self is not Carrier.ETH0:
+                    here.configure(self._made)
         except KernelLacks as error:
             return f"no {self.name} device in this kernel: {error}"
         return None
 
     @property
     def _made(self) -> str:
-        """What ``ip`` is told to make it; nothing for eth0."""
+        """What ``ip`` is told to make it; nothing for eth0, which is there."""
         return {
             Carrier.ETH0: "",
             Carrier.VLAN: f"link add link eth0 {self} type vlan id {VLAN}",

@@ -22,7 +22,7 @@ from fixer.lab.net import Namespace, own_name, stop
 from fixer.state import leftovers
 
 NOBODY_LISTENS_YET = 3
-START_SECONDS = 10.0  # a start takes half a second; a loaded machine may need more
+START_SECONDS = 30.0  # a start takes half a second; an emulated machine may need so long
 
 
 class Service:
