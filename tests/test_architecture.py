@@ -35,7 +35,16 @@ MAY_CIMPORT: dict[str, set[str]] = {
         "datapath.pipeline",
         "findings.table",
     },
-    "capture.frames": {"datapath.ring", "datapath.pipeline", "capture.link", "findings.census"},
+    "findings.identity": {"datapath.hash", "datapath.wire", "datapath.walk", "datapath.diagnose"},
+    "findings.match": {
+        "datapath.walk",
+        "datapath.diagnose",
+        "datapath.pipeline",
+        "findings.table",
+        "findings.identity",
+    },
+    "findings.fates": {"datapath.diagnose", "findings.table", "findings.identity", "findings.match"},
+    "capture.frames": {"datapath.ring", "datapath.pipeline", "capture.link", "findings.census", "findings.match"},
     "capture.pcap": {"datapath.wire", "datapath.pipeline", "capture.frames"},
     "capture.pcapng": {"datapath.wire", "datapath.pipeline", "capture.frames"},
     "nfqueue.netlink": set(),
@@ -60,8 +69,9 @@ MAY_IMPORT = {
     "telemetry": {"now", "words", "datapath", "findings"},
     "status": {"errors", "rules", "state", "host"},
     "scan": GROUND | {"capture", "findings"},
+    "compare": GROUND | {"capture", "findings", "scan"},
     "daemon": GROUND | {"nfqueue", "host", "state", "rules", "telemetry", "findings"},
-    "screen": GROUND | {"capture", "state", "status", "rules", "host", "findings", "doctor", "scan"},
+    "screen": GROUND | {"capture", "state", "status", "rules", "host", "findings", "doctor", "scan", "compare"},
 }
 ANYTHING = {"cli", "lab", "data", "__main__", "__init__"}
 # And who in the pipeline hands it to those two, and who hands it to the pipeline.

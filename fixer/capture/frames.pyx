@@ -8,6 +8,7 @@ from fixer.capture.link cimport NO_IP, ip_offset, is_known
 from fixer.datapath.pipeline cimport OUTGOING, UNMARKED, Direction, Handed, Pipeline
 from fixer.datapath.ring cimport Event
 from fixer.findings.census cimport Census
+from fixer.findings.match cimport Match
 
 LATEST_NS = <uint64_t>LATEST
 """Nanoseconds since the epoch, in the year 2262. Files can name times beyond any clock."""
@@ -85,6 +86,24 @@ cdef class Frames:
                 first += 1
         return first
 
+    def match(self, Match match not None, int side):
+        """Note each frame for one side (0 or 1) of `match`, until that is full; whether all of them went in."""
+        cdef const unsigned char[::1] block = self.block
+        cdef Place *place
+        cdef uint32_t number
+        if side not in (0, 1):
+            raise ValueError(f"a match has the sides 0 and 1, not {side}")
+        with nogil:
+            for number in range(self.used):
+                if match.is_full(side):
+                    break
+                place = &self.places[number]
+                if is_known(place.link_type):
+                    match_one(&block[place.at] if place.captured else NULL, place, match, side)
+            else:
+                number = self.used
+        return number == self.used
+
     def __len__(self):
         return self.used
 
@@ -115,3 +134,13 @@ cdef inline void count_one(uint8_t *frame, const Place *place, Pipeline pipeline
         return
     pipeline.process(frame + ip, place.captured - <uint32_t>ip, place.length - <uint32_t>ip, &handed, &event)
     census.note(&event, <Direction>place.marked if marked == UNMARKED else marked)
+
+
+cdef inline void match_one(const uint8_t *frame, const Place *place, Match match, int side) noexcept nogil:
+    cdef Direction marked = UNMARKED
+    cdef int64_t ip = ip_offset(place.link_type, frame, place.captured, &marked) if place.captured else NO_IP
+    if ip == NO_IP:
+        match.note_other(side, place.when)
+        return
+    match.note(side, frame + ip, place.captured - <uint32_t>ip, place.length - <uint32_t>ip, place.when,
+               <Direction>place.marked if marked == UNMARKED else marked)

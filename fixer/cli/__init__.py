@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from fixer import __version__
-from fixer.cli import demo, doctor, off, on, run, scan, status
+from fixer.cli import compare, demo, doctor, off, on, run, scan, status
 from fixer.cli.options import complain
 from fixer.errors import FixerError
 
@@ -67,6 +67,7 @@ def cli() -> None:
       fixer status   is it on, does it listen, what was lost
       fixer off      take the rule away again
       fixer scan capture.pcap   the same judgement over a capture, without root
+      fixer compare left.pcap right.pcap   on which side of two captures does it die
       fixer doctor timestamps   does this server refuse clients behind SNAT, and what helps
 
     \b
@@ -81,7 +82,7 @@ def cli() -> None:
     """
 
 
-for verb in (run.run, on.on, off.off, status.status, scan.scan, doctor.doctor, demo.demo):
+for verb in (run.run, on.on, off.off, status.status, scan.scan, compare.compare, doctor.doctor, demo.demo):
     cli.add_command(verb)
 
 

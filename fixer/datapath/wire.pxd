@@ -14,9 +14,11 @@ cdef extern from "<arpa/inet.h>" nogil:
 cdef enum:
     # IPv4 (RFC 791)
     IP4_HEADER = 20           # without options
+    IP4_TOS = 1
     IP4_LENGTH = 2
     IP4_ID = 4
     IP4_FRAGMENT = 6
+    IP4_TTL = 8
     IP4_PROTOCOL = 9
     IP4_CHECKSUM = 10
     IP4_SOURCE = 12
@@ -31,6 +33,7 @@ cdef enum:
     IP6_HEADER = 40
     IP6_LENGTH = 4
     IP6_NEXT = 6
+    IP6_HOPS = 7
     IP6_SOURCE = 8
     IP6_DESTINATION = 24
     IP6_MORE_OR_OFFSET = 0xfff9   # in the fragment header's second half-word: offset and M bit

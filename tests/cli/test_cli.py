@@ -30,7 +30,7 @@ from fixer.rules import wanted
 from fixer.state import flowfile, intent
 from fixer.state.report import path_of
 
-VERBS = ["run", "on", "off", "status", "scan", "doctor", "demo"]
+VERBS = ["run", "on", "off", "status", "scan", "compare", "doctor", "demo"]
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.FixerError)]
 
 ON = """\
@@ -178,6 +178,8 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         (["off", "--timeout", "5"], "belongs to --drain"),
         (["off", "--drain", "--timeout", "-1"], "-1.0 is not in the range x>=0"),
         (["scan"], "Missing argument 'FILE...'"),
+        (["compare", "a.pcap"], "Missing argument 'RECEIVER.pcap'"),
+        (["compare", "a.pcap", "a.pcap"], "a.pcap is given twice"),
         (["mend"], "No such command 'mend'"),
     ],
 )
