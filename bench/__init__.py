@@ -7,6 +7,7 @@
 ``receivers``    who listens at the receiving host, and the rule that feeds it
 ``datapath``     the packet path alone, without a kernel (``spin.pyx``)
 ``scan``         ``fixer scan`` next to tshark, on a capture made for it
+``compare``      ``fixer compare`` of two captures, its time and memory
 ``memory``       the daemon's memory while ten million packets pass
 ``ratio``        medians and their confidence intervals
 ``report``       tables, JSON, plot

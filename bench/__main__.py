@@ -16,11 +16,11 @@ from fixer.errors import FixerError
 from fixer.host.machine import Host
 from fixer.lab import bpf, net
 
-from . import cases, datapath, memory, receivers, report, scan
+from . import cases, compare, datapath, memory, receivers, report, scan
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build" / "bench"
-PARTS = (*(case.name for case in cases.CASES), "datapath", "scan", "memory")
+PARTS = (*(case.name for case in cases.CASES), "datapath", "scan", "compare", "memory")
 
 
 def main() -> int:
@@ -56,7 +56,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few rounds and packets: a look, not a figure")
     parser.add_argument("--rounds", type=int, help="streams for each receiver (15; quick: 3)")
     parser.add_argument("--seconds", type=int, help="length of one stream (2; quick: 1)")
-    parser.add_argument("--frames", type=int, help="packets in the capture for scan (1,000,000; quick: 100,000)")
+    parser.add_argument(
+        "--frames", type=int, help="packets in a capture for scan and compare (1,000,000; quick: 100,000)"
+    )
     parser.add_argument("--pairs", type=int, help="how often scan and tshark have their turn (15; quick: 2)")
     parser.add_argument("--packets", type=int, help="packets for the daemon's memory (10,000,000; quick: 500,000)")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of: {' '.join(PARTS)}")
@@ -105,6 +107,8 @@ def measure(
         results.normalising = datapath.normalising(spin, tell)
     if "scan" in parts:
         results.scan = scan.scanned(host, scratch, asked.frames, asked.pairs, tell)
+    if "compare" in parts:
+        results.compare = compare.compared(scratch, asked.frames, tell)
     if "memory" in parts:
         results.memory = memory.watched(host, asked.packets, scratch, tell)
 

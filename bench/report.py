@@ -21,6 +21,8 @@ from fixer.host.machine import Host
 
 from .cable import Run
 from .cases import CASES, Case, Runs, judgements
+from .compare import MOST_MIB as COMPARE_MIB
+from .compare import MOST_SECONDS, Compared
 from .datapath import MOST_LOOKUP_NS, Normalising, Pace
 from .memory import FLAT_MIB, MOST_MIB, Memory
 from .ratio import Interval, interval, ratios
@@ -43,6 +45,7 @@ class Results:
     paces: list[Pace] = field(default_factory=list)
     normalising: Normalising | None = None
     scan: Scanned | None = None
+    compare: Compared | None = None
     memory: Memory | None = None
 
 
@@ -165,6 +168,15 @@ def verdicts(results: Results) -> Iterator[tuple[str, str, str, bool]]:
     if results.scan:
         found, asked = results.scan.ratio, f"at least {LEAST_RATIO:g}"
         yield "scan to tshark, packets a second", asked, shown(found, 1), found.high >= LEAST_RATIO
+    if results.compare:
+        each = results.compare
+        asked = f"under {MOST_SECONDS:g} s and {COMPARE_MIB:.0f} MiB"
+        yield (
+            f"compare of two captures of {each.frames:,}",
+            asked,
+            f"{each.seconds:.1f} s, {each.mib:.0f} MiB",
+            each.reached,
+        )
     if results.memory:
         asked = f"under {MOST_MIB:g} MiB, flat (less than {FLAT_MIB:g} MiB more after the first tenth)"
         is_ = f"{results.memory.last:.1f} MiB, {results.memory.growth:+.2f} MiB"
@@ -202,6 +214,7 @@ def document(results: Results) -> dict[str, Any]:
         "datapath": [plain(pace) for pace in results.paces],
         "normalising": results.normalising and plain(results.normalising),
         "scan": results.scan and results.scan._asdict() | {"ratio": results.scan.ratio._asdict()},
+        "compare": results.compare and results.compare._asdict(),
         "memory": results.memory and {"samples": [sample._asdict() for sample in results.memory.samples]},
         "bounds": [
             {"what": what, "must_be": says, "is": is_, "reached": reached}

@@ -29,6 +29,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # behind everything else: fixer
 
 from bench import cases, datapath, packets, ratio, receivers, report, scan
 from bench.cable import OVERLAY, PORT, Cable, Run, Traffic
+from bench.compare import Compared
 from bench.datapath import Normalising, Pace
 from bench.memory import Memory, Sample
 from bench.ratio import Interval
@@ -95,6 +96,7 @@ def results() -> report.Results:
         9, Interval(70, 60, 80), Interval(90, 90, 90), Interval(95, 91, 99), Interval(50, 40, 60)
     )
     found.scan = scan.Scanned(1000, 100_000, (1.0, 1.0), (30.0, 25.0))
+    found.compare = Compared(1000, 2.5, 290.0)
     found.memory = Memory(tuple(Sample(packets=number, mib=31.0) for number in range(10, 110, 10)))
     return found
 
@@ -110,6 +112,7 @@ def test_the_document_is_json_and_has_every_run_and_every_verdict(tmp_path: Path
         "datapath",
         "normalising",
         "scan",
+        "compare",
         "memory",
         "bounds",
     }
@@ -117,7 +120,7 @@ def test_the_document_is_json_and_has_every_run_and_every_verdict(tmp_path: Path
     assert read["cases"]["clean"]["no rule"][1] == run(2.0)._asdict()
     assert read["scan"]["ratio"] == {"median": 27.5, "low": 25.0, "high": 30.0}
     assert read["normalising"]["lookup"] == {"median": 70, "low": 60, "high": 80}
-    assert len(read["bounds"]) == len(cases.BOUNDS) + 3
+    assert len(read["bounds"]) == len(cases.BOUNDS) + 4
     assert all(bound.keys() == {"what", "must_be", "is", "reached"} for bound in read["bounds"])
 
 
@@ -135,6 +138,12 @@ def test_every_part_has_a_table() -> None:
     assert "31.00 MiB" in shown
     assert "a lookup among 9 connections" in shown
     assert "70 (60–80)" in shown
+
+
+def test_a_comparison_that_takes_too_long_or_too_much_is_not_reached() -> None:
+    assert Compared(1000, 9.9, 470.0).reached
+    assert not Compared(1000, 10.1, 470.0).reached
+    assert not Compared(1000, 9.9, 480.0).reached
 
 
 def test_memory_that_grows_is_not_flat() -> None:
