@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fixer.cli import events
 from fixer.cli.options import host_in, netns_options, reason_option, tell, warn
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def off(
     else:
         drain.check(host, "fixer off", {}, force, warn)
     changes, before = (switch.off(host), None) if service else wanted.off(host, by=operator(host), reason=reason)
+    if before and before.on:
+        events.note(host, "rule-off", before)
     for line in turned_off(changes):
         tell(line)
     if before and before.started_service:

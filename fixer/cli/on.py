@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from fixer.cli import events
 from fixer.cli.options import (
     config_option,
     host_in,
@@ -58,6 +59,13 @@ START_SECONDS = 10.0
     metavar="BYTES",
     help="With suspects: the longest packet that a wire brings. By default the largest MTU there is.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "iptables", "nft"]),
+    default="auto",
+    show_default=True,
+    help="Rules of iptables, or of nftables itself; auto: iptables where it is installed.",
+)
 @click.option("--variant", type=click.Choice(["nft", "legacy"]), help="Which iptables to use, if the host has both.")
 @click.option("--force", is_flag=True, help="Go on although that cuts off normalised connections: they stall.")
 @click.option("--for", "span", metavar="SPAN", help="End it after so long: 30m, 2h, 1h30m, 1d.")
@@ -76,6 +84,7 @@ def on(
     sources: tuple[IPv4Network | IPv6Network, ...],
     scope: Literal["all", "suspects"],
     mtu: int | None,
+    backend: Literal["auto", "iptables", "nft"],
     variant: Literal["nft", "legacy"] | None,
     force: bool,
     span: str | None,
@@ -135,6 +144,8 @@ def on(
         )
     if mtu is not None and scope == "all":
         raise click.BadParameter("belongs to --scope suspects; all are looked at otherwise", param_hint="'--mtu'")
+    if variant is not None and backend == "nft":
+        raise click.BadParameter("says which iptables, and --backend nft takes none", param_hint="'--variant'")
     settings = settings_of(config).overridden(queue=queue, plain=plain)
     host = host_in(netns, pid)
     from fixer.host import links
@@ -144,11 +155,11 @@ def on(
     from fixer.screen.changes import turned_on, wanted_off
 
     switch.require_net_admin(host, "fixer on")
-    before = wanted.read(host) if service else None
-    if before and not before.holds(host.now()):
+    before = wanted.read(host) if service else wanted.before(host)
+    if service and before and not before.holds(host.now()):
         tell(wanted_off(before))
         return
-    if before and before.selection:
+    if service and before and before.selection:
         selection = before.selection
         switched = wanted.obey(host)
     else:
@@ -162,7 +173,9 @@ def on(
             until=until_of(span, clock, host.now()),
         )
         drain.check(host, "fixer on", selection.flows_queues(), force, warn)
-        switched = wanted.on(host, selection, by=operator(host), variant=variant, reason=reason)
+        asked_for = "native" if backend == "nft" else variant
+        switched = wanted.on(host, selection, by=operator(host), variant=asked_for, reason=reason)
+        events.note(host, "rule-on", before)
     for line in (*turned_on(switched), *what_to_know(host, selection, switched)):
         tell(line)
     if settings.timestamps.mode == "strip":

@@ -23,7 +23,8 @@ from fixer.rules.rawtable import CHAIN, ENTRIES, HOOK, OUTPUT, Chains, Hook, Lin
 from fixer.rules.selection import IPV4, IPV6, Family, Selection
 from fixer.state.baseline import Written
 
-Variant = Literal["nft", "legacy"]
+Variant = Literal["nft", "legacy", "native"]
+"""Which iptables; or nftables itself, in :mod:`fixer.rules.nftables`."""
 
 COMMANDS = {IPV4: "iptables", IPV6: "ip6tables"}
 
@@ -34,6 +35,8 @@ _ATTEMPTS = 5
 _NO_PERMISSION = re.compile(r"Permission denied|must be root|Operation not permitted")
 _ADVICE = r" (Error occurred at line|Try `|Perhaps ip\w+ or your kernel).*"
 _NO_SUCH_TABLE = re.compile(r"Table (`\w+' )?does not exist")
+_FOREIGN = re.compile(r"^# Table `raw' is incompatible|^# Table `raw` is incompatible", re.MULTILINE)
+_NO_WAIT = re.compile(r"(unrecognized|invalid|unknown) option.*w\b")
 _NOT_IN_KERNEL = re.compile(
     r"Table does not exist|initialize table|can't initialize|do you need to insmod|missing kernel module"
     r"|not supported|No chain/target/match by that name|RULE_(?!DELETE)\w+ failed \(No such file|not implemented"
@@ -89,6 +92,12 @@ class Iptables:
                 return RawTable()
         done = self.host.run([f"{self.command}-save", "-c", "-t", "raw"])
         if done.status == 0:
+            if _FOREIGN.search(done.out):
+                # iptables-nft shows nothing of a table that holds what it cannot say: that is not an empty one.
+                raise SystemRefused(
+                    f"{self.command} cannot show the raw table, for it has rules of nft's own: use --backend nft, or "
+                    "see nft list ruleset"
+                )
             return parse(done.out)
         if _NO_SUCH_TABLE.search(done.err):
             return RawTable()
@@ -139,8 +148,10 @@ class Iptables:
         """Make our chains be ``wanted`` (empty: none) with one jump, last; the table then, ``table`` before."""
         refusal: FixerError | None = None
         for _ in range(_ATTEMPTS):  # somebody else may change the table between our reading and our writing
-            command = [f"{self.command}-restore", "--noflush", "-w", _LOCK_SECONDS]
-            done = self.host.run(command, input=_script(table, wanted))
+            command = [f"{self.command}-restore", "--noflush"]
+            done = self.host.run([*command, "-w", _LOCK_SECONDS], input=_script(table, wanted))
+            if done.status != 0 and _NO_WAIT.search(done.err):  # before 1.6.2
+                done = self.host.run(command, input=_script(table, wanted))
             refusal = self._refusal(done) if done.status != 0 else None
             if isinstance(refusal, NotPermitted):
                 raise refusal  # what looks lacking may be a chain or a rule that has just been removed

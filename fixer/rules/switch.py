@@ -13,15 +13,17 @@ import msgspec
 
 from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing, SystemRefused
 from fixer.host import queues
-from fixer.host.machine import Host
+from fixer.host.machine import NET, Host
 from fixer.host.queues import Handed
 from fixer.rules.installed import Change, Installed
 from fixer.rules.iptables import COMMANDS, Iptables, Variant, absence, variants
+from fixer.rules.nftables import Nftables
 from fixer.rules.selection import FAMILIES, IPV6, Family, Selection
 from fixer.state import baseline
 from fixer.state.baseline import Baseline, Written
 
-Found = list[tuple[Iptables, Installed]]
+Backend = Iptables | Nftables
+Found = list[tuple[Backend, Installed]]
 
 
 class Switched(NamedTuple):
@@ -140,7 +142,7 @@ def off(host: Host) -> list[Change]:
     changes: list[Change] = []
     errors: list[FixerError] = []
     for family in FAMILIES:
-        if family is IPV6 and host.which(COMMANDS[IPV6]) is None:
+        if family is IPV6 and host.which(COMMANDS[IPV6]) is None and host.which("nft") is None:
             continue
         removed: list[Change] = []
         try:
@@ -208,8 +210,26 @@ def require_net_admin(host: Host, command: str) -> None:
 
 
 def _require(host: Host, family: Family) -> None:
-    if lacking := absence(host, family):
+    lacking = absence(host, family)
+    if lacking and (host.which("nft") is None or not host.exists(f"{NET}/if_inet6")):
         raise KernelLacks(lacking)
+
+
+def _backends(host: Host, family: Family, variant: Variant | None) -> list[Backend]:
+    """Those that this host has, the one asked for first; else iptables' own choice, and nftables where that is missing.
+
+    Raises :class:`ProgramMissing` if there is none, or not the one asked for.
+    """
+    native: list[Backend] = [Nftables(host, family)] if host.which("nft") else []
+    if variant == "native" and not native:
+        raise ProgramMissing("nft is not installed; on Debian and Ubuntu: apt-get install nftables")
+    try:
+        others: list[Backend] = [*variants(host, family, None if variant == "native" else variant)]
+    except ProgramMissing:
+        if variant not in (None, "native") or not native:
+            raise
+        others = []
+    return [*native, *others] if variant == "native" else [*others, *native]
 
 
 def _found(host: Host, family: Family, noted: Baseline, variant: Variant | None = None) -> Found:
@@ -220,7 +240,7 @@ def _found(host: Host, family: Family, noted: Baseline, variant: Variant | None 
     """
     found: Found = []
     lacking: KernelLacks | None = None
-    for backend in variants(host, family, variant):
+    for backend in _backends(host, family, variant):
         try:
             found.append((backend, backend.read(noted.written.get(family.key))))
         except NotPermitted:
@@ -230,7 +250,8 @@ def _found(host: Host, family: Family, noted: Baseline, variant: Variant | None 
         except KernelLacks as error:
             if backend.variant == variant:
                 raise
-            lacking = error
+            if not isinstance(backend, Nftables):  # without it there is nothing of ours in it
+                lacking = error
     if lacking and variant is None and not any(installed.is_there for _, installed in found):
         raise lacking
     return found

@@ -44,35 +44,35 @@ def on(
     then what was wanted before still is.
     """
     with place.locked(host):
-        before = _before(host)
+        earlier = before(host)
         require_no_other(host, selection)
         switched = _switched(host, selection, variant)
         now = host.now()
-        goes_on = before is not None and before.holds(now) and _endless(before.selection) == _endless(selection)
+        goes_on = earlier is not None and earlier.holds(now) and _endless(earlier.selection) == _endless(selection)
         wanted = Intent(
             on=True,
             selection=selection,
             variant=variant,
-            since=before.since if goes_on and before else now,
+            since=earlier.since if goes_on and earlier else now,
             until=selection.until,
             by=by,
-            reason=reason or (before.reason if goes_on and before else ""),
-            started_service=before is not None and before.on and before.started_service,
+            reason=reason or (earlier.reason if goes_on and earlier else ""),
+            started_service=earlier is not None and earlier.on and earlier.started_service,
         )
         intent.write(host, wanted)
     return switched
 
 
 def off(host: Host, *, by: Operator, reason: str = "") -> tuple[list[Change], Intent | None]:
-    """Take the rules away, and have it known that they are not wanted; what was done, and what was wanted before.
+    """Take the rules away, and have it known that they are not wanted; what was done, and what was wanted earlier.
 
     Raises what :func:`switch.off` does. What it could not remove is not wanted all the same.
     """
     with place.locked(host):
-        before = _before(host)
-        last = before.selection if before else None
+        earlier = before(host)
+        last = earlier.selection if earlier else None
         intent.write(host, Intent(on=False, selection=last, since=host.now(), by=by, reason=reason))
-        return switch.off(host), before
+        return switch.off(host), earlier
 
 
 def obey(host: Host) -> Switched:
@@ -130,7 +130,7 @@ def _listeners(host: Host, wanted: list[int]) -> list[Listener]:
         return []
 
 
-def _before(host: Host) -> Intent | None:
+def before(host: Host) -> Intent | None:
     """What was wanted before; nothing, if that cannot be understood: it is about to be written anew."""
     try:
         return read(host)

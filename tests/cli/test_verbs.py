@@ -60,6 +60,8 @@ def test_looking_at_what_is_in_place_takes_few_processes(netns: Namespace, monke
     both = ["ip6tables-save", "iptables-save"]
     if not {"nft", "legacy"} & set("-".join(map(str, map(Host().resolved, ("iptables", "ip6tables")))).split("-")):
         both += ["ip6tables", "iptables"]  # asked for their variant, which their files' names do not tell
+    if Host().which("nft"):
+        both += ["env", "env"]
     assert processes("on") == sorted(both)
     with netns.receiving():  # or it would look for the namespace where VXLAN ends
         assert processes("status") == sorted([*both, "ip", "ethtool"])

@@ -1,0 +1,32 @@
+"""What ``on`` and ``off`` did, as an ECS event in the journal where no daemon lives that logs it."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from fixer.host.machine import Host
+    from fixer.rules.wanted import Intent
+
+
+def note(host: Host, action: Literal["rule-on", "rule-off"], before: Intent | None) -> None:
+    """To be called once it is done; ``before`` is what was wanted until then. A journal that is not there is none."""
+    from fixer.host import journal
+    from fixer.rules import switch, wanted
+    from fixer.state import report
+    from fixer.telemetry import rules
+    from fixer.telemetry.log import logger
+
+    said = wanted.read(host)
+    if said is None or report.every(host):  # the daemon sees it, and logs it
+        return
+    start = before.since if before and before.on else said.since
+    fields = rules.who_and_why(said.by.user, said.by.login, said.by.sudo, said.reason)
+    fields |= rules.how_long(start, said.until, host.now())
+    if said.selection:
+        fields |= rules.counted("after", switch.rule_packets(host, said.selection.queue))
+    event = rules.event(action, f"{action.removeprefix('rule-')}, as {said.by} wanted", fields)
+    line = io.StringIO()
+    getattr(logger(line), event.level)(event.message, **event.fields)
+    journal.write(line.getvalue().rstrip("\n"))

@@ -1,0 +1,208 @@
+"""nftables as a backend: a table of our own for each family, hooked between raw and conntrack.
+
+Being last is the priority's work there and not the position's: nobody can append behind us, and nobody's raw rules are
+passed over. One transaction of ``nft -f`` makes the table anew, whole or not at all. What a rule of nftables cannot
+express (``--scope suspects``, the sources whose timestamps are normalised: both are programs of classic BPF) is
+iptables' alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC
+from typing import Any, Literal
+
+import msgspec
+
+from fixer.errors import FixerError, KernelLacks, NotPermitted, SystemRefused
+from fixer.host.machine import Completed, Host
+from fixer.rules.installed import Change, Counted, Installed, Place
+from fixer.rules.selection import IPV6, Family, Selection, shown_queues
+from fixer.state.baseline import Written
+
+TABLE, CHAIN = "fixer", "prerouting"
+PRIORITY = -299
+"""Behind raw (-300), where others say NOTRACK, and before conntrack (-200), which calls a broken packet INVALID."""
+
+_PLAIN = {4: "tcp, udp, icmp", 6: "tcp, udp, icmpv6"}
+_NO_PERMISSION = re.compile(r"Operation not permitted|Permission denied")
+_NO_TABLE = re.compile(r"No such file or directory|does not exist")
+
+
+@dataclass(frozen=True)
+class Nftables:
+    """The table of one family."""
+
+    host: Host
+    family: Family
+    variant: Literal["native"] = "native"
+    command: str = "nft"
+
+    @property
+    def _kind(self) -> str:
+        return "ip6" if self.family is IPV6 else "ip"
+
+    def read(self, written: Written | None = None) -> Installed:
+        """What there is of ours. It means what ``written`` says if it is just that. Any refusal is an error."""
+        return self._installed(self._table(), written)
+
+    def apply(self, wanted: Selection | None, before: Installed) -> Change:
+        """Make our table be ``wanted`` (None: none), if it is not; ``before`` is what was read.
+
+        Raises :class:`KernelLacks`, :class:`NotPermitted` or :class:`SystemRefused`; then all is as it was.
+        """
+        wants = wanted is not None and wanted.concerns(self.family)
+        if not wants and not before.is_there:
+            return Change(self.family, "nothing", before, before)
+        if wants and before.in_place and before.selection == wanted:
+            return Change(self.family, "kept", before, before)
+        if not wants or wanted is None:
+            self._write("")
+            return Change(self.family, "removed", before, self.read())
+        self._write(script(wanted, self.family))
+        return Change(self.family, "written", before, replace(self.read(), selection=wanted, takes=_takes(wanted)))
+
+    def put_back(self, before: Installed) -> None:
+        """Make our table be as it was; none, if nobody knows what it meant. Raises what :meth:`apply` does."""
+        selection = before.selection if before.on else None
+        self._write(script(selection, self.family) if selection else "")
+
+    def _table(self) -> list[dict[str, Any]]:
+        """The objects of our table; none if it does not exist."""
+        done = self._run("-j", "list", "table", self._kind, TABLE)
+        if done.status != 0:
+            if _NO_TABLE.search(done.err):
+                return []
+            raise self._refusal(done)
+        try:
+            said = msgspec.json.decode(done.out)["nftables"]
+        except (msgspec.DecodeError, KeyError) as error:
+            raise SystemRefused("nft -j is too old to be understood: use --backend iptables") from error
+        return [each for each in said if "metainfo" not in each]
+
+    def _installed(self, table: list[dict[str, Any]], written: Written | None) -> Installed:
+        said = tuple(map(_spelt, table))
+        rules = [each["rule"]["expr"] for each in table if "rule" in each]
+        chains = [each["chain"] for each in table if "chain" in each]
+        hooked = any((each.get("hook"), each.get("prio")) == (CHAIN, PRIORITY) for each in chains)
+        queues = next((_queues(part["queue"]) for expr in rules for part in expr if "queue" in part), range(0))
+        counters = [part["counter"] for expr in rules for part in expr if "counter" in part]
+        selection = _selection(written, said)
+        met = sum(each["packets"] for each in counters)
+        takes = f"what its rules say, to {shown_queues(queues)}" if queues else ""
+        place = Place(f"{self._kind} {TABLE} at priority {PRIORITY}", 1 if hooked else None, 1)
+        return Installed(
+            family=self.family,
+            backend=self.command,
+            said=said,
+            parts=f"table {self._kind} {TABLE} ({len(rules)} rules, {met:,} packets)",
+            selection=selection,
+            on=hooked and bool(queues),
+            queues=queues,
+            flows_queue=None,
+            scope="all",
+            takes=_takes(selection) if selection else takes,
+            takes_plain=selection is not None and selection.plain,
+            ports=frozenset(selection.ports) if selection and not selection.plain else None,
+            interface=selection.interface if selection else None,
+            until=selection.until if selection else None,
+            place=place,
+            way_back=Place(f"{self._kind} {TABLE}", None, 0),
+            in_place=hooked,
+            surplus=False,
+            counted=Counted(packets=met, bytes=sum(each["bytes"] for each in counters)),
+            ahead=(),
+            elsewhere=None,
+        )
+
+    def _write(self, text: str) -> None:
+        """Make our table anew, or remove it. Adding it first makes that no error where it is not there."""
+        head = f"add table {self._kind} {TABLE}\ndelete table {self._kind} {TABLE}\n"
+        done = self._nft(head + text)
+        if done.status != 0:
+            raise self._refusal(done)
+
+    def _nft(self, text: str) -> Completed:
+        return self._run("-f", "-", input=text)
+
+    def _run(self, *arguments: str, input: str | None = None) -> Completed:
+        # nft reads and writes times of day by the clock of the place, and knows no other way.
+        return self.host.run(["env", "TZ=UTC0", self.command, *arguments], input=input)
+
+    def _refusal(self, done: Completed) -> FixerError:
+        words = " ".join(line for line in done.err.splitlines() if not set(line.strip()) <= {"^", "~"}).strip()
+        if _NO_PERMISSION.search(words):
+            return NotPermitted(f"no permission to change nftables, run this as root: {words}")
+        if _NO_TABLE.search(words) or "not supported" in words or "syntax error" in words:
+            return KernelLacks(
+                f"the kernel (or its nft) lacks the queue statement or meta time for {self.family.name}: {words}"
+            )
+        return SystemRefused(f"nft refused: {words or f'status {done.status}'}")
+
+
+def script(selection: Selection, family: Family) -> str:
+    """The table as nft reads it."""
+    kind = "ip6" if family is IPV6 else "ip"
+    lines = [f"type filter hook prerouting priority {PRIORITY}; policy accept;", *_rules(selection, family)]
+    body = "\n".join(f"\t\t{line}" for line in lines)
+    return f"table {kind} {TABLE} {{\n\tchain {CHAIN} {{\n{body}\n\t}}\n}}\n"
+
+
+def _rules(selection: Selection, family: Family) -> Iterator[str]:
+    if selection.suspects_up_to is not None or selection.flows_queue is not None:
+        raise KernelLacks("--scope suspects and normalised timestamps are programs that iptables alone can hold")
+    if selection.until is not None:
+        yield f'meta time >= "{selection.until.astimezone(UTC):%Y-%m-%d %H:%M:%S}" return'
+    match = ""
+    if networks := selection.networks(family):
+        address = "ip6 saddr" if family is IPV6 else "ip saddr"
+        match += f"{address} {{ {', '.join(map(str, networks))} }} "
+    if selection.interface:
+        match += f'iifname "{selection.interface.replace("+", "*")}" '
+    elif selection.plain:
+        match += 'iifname != "lo" '  # what a host sends itself is never finished, and never needs to be
+    if selection.plain:
+        match += f"meta l4proto {{ {_PLAIN[family.version]} }} "
+    else:
+        match += f"udp dport {{ {', '.join(map(str, selection.ports))} }} "
+    first, last = selection.queues[0], selection.queues[-1]
+    yield match + "counter queue num " + (f"{first} bypass" if first == last else f"{first}-{last} bypass,fanout")
+
+
+def _takes(selection: Selection) -> str:
+    """Which packets go where, for people."""
+    ports = "" if selection.plain else f" to port {', '.join(map(str, selection.ports))}"
+    said = ("TCP, UDP, ICMP" if selection.plain else "UDP") + ports
+    said += f" on {selection.interface}" if selection.interface else ""
+    said += f" from {', '.join(selection.sources)}" if selection.sources else ""
+    return f"{said} to {shown_queues(selection.queues)}"
+
+
+def _spelt(thing: dict[str, Any]) -> str:
+    """One object as the kernel spells it, without what changes by itself."""
+    return msgspec.json.encode(_still(thing), order="sorted").decode()
+
+
+def _still(thing: Any) -> Any:
+    if isinstance(thing, dict):
+        return {key: 0 if key in ("packets", "bytes", "handle") else _still(value) for key, value in thing.items()}
+    return [_still(each) for each in thing] if isinstance(thing, list) else thing
+
+
+def _queues(queue: dict[str, Any]) -> range:
+    number = queue.get("num", 0)
+    if isinstance(number, dict):
+        first, last = number["range"]
+        return range(first, last + 1)
+    return range(number, number + 1)
+
+
+def _selection(written: Written | None, said: tuple[str, ...]) -> Selection | None:
+    if written is None or (written.backend, written.said) != ("nft", said):
+        return None
+    try:
+        return msgspec.json.decode(written.selection, type=Selection)
+    except msgspec.DecodeError:
+        return None

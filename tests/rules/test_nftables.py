@@ -1,0 +1,211 @@
+"""nftables as a backend: what it writes, what it cannot, and on kernels that have its queue statement, what it does."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from msgspec.structs import replace
+from support.commands import FIXER, started
+from support.netns import Namespace
+
+from fixer.errors import KernelLacks
+from fixer.host import queues
+from fixer.host.machine import Host
+from fixer.lab import net
+from fixer.rules import nftables, switch
+from fixer.rules.selection import IPV4, IPV6, Selection
+from fixer.state import report
+
+QUEUE = 7
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+TRIAL = "table ip t { chain c { queue num 0 bypass; }; }\n"
+VXLAN = Selection(queue=QUEUE, ports=(4789, 8472))
+
+
+@pytest.fixture
+def native(netns: Namespace) -> Namespace:
+    """A namespace of a kernel that has the queue statement."""
+    if netns.host.which("nft") is None:
+        pytest.skip("needs nft (nftables)")
+    tried = netns.host.run(
+        ["unshare", "-n", "nft", "-f", "-"], input="table ip t { chain c { queue num 0 bypass; }; }\n"
+    )
+    if tried.status != 0:
+        pytest.skip(f"no queue statement of nftables in this kernel: {tried.err.splitlines()[0]}")
+    return netns
+
+
+# What it writes
+
+
+def test_a_table_of_our_own_between_raw_and_conntrack() -> None:
+    assert nftables.script(VXLAN, IPV4) == (
+        "table ip fixer {\n"
+        "\tchain prerouting {\n"
+        "\t\ttype filter hook prerouting priority -299; policy accept;\n"
+        "\t\tudp dport { 4789, 8472 } counter queue num 7 bypass\n"
+        "\t}\n"
+        "}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("selection", "family", "rule"),
+    [
+        (replace(VXLAN, count=2), IPV4, "udp dport { 4789, 8472 } counter queue num 7-8 bypass,fanout"),
+        (replace(VXLAN, interface="eth+"), IPV6, 'iifname "eth*" udp dport { 4789, 8472 } counter queue num 7 bypass'),
+        (
+            replace(VXLAN, sources=("10.0.0.0/8", "2001:db8::/32")),
+            IPV6,
+            "ip6 saddr { 2001:db8::/32 } udp dport { 4789, 8472 } counter queue num 7 bypass",
+        ),
+        (
+            Selection(queue=7, plain=True),
+            IPV4,
+            'iifname != "lo" meta l4proto { tcp, udp, icmp } counter queue num 7 bypass',
+        ),
+        (
+            replace(VXLAN, until=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+            IPV4,
+            'meta time >= "2026-01-02 03:04:05" return',
+        ),
+    ],
+)
+def test_a_selection_in_its_words(selection: Selection, family: switch.Family, rule: str) -> None:
+    assert f"\t\t{rule}\n" in nftables.script(selection, family)
+
+
+@pytest.mark.parametrize("selection", [replace(VXLAN, suspects_up_to=1500), replace(VXLAN, flows_queue=8)])
+def test_what_is_a_program_is_iptables_alone(selection: Selection) -> None:
+    with pytest.raises(KernelLacks, match="iptables alone"):
+        nftables.script(selection, IPV4)
+
+
+@pytest.mark.root
+def test_a_kernel_without_the_queue_statement_refuses_and_nothing_is_left(netns: Namespace) -> None:
+    tried = netns.host.run(
+        ["unshare", "-n", "nft", "-f", "-"], input="table ip t { chain c { queue num 0 bypass; }; }\n"
+    )
+    if tried.status == 0:
+        pytest.skip("this kernel has the queue statement")
+    before = netns.run("nft", "list", "ruleset").out
+    done = started("on", "--netns", netns.name, "--backend", "nft")
+    assert done.returncode == 69
+    assert "lacks the queue statement" in done.stderr
+    assert netns.run("nft", "list", "ruleset").out == before
+    assert started("on", "--netns", netns.name).returncode == 3, "iptables can"
+
+
+# What it does
+
+
+@pytest.fixture
+def served(native: Namespace) -> Iterator[Namespace]:
+    """With a daemon, and a rule of nftables itself."""
+    daemon = native.start(*FIXER, "run", f"--queue={QUEUE}")
+    try:
+        wait(lambda: native.call(report.every, Host()), 60)
+        done = started("on", "--netns", native.name, f"--queue={QUEUE}", "--backend", "nft")
+        assert done.returncode == 0, done.stderr
+        yield native
+    finally:
+        net.stop(daemon)
+
+
+def wait(condition: object, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+
+
+def counted(netns: Namespace) -> int:
+    return sum(found.counted.packets for found in netns.call(switch.look, Host(), IPV4))
+
+
+@pytest.mark.root
+@pytest.mark.kernels
+def test_on_status_and_off(served: Namespace) -> None:
+    served.run("nft", "add", "table", "inet", "theirs")
+    with served.receiving():
+        served.send(5)
+        assert counted(served) == 5
+        wait(lambda: served.call(queues.bound, Host())[QUEUE].sequence == 5, 10)
+        status = started("status", "--netns", served.name, "--json", f"--queue={QUEUE}")
+        said = json.loads(status.stdout)
+        assert (status.returncode, said["rules"]["ipv4"]["command"]) == (0, "nft"), said["notes"]
+        assert said["rules"]["ipv4"]["takes"] == "UDP to port 4789, 8472, 6784 to queue 7"
+    again = started("on", "--netns", served.name, f"--queue={QUEUE}")
+    assert again.stdout.startswith("IPv4: already on: "), "what is there is kept to"
+    assert "priority -299" in served.run("nft", "list", "table", "ip", "fixer").out
+    served.send(5, version=6)
+    off = started("off", "--netns", served.name)
+    assert off.returncode == 0, off.stderr
+    left = served.run("nft", "list", "ruleset").out
+    assert "fixer" not in left.lower()
+    assert "theirs" in left
+
+
+@pytest.mark.root
+@pytest.mark.kernels
+def test_from_one_backend_to_the_other_and_nothing_twice(served: Namespace) -> None:
+    for backend, there, gone in (("iptables", "FIXER", "table ip fixer"), ("nft", "table ip fixer", "FIXER")):
+        variant = ["--variant", "nft"] if backend == "iptables" else []
+        done = started("on", "--netns", served.name, f"--queue={QUEUE}", "--backend", backend, *variant)
+        assert done.returncode == 0, done.stderr
+        rules = served.run("nft", "list", "ruleset").out
+        assert there in rules
+        assert gone not in rules
+
+
+@pytest.mark.root
+@pytest.mark.kernels
+def test_a_drop_in_raw_that_is_appended_later_stays_closed(served: Namespace) -> None:
+    served.send(3)
+    assert counted(served) == 3
+    served.run("iptables", "-t", "raw", "-A", "PREROUTING", "-p", "udp", "--dport", "4789", "-j", "DROP")
+    served.send(3)
+    assert counted(served) == 3, "not one packet came past it"
+
+
+@pytest.mark.root
+@pytest.mark.kernels
+def test_it_ends_in_the_kernel(native: Namespace) -> None:
+    done = started("on", "--netns", native.name, f"--queue={QUEUE}", "--backend", "nft", "--for", "60s")
+    assert done.returncode == 3, done.stderr
+    assert "the kernel ends it" in done.stdout
+    native.send(2)
+    assert counted(native) == 2
+    done = started("on", "--netns", native.name, f"--queue={QUEUE}", "--backend", "nft", "--for", "3s")
+    assert done.returncode == 3, done.stderr
+    before = counted(native)
+    time.sleep(4)
+    native.send(5)
+    assert counted(native) == before
+
+
+@pytest.mark.root
+@pytest.mark.kernels
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "flush ruleset",
+        "delete table ip fixer",
+        "flush chain ip fixer prerouting",
+        "insert rule ip fixer prerouting accept",
+    ],
+)
+def test_the_guard_puts_it_back(served: Namespace, lie: str) -> None:
+    before = served.run("nft", "-s", "list", "table", "ip", "fixer").out
+    served.run("nft", *lie.split())
+    wait(
+        lambda: (
+            served.host.run(["ip", "netns", "exec", served.name, "nft", "-s", "list", "table", "ip", "fixer"]).out
+            == before
+        ),
+        20,
+    )
