@@ -5,7 +5,7 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench launder kernels wheels test-wheels bundle test-bundle release test-release \
+.PHONY: help demo test test-all-pythons lint format sanitize bench launder cycles kernels wheels test-wheels bundle test-bundle release test-release \
 	image test-image test-reproducible clean
 
 help:  ## show this list
@@ -46,6 +46,10 @@ bench:  ## throughput and CPU next to no rule, a C loop, a callback; scan next t
 launder:  ## 200 million damaged packets through the packet path: is one made right? (15 minutes; ARGS=--quick: 1)
 	@tools/install run
 	@$(python) -m launder $(ARGS)
+
+cycles:  ## on and off 1,000 times for each backend under one TCP connection over a broken wire (root, half an hour; FIXER_CYCLES=N)
+	@tools/install run test
+	@$(python) -m pytest -s -q tests/e2e/cycles.py $(ARGS)
 
 kernels:  ## fixer on Debian's kernels, 5.10 and newer, each booted under QEMU (root; ARGS=NAME: one of them; docs/compatibility.md)
 	@tools/install run test kernels

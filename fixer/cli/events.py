@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def note(host: Host, action: Literal["rule-on", "rule-off"], before: Intent | None) -> None:
     """To be called once it is done; ``before`` is what was wanted until then. A journal that is not there is none."""
     from fixer.host import journal
-    from fixer.rules import switch, wanted
+    from fixer.rules import wanted
     from fixer.state import report
     from fixer.telemetry import rules
     from fixer.telemetry.log import logger
@@ -24,8 +24,6 @@ def note(host: Host, action: Literal["rule-on", "rule-off"], before: Intent | No
     start = before.since if before and before.on else said.since
     fields = rules.who_and_why(said.by.user, said.by.login, said.by.sudo, said.reason)
     fields |= rules.how_long(start, said.until, host.now())
-    if said.selection:
-        fields |= rules.counted("after", switch.rule_packets(host, said.selection.queue))
     event = rules.event(action, f"{action.removeprefix('rule-')}, as {said.by} wanted", fields)
     line = io.StringIO()
     getattr(logger(line), event.level)(event.message, **event.fields)

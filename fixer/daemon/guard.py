@@ -27,6 +27,8 @@ from fixer.telemetry.log import Saying, state_change
 
 LOOK_SECONDS = 1.0
 """Between two looks at what is wanted; and at the rules, where the kernel has no events of them."""
+PAUSE_SECONDS = 0.5
+"""At least so long between two looks, however many events there are."""
 ANYWAY_SECONDS = 10.0
 """Between two looks at the rules although there was no event."""
 MOST, MOST_SECONDS = 5, 60.0
@@ -81,6 +83,8 @@ class Guard(threading.Thread):
                     news = None
                 if not self._over.is_set():
                     self.look(Now.read(), news)
+                    # Others who change rules all the time must not keep an operator from the lock.
+                    self._over.wait(PAUSE_SECONDS)
         finally:
             if self._events:
                 self._events.close()
