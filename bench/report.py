@@ -174,7 +174,7 @@ def verdicts(results: Results) -> Iterator[tuple[str, str, str, bool]]:
         yield (
             f"compare of two captures of {each.frames:,}",
             asked,
-            f"{each.seconds:.1f} s, {each.mib:.0f} MiB",
+            f"{each.seconds:.1f} s ({each.cpu_seconds:.1f} s of CPU), {each.mib:.0f} MiB",
             each.reached,
         )
     if results.memory:

@@ -96,7 +96,7 @@ def results() -> report.Results:
         9, Interval(70, 60, 80), Interval(90, 90, 90), Interval(95, 91, 99), Interval(50, 40, 60)
     )
     found.scan = scan.Scanned(1000, 100_000, (1.0, 1.0), (30.0, 25.0))
-    found.compare = Compared(1000, 2.5, 290.0)
+    found.compare = Compared(1000, 2.5, 2.4, 290.0)
     found.memory = Memory(tuple(Sample(packets=number, mib=31.0) for number in range(10, 110, 10)))
     return found
 
@@ -141,9 +141,9 @@ def test_every_part_has_a_table() -> None:
 
 
 def test_a_comparison_that_takes_too_long_or_too_much_is_not_reached() -> None:
-    assert Compared(1000, 9.9, 470.0).reached
-    assert not Compared(1000, 10.1, 470.0).reached
-    assert not Compared(1000, 9.9, 480.0).reached
+    assert Compared(1000, 9.9, 2.4, 470.0).reached
+    assert not Compared(1000, 10.1, 2.4, 470.0).reached
+    assert not Compared(1000, 9.9, 2.4, 480.0).reached
 
 
 def test_memory_that_grows_is_not_flat() -> None:
