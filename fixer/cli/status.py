@@ -22,8 +22,11 @@ from fixer.cli.options import (
 @config_option
 @queue_option
 @json_option("One JSON object instead of the table.")
+@click.option("--watch", is_flag=True, help="Show it again and again, with what happens each second; q leaves.")
 @netns_options
-def status(config: Path | None, queue: int | None, as_json: bool, netns: str | None, pid: int | None) -> None:
+def status(
+    config: Path | None, queue: int | None, as_json: bool, watch: bool, netns: str | None, pid: int | None
+) -> None:
     """Show rule, listener, queue counters and losses, and what the daemon has found.
 
     It ends with 0 only if every promise holds: the rule in each family that carries VXLAN here, as it was written and
@@ -41,11 +44,21 @@ def status(config: Path | None, queue: int | None, as_json: bool, netns: str | N
     \b
     Exit codes: 0 every packet that is to be looked at is, 3 not so, 77 no root.
     """
+    if watch and as_json:
+        raise click.UsageError("--watch is for people, --json for programs: give one of them")
     settings = settings_of(config).overridden(queue=queue)
     host = host_in(netns, pid)
-    from fixer.status.answer import collect
+    from fixer.status.answer import Status, collect
 
-    found = collect(host, settings.queue.number, settings.queue.count, monitor=settings.monitor)
+    def look() -> Status:
+        return collect(host, settings.queue.number, settings.queue.count, monitor=settings.monitor)
+
+    if watch:
+        from fixer.screen.console import console_on
+        from fixer.screen.live import watch as watching
+
+        sys.exit(watching(look, host, console_on()))
+    found = look()
     if as_json:
         print_json(found)
     else:
