@@ -9,7 +9,7 @@ from support.container import boot, overlaid
 from support.made import NODE, bare_system, made, need, need_root, newer, run
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("suite", ["bullseye", "bookworm", "trixie"])
 def test_a_bare_debian_installs_repairs_upgrades_and_is_left_as_it_was(suite: str, tmp_path: Path) -> None:
     [old] = made("fixer_*_amd64.deb", "bundle")
@@ -19,7 +19,7 @@ def test_a_bare_debian_installs_repairs_upgrades_and_is_left_as_it_was(suite: st
     new = newer("deb", tmp_path)
     with overlaid(bare, tmp_path) as root:
         files = {"node": NODE, "old.deb": old, "new.deb": new}
-        status, said = boot(root, files, "node /root/old.deb /root/new.deb", seconds=300)
+        status, said = boot(root, files, "node /root/old.deb /root/new.deb", seconds=400)
     print(said)
     assert status == 0
     assert said.rstrip().endswith("left as it was found")
