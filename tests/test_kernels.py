@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))  # behind everything else: fixer stays the one that is installed
 
 from kernels import debian, initrd, table
 from kernels.debian import Kernel
