@@ -13,7 +13,7 @@ from launder.world cimport Packet
 
 
 cdef enum:
-    FATES = 15
+    FATES = 16
 
 
 cdef enum Fate:
@@ -28,6 +28,7 @@ cdef enum Fate:
     WIPED                    # righted: the damage made a checksum field 0000, which means none
     UNVOUCHED                # righted: no sum ever covered what was damaged
     REGIME                   # righted: no inner checksum, and NAT has spoilt the outer one that covered it
+    STRANGER                 # righted: over IPv6 an address and the envelope are damaged, and it is a pair of its own
     BEFORE                   # righted: damaged before the sender summed it
     LAUNDERED
     # whether it came damaged or not

@@ -114,6 +114,8 @@ cdef Fate righted(const Case *case, const Look *came) noexcept nogil:
         return NEUTRAL
     if sent.outer == OUT_AGREES and came.finished == meant.finished and where & (OUTER | ENVELOPE):
         return NEUTRAL
+    if packet.underlay == 6 and where & OUTER and where & ENVELOPE and came.inner == IN_GOOD:
+        return STRANGER
     # Where NAT or a NIC has made a wrong field of none, or of no sum, righting it vouches for the envelope.
     if packet.cause != STRAIGHT and where & (OUTER | ENVELOPE):
         return LAUNDERED

@@ -20,6 +20,8 @@ EXPLAINED = {
     "wiped": "The damage made a checksum field 0000, which means that there is none.",
     "unvouched": "Nobody ever summed what was damaged: the payload of an unfinished inner segment, or what only an "
     "outer checksum covers where that is zero, never finished or computed wrongly from the start.",
+    "stranger": "Over IPv6 an address and the envelope are damaged, three times in the same way: a pair of its own, "
+    "of which nothing verifies. (More than one in 5,000 of the damaged is a fault.)",
     "regime": "There is no inner checksum, and on the way NAT has spoilt the outer one of every packet.",
     "before": "It was damaged before its sender summed it, so that every sum includes the damage.",
     "padding": "Only the padding behind the inner packet was damaged, which nobody reads.",
@@ -30,6 +32,7 @@ WORSE = {
     "spoilt": "given back with a wrong checksum, though they came undamaged",
     "lost": "dropped, though they came undamaged",
 }
+STRANGERS = 1 / 5000
 CHANCES = 4 / 65536  # ways for chance to make one damaged packet look unfinished; most damages have one
 
 
@@ -54,6 +57,8 @@ def faults(outcome: Outcome) -> Iterator[str]:
         if (count := outcome.count(fate)) > most:
             by = ", ".join(f"{harm} {number:,}" for harm, number in outcome.found["fates"][fate].items())
             yield f"{name}: {count:,} {what} ({by})"
+    if outcome.count("stranger") > STRANGERS * outcome.found["damaged"]:
+        yield f"{name}: {outcome.count('stranger'):,} are taken for pairs of their own, which is more than repeats"
     if outcome.count("chance") > 10 + CHANCES * outcome.found["damaged"]:
         yield f"{name}: {outcome.count('chance'):,} looked unfinished, which is more than chance"
 

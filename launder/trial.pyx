@@ -22,13 +22,13 @@ HARMS_DONE = ("bit", "two-bits", "burst", "swap", "shift", "slip", "length", "fi
               "mac-bit", "source-bit", "payload", "torn")
 PLACES = ("ip", "udp", "vxlan", "ethernet", "inner", "transport")
 FATES_MET = ("dropped", "passed", "invisible", "whole", "padding", "neutral", "chance", "wiped", "unvouched",
-             "regime", "before", "laundered", "meddled", "spoilt", "lost")
+             "regime", "stranger", "before", "laundered", "meddled", "spoilt", "lost")
 INNER_SEEN = ("unreadable", "none", "good", "pseudo", "bad")
 OUTER_SEEN = ("unreadable", "zero", "good", "agrees", "pseudo", "bad")
 
 cdef enum:
     EXAMPLES = 4             # kept of each fate
-    KEPT = 60                # FATES * EXAMPLES
+    KEPT = 64                # FATES * EXAMPLES
 
 assert KEPT == FATES * EXAMPLES
 assert len(FATES_MET) == FATES and len(HARMS_DONE) == HARMS and len(KINDS_OF_PACKET) == KINDS

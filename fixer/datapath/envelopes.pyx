@@ -2,6 +2,7 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from fixer._csum cimport add, sum_bytes
 from fixer.datapath.diagnose cimport IN_VERIFIES, OUT_AGREES, OUT_GOOD, OUT_WRONG
 from fixer.datapath.hash cimport hash_bytes, mix
 from fixer.datapath.memory cimport HOME_SETS, RARELY, TALK_SETS, WAYS, Home, hash_addresses
@@ -157,12 +158,16 @@ cdef inline bint is_home(const Home *home, const uint8_t *packet, const Layer *o
 
 cdef bint is_another_s(const Home *home, const uint8_t *packet, const Layer *outer,
                        const Sight *sight) noexcept nogil:
-    """Whether the envelope verified lately from another VTEP: somebody spoofs one. Or, over IPv6, where no header
-    checksum covers the addresses, whether it is used between others: these are damaged. (A multicast frame goes to
-    every VTEP.)"""
+    """Whether the envelope is another's: it verified lately from another VTEP, and somebody spoofs one; or it is used
+    between others, and these addresses may be theirs, damaged. Over IPv6 nothing covers them; over IPv4 the header's
+    checksum misses that words change places. (A multicast frame goes to every VTEP.)"""
     cdef bint from_elsewhere = (home.version != outer.version
                                 or memcmp(home.source, packet + outer.source, outer.address_length) != 0)
     if from_elsewhere and is_recent(home.proven, sight.now, FORGOTTEN):
         return True
-    return (outer.version == 6 and is_recent(home.used, sight.now, FORGOTTEN)
-            and (from_elsewhere or not sight.multicast))
+    if home.version != outer.version or not is_recent(home.used, sight.now, FORGOTTEN):
+        return False
+    if outer.version == 4:
+        return add(sum_bytes(home.source, 4), sum_bytes(home.destination, 4)) \
+            == add(sum_bytes(packet + outer.source, 4), sum_bytes(packet + outer.destination, 4))
+    return from_elsewhere or not sight.multicast

@@ -213,6 +213,15 @@ def test_the_same_damage_in_an_outer_ipv6_address_is_never_believed(healthy: boo
         memory.see(wire)
 
 
+def test_addresses_whose_words_change_places_are_damage_that_no_header_checksum_sees() -> None:
+    memory = Memory()
+    swapped = Wire(vteps=("192.0.0.5", "192.0.2.4"))  # the last words of 192.0.2.4 and 192.0.0.5
+    for number, wire in enumerate(masqueraded(200, Wire(vteps=("192.0.2.4", "192.0.0.5")))):
+        result = memory.see(wire)
+        assert number < 2 or result.action is Action.REPAIR
+        assert memory.see(masqueraded(1, swapped, first=1000 + number, seed=number)[0]).action is Action.PASS or number < 2
+
+
 def test_damage_never_turns_one_container_s_envelope_into_its_neighbour_s() -> None:
     """Docker numbers MACs one after the other: a bit makes a packet for .192 one for .193, which the pair uses too."""
     memory = Memory()
