@@ -62,7 +62,7 @@ EXPLANATIONS = {
     Explanation.FIELD_FFFF: "nf_nat on a kernel before 5.7 turned a zero checksum into ffff",
     Explanation.SAME_FIELD: "a middlebox updated a zero checksum: differing packets of this VTEP pair have one field",
     Explanation.SAME_ERROR: "addresses were rewritten and not folded in: one error in all flows of this VTEP pair",
-    Explanation.FLOW_ERROR: "a NAT changed the port and did not fold it in: one error in this flow",
+    Explanation.FLOW_ERROR: "a NAT changed port or addresses and did not fold it in: one error in this flow",
     Explanation.IMPLIED_PORTS: "a NAT changes each packet's port and does not fold it in: all imply an ephemeral one",
     Explanation.SYSTEMATIC: "no outer checksum of this VTEP pair is right: computed wrongly, by its NIC or a middlebox",
     Explanation.SINGLE_DAMAGE: "other outer checksums of this VTEP pair are right: damage on the way",

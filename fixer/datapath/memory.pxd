@@ -35,6 +35,7 @@ cdef struct Pair:
     uint32_t field_score    # … and to fields[0]
     uint64_t differing      # a bit for each of the packets that show the regime, by their digest
     uint32_t moved[2]       # of these, those whose new port is outside of it
+    uint32_t strays         # wrong ones that imply none, since ports[] last was long enough to say so
     uint16_t last_error
     bint several            # more than one envelope is in use
     Trait envelopes[2]      # [0], the more common one, is the main one

@@ -30,10 +30,13 @@ cdef void note_regime(Pair *pair, const uint8_t *packet, const Walk *walk, const
     keep_score(&pair.field_score, trait == &pair.fields[0])
     if not is_old_port(add(port, error)):
         pair.ports[unfinished] = pair.moved[unfinished] = 0
+        pair.strays += pair.strays < MANY
     elif error != pair.last_error:
         pair.ports[unfinished] += pair.ports[unfinished] < PORTS
         pair.moved[unfinished] += pair.moved[unfinished] < MOVED and not is_old_port(port)
     pair.last_error = error
+    if implies_ports(pair, unfinished):
+        pair.strays = 0
     if judgement.inner == IN_VERIFIES:
         pair.differing |= <uint64_t>1 << (sight.content & 63)
 
@@ -134,12 +137,15 @@ cdef void name(Evidence *memory, const uint8_t *packet, const Walk *walk, Judgem
     cdef const Trait *trait
     cdef bint broken = is_broken(pair, sight.now)
     cdef bint in_flow = note_flow(memory, packet, walk, error, sight) >= DIFFERING
+    cdef bint is_bit = bits(error) == 1 or bits(<uint16_t>~error) == 1
+    # Until wrong ones are seen that imply no old port, they may all be a NAT's that has shown too few of them.
+    cdef bint stray = not is_old_port(add(be16(packet + walk.outer.transport + UDP_SOURCE), error))
     cdef int i
     if judgement.outer_found == 0xffff:
         judgement.explanation = Explanation.FIELD_FFFF
         return
     # Beside outers that verify, an error of a single bit is a memory cell sooner than a NAT.
-    if broken or bits(error) > 1 and bits(<uint16_t>~error) > 1:
+    if broken or not is_bit:
         for i in range(2):              # (packets of one length in a healthy connection have one field as well)
             trait = &pair.fields[i]
             if broken and trait.tag == <uint64_t>judgement.outer_found + 1 and trait.under_wrong.count >= DIFFERING:
@@ -157,8 +163,9 @@ cdef void name(Evidence *memory, const uint8_t *packet, const Walk *walk, Judgem
             judgement.explanation = Explanation.IMPLIED_PORTS
             return
     if not broken:
-        judgement.explanation = Explanation.SINGLE_DAMAGE
-    elif pair.run >= MANY:
+        if stray or is_bit or pair.strays >= DIFFERING:
+            judgement.explanation = Explanation.SINGLE_DAMAGE
+    elif pair.run >= MANY and (pair.strays >= DIFFERING or pair.ports[judgement.inner == IN_PARTIAL] >= PORTS):
         judgement.explanation = Explanation.SYSTEMATIC
 
 

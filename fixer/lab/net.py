@@ -58,6 +58,8 @@ class Layout:
     mtu: int = 1500  # of the underlay, bytes
     outer_checksum: bool = False  # Linux's default over IPv4 is none, Swarm asks for one
     takes_absent6: bool = True  # over IPv6: whether the hosts accept an outer without one (udp6zerocsumrx)
+    unfinished: bool = True  # the hosts leave transmit checksums to the (missing) hardware
+    acquainted: bool = False  # they know each other's MAC addresses from the start, as a managed overlay's hosts do
     vlan: bool = False  # leave room for a tag inside the tunnel
     tunnel: bool = True  # False: no VXLAN, the overlay's addresses are on the wire itself
     carrier: Carrier = Carrier.ETH0  # the device below VXLAN
@@ -156,6 +158,7 @@ class End(Namespace):
         self.overlay4 = f"10.0.1.{number}"
         self.overlay6 = f"fd00:1::{number}"
         self.device = "vxlan0" if layout.tunnel else "eth0"
+        self.mac = f"02:00:00:00:01:{number:02x}"  # of ``device``, if the hosts are acquainted
 
 
 class Wire(Protocol):
@@ -236,9 +239,10 @@ class Lab:
         layout = self.layout
         here.configure("link set eth0 addrgenmode none", "link set eth0 up")
         layout.carrier.lay(here, here.number, there.number)
-        # Frames as long as the wire's, and none longer; transmit checksums stay the (missing) hardware's work.
+        # Frames as long as the wire's, and none longer.
+        checksums = "on" if layout.unfinished else "off"
         for device in dict.fromkeys(("eth0", layout.carrier.value)):
-            offloads = here.run("ethtool", "-K", device, "tso", "off", "gso", "off", "gro", "off", "tx", "on")
+            offloads = here.run("ethtool", "-K", device, "tso", "off", "gso", "off", "gro", "off", "tx", checksums)
             if offloads.status != 0:
                 raise SystemRefused(f"ethtool refused the lab's offloads on {device}: {_one_line(offloads.err)}")
         if layout.tunnel:
@@ -261,6 +265,14 @@ class Lab:
             f"address add {here.overlay4}/24 dev {here.device}",
             f"address add {here.overlay6}/64 dev {here.device} nodad",
         )
+        if layout.acquainted:
+            here.configure(
+                f"link set {here.device} address {here.mac}",
+                *(
+                    f"neighbour replace {address} lladdr {there.mac} dev {here.device} nud permanent"
+                    for address in (there.overlay4, there.overlay6)
+                ),
+            )
 
 
 def own_name() -> str:

@@ -31,6 +31,7 @@ UDP_HEADER, VXLAN_HEADER = 8, 8  # bytes
 TCP, UDP, ICMPV6 = 6, 17, 58
 CHECKSUM_AT = {TCP: 16, UDP: 6, ICMPV6: 2}  # offset of the checksum in the transport header
 ZERO_UPDATED_BY_NAT = b"\xff\xff"
+REWRITTEN = 0x97CC  # the difference between the addresses' sums before and behind a NAT, as moby#37115 has it
 
 
 class Finish(StrEnum):
@@ -40,6 +41,8 @@ class Finish(StrEnum):
     OUTER = "outer"  # only an outer field that holds its pseudo-header's sum; one that LCO computed stays as it is
     OUTER_OVER_UNFINISHED = "outer-over-unfinished"  # an outer, over the packet as it stands; the inner never
     NAT = "nat"  # nothing, and a zero outer is "updated" to ffff, as nf_nat did before ea64d8d6c675 (5.7)
+    READDRESSED = "readdressed"  # as OUTER; then addresses are rewritten and not folded in: each is off by the same
+    WRONGLY = "wrongly"  # as OUTER, and each is off by something else
     EVERYTHING = "everything"  # a healthy path: inner first, then the outer
 
 
@@ -123,6 +126,12 @@ def finish(frame: bytearray, segment: Segment) -> None:
     frame[segment.field : segment.field + 2] = checksum.to_bytes(2)
 
 
+def shift(frame: bytearray, segment: Segment, error: int) -> None:
+    """Make a checksum wrong by ``error``, 1 to fffe."""
+    field = int.from_bytes(frame[segment.field : segment.field + 2]) + error
+    frame[segment.field : segment.field + 2] = (field % 0xFFFF or 0xFFFF).to_bytes(2)
+
+
 def damage(frame: bytearray, segment: Segment, chance: random.Random) -> None:
     """Change one byte of the payload, which every checksum detects; a segment without payload stays as it is."""
     payload = segment.start + (4 * (frame[segment.start + 12] >> 4) if segment.protocol == TCP else UDP_HEADER)
@@ -145,6 +154,10 @@ def spoil(frame: bytearray, fault: Fault, port: int, chance: random.Random) -> N
                 finish(frame, outer)
             case Finish.OUTER_OVER_UNFINISHED | Finish.EVERYTHING if not zero:
                 finish(frame, outer)
+            case Finish.READDRESSED | Finish.WRONGLY if not zero:
+                if unfinished(frame, outer):
+                    finish(frame, outer)
+                shift(frame, outer, REWRITTEN if fault.finish is Finish.READDRESSED else chance.randrange(1, 0xFFFF))
             case Finish.NAT if zero:
                 frame[outer.field : outer.field + 2] = ZERO_UPDATED_BY_NAT
     if inner is not None and hit and fault.damage is Damage.AFTER:

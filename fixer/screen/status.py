@@ -147,6 +147,7 @@ def _daemon(report: Report) -> Iterator[Row]:
     yield "", ", ".join(f"{name.replace('_', '-')} {_granted(report, name)}" for name in Flags.__struct_fields__)
     tables = {
         "Diagnosis": report.table("diagnosis"),
+        "Cause": report.table("explanation"),
         "Action": report.table("action"),
         "Would do": report.table("would") if report.monitor else {},
         "Not judged": report.table("reason"),
@@ -161,7 +162,7 @@ def _daemon(report: Report) -> Iterator[Row]:
         shown = [
             f"{name.replace('_', ' ')} {count:,}"
             for name, count in table.items()
-            if count and name not in ("none", "not_concerned")
+            if count and name not in ("none", "not_concerned", "unexplained")
         ]
         if shown:
             yield title, ", ".join(shown)

@@ -28,13 +28,8 @@ REPAIR = '[policy]\nouter_absent6 = "repair"\n'
 @contextmanager
 def _lab(machine: Host, page: type[Page], fault: Fault, *, takes_absent6: bool) -> Iterator[Lab]:
     with ExitStack() as standing:
-        lab = standing.enter_context(Lab(Layout(underlay=6, takes_absent6=takes_absent6), Pump(fault), machine))
-        macs = {lab.left: "02:00:00:00:01:04", lab.right: "02:00:00:00:01:05"}
-        for end, mac in macs.items():
-            end.configure(f"link set vxlan0 address {mac}")
-        for here, there in ((lab.left, lab.right), (lab.right, lab.left)):
-            for address in (there.overlay4, there.overlay6):
-                here.configure(f"neighbour replace {address} lladdr {macs[there]} dev vxlan0 nud permanent")
+        layout = Layout(underlay=6, takes_absent6=takes_absent6, acquainted=True)
+        lab = standing.enter_context(Lab(layout, Pump(fault), machine))
         standing.enter_context(traffic.serving(lab.right, page.content))
         yield lab
 

@@ -107,6 +107,30 @@ def test_nat_updates_a_zero_outer_and_nothing_else() -> None:
     assert _sums(_spoilt(given, Fault(Finish.NAT))) == (0xFFFF, _sums(given)[1])
 
 
+@pytest.mark.parametrize("outer", [False, True], ids=["lco", "left-to-the-nic"])
+def test_rewritten_addresses_are_one_error_whatever_the_packet(outer: bool) -> None:
+    errors = set()
+    for segment in SEGMENTS:
+        right = _sound("ipv4", "ipv4", segment)
+        given = _left_to_the_nic(right, outer=True) if outer else bytearray(right)
+        expected = _spoilt(given, Fault(Finish.OUTER))
+        spoilt = _spoilt(given, Fault(Finish.READDRESSED))
+        assert (spoilt[:40], spoilt[42:]) == (expected[:40], expected[42:])
+        errors.add((_sums(spoilt)[0] - _sums(expected)[0]) % 0xFFFF)
+    assert errors == {0x97CC}
+
+
+def test_an_outer_computed_wrongly_is_never_right_and_never_wrong_alike() -> None:
+    right, chance = _sound("ipv4", "ipv4", "tcp"), random.Random(1)
+    errors = set()
+    for _ in range(100):
+        frame = bytearray(right)
+        spoil(frame, Fault(Finish.WRONGLY), 4789, chance)
+        errors.add((_sums(frame)[0] - _sums(right)[0]) % 0xFFFF)
+    assert 0 not in errors
+    assert len(errors) > 90
+
+
 def test_a_tag_inside_the_tunnel_hides_nothing() -> None:
     sound = _sound("ipv4", "ipv6", "tcp", tag=True)
     assert _spoilt(_left_to_the_nic(sound, outer=True), Fault(Finish.EVERYTHING)) == sound
