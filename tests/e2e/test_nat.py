@@ -145,9 +145,12 @@ def test_tcp_connects_and_arrives_as_it_was_sent(machine: Host, page: type[Page]
 
 
 @ENVELOPE
-@EACH
+@pytest.mark.parametrize("case", [case for case in CASES if not case.layout.unfinished], ids=lambda case: case.name)
 def test_not_one_wrong_byte_is_delivered(machine: Host, page: type[Page], case: Case, known: bool) -> None:
-    """1 % of the payloads are damaged on the same wire: dropped, and TCP's to send again."""
+    """1 % of the payloads are damaged on the same wire: dropped, and TCP's to send again.
+
+    Not where the inner was never finished: nobody ever summed such a payload, with or without ``fixer``.
+    """
     with _lab(machine, page, case, corrupt=0.01) as lab:
         with _fixer(lab, known=known) as (left, _):
             answers = _queries(lab, 100, 0.3)
