@@ -174,13 +174,18 @@ def look(host: Host, family: Family) -> list[Installed]:
 def rule_packets(host: Host, queue: int) -> dict[str, int | None]:
     """How many packets our rules have sent to the queue (and those beside it) so far: ``{"ipv4": 12, "ipv6": None}``.
 
-    None where no rule of ours sends to ``queue``, or nothing can be read. Never raises: a count is not worth a daemon.
+    None where no rule of ours sends to ``queue``, or there is nothing to read; a family that only root may read has no
+    entry. Never raises: a count is not worth a daemon.
     """
     counted: dict[str, int | None] = {}
     for family in FAMILIES:
         found: list[Installed] = []
-        with suppress(FixerError):
+        try:
             found = [each for _, each in _found(host, family, Baseline())]
+        except NotPermitted:
+            continue
+        except FixerError:
+            pass
         ours = (each.counted.packets for each in found if each.on and queue in each.queues)
         counted[family.key] = next(ours, None)
     return counted

@@ -34,6 +34,8 @@ def _passed_unseen(families: dict[str, Rules], heard: Sequence[Listener], since:
         return None
     matched = 0
     for key, rules in families.items():
+        if rules.first and rules.first.on and key not in since.rule_packets:
+            return None  # the daemon may not read what its rule had counted when it began
         before = since.rule_packets.get(key)
         counted = rules.first.counted.packets if rules.first else 0
         more = counted - (before or 0)

@@ -327,6 +327,16 @@ def test_passed_unseen(at_start: int | None, matched: int, sequence: int, unseen
     assert collect(host, 0).passed_unseen == unseen
 
 
+def test_what_the_daemon_could_not_read_at_its_start_is_not_taken_for_zero() -> None:
+    """Without root it cannot read its rule's counter: what the rule had counted before it began is not unseen by it."""
+    host = serving()
+    raw(ON.replace("[100:", "[5551:"))(host)
+    host.files[f"{NET}/netfilter/nfnetlink_queue"] = "7 4242 0 2 65531 0 0 12 1\n"
+    host.files[f"{NET}/netlink"] = SOCKETS
+    set_report(rule_packets_at_start={})(host)
+    assert collect(host, 0).passed_unseen is None
+
+
 TWO = ON.replace("--queue-num 7 --queue-bypass", "--queue-balance 7:8 --queue-bypass --queue-cpu-fanout")
 TWO_QUEUES = QUEUES + "    8   4243     5 2 65531     0     0       10  1\n"
 TWO_SOCKETS = SOCKETS + SOCKETS.splitlines()[-1].replace("4242", "4243").replace("777", "778") + "\n"
