@@ -25,8 +25,10 @@ from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 from fixer.errors import CaptureDamaged, CommandWrong, FixerError
 from fixer.findings.census import Census
+from fixer.findings.finding import Finding
+from fixer.findings.sender import Counts, Sender
 from fixer.findings.sentences import findings
-from fixer.findings.tally import Counts, Sender, Tally, new_census
+from fixer.findings.tally import Tally, new_census
 
 Step = Callable[[int, int], None]
 """Told how many bytes of how many have been read."""
@@ -52,22 +54,26 @@ class Report:
         """Whether there is anything to say of it but its error."""
         return self.error is None or (isinstance(self.error, CaptureDamaged) and self.tally.frames > 0)
 
-    def findings(self) -> list[str]:
+    def findings(self) -> list[Finding]:
         """What to say of what is in it."""
         return findings(self.tally, self.settings.vxlan.ports, plain=self.settings.plain)
 
 
-def scan_file(path: Path, settings: Settings, write: Path | None = None, step: Step | None = None) -> Report:
+def scan_file(
+    path: Path, settings: Settings, write: Path | None = None, step: Step | None = None, taken_on: bytes = b""
+) -> Report:
     """Read one file to its end, or to where it is damaged; the report holds what was found until then.
+
+    taken_on: an address of the host that captured it, 6 bytes of Ethernet or 4 or 16 of IP, where the user says so.
 
     Raises CommandWrong if `write` cannot hold its frames.
     """
     pipeline = pipeline_for(settings)
     census = new_census()
-    report = Report(path, settings)
+    report = Report(path, settings, Tally(told=bool(taken_on)))
 
     try:
-        with Capture(path) as capture, ExitStack() as outputs:
+        with Capture(path, taken_on) as capture, ExitStack() as outputs:
             out = None if write is None else Output(write, capture, outputs)
             try:
                 for frames in capture.batches():
@@ -183,7 +189,7 @@ def as_object(report: Report) -> dict[str, Any]:
             diagnoses[row.diagnosis.name.lower()] += count
             if row.reason is not Reason.NONE:
                 reasons[row.reason.name.lower()] += count
-    own = {address: sender.own_capture() for address, sender in (tally.vteps | tally.senders).items()}
+    said = report.findings()
     if not report.readable:
         return {"file": str(report.path), "error": str(report.error)}
     found: dict[str, Any] = {
@@ -197,8 +203,7 @@ def as_object(report: Report) -> dict[str, Any]:
         "reasons": dict(reasons),
         "vteps": {address: of_sender(sender) for address, sender in tally.vteps.items()},
         "senders": {address: of_sender(sender) for address, sender in tally.senders.items()},
-        "sender_side": {address: {"packets": count, "why": why} for address, (count, why) in own.items() if count},
-        "findings": report.findings(),
+        "findings": [finding.as_object() for finding in said],
     }
     if any(sender.packets for sender in tally.others.values()):
         found["others"] = {name: of_counts(tally.others[name == "vteps"].counts) for name in ("vteps", "senders")}

@@ -26,6 +26,10 @@ MAY_CIMPORT: dict[str, set[str]] = {
     },
     "capture.link": {"datapath.wire", "datapath.pipeline"},
     "findings.table": {"datapath.hash", "datapath.zeroed"},
+    "findings.conversations": {
+        *("datapath.wire", "datapath.diagnose", "datapath.hash", "datapath.ring", "datapath.zeroed"),
+        "findings.table",
+    },
     "findings.census": {
         "datapath.wire",
         "datapath.hash",
@@ -33,6 +37,7 @@ MAY_CIMPORT: dict[str, set[str]] = {
         "datapath.ring",
         "datapath.result",
         "datapath.pipeline",
+        "findings.conversations",
         "findings.table",
     },
     "findings.identity": {"datapath.hash", "datapath.wire", "datapath.walk", "datapath.diagnose"},
@@ -44,7 +49,10 @@ MAY_CIMPORT: dict[str, set[str]] = {
         "findings.identity",
     },
     "findings.fates": {"datapath.diagnose", "findings.table", "findings.identity", "findings.match"},
-    "capture.frames": {"datapath.ring", "datapath.pipeline", "capture.link", "findings.census", "findings.match"},
+    "capture.frames": {
+        *("datapath.wire", "datapath.ring", "datapath.pipeline", "capture.link"),
+        *("findings.census", "findings.match"),
+    },
     "capture.pcap": {"datapath.wire", "datapath.pipeline", "capture.frames"},
     "capture.pcapng": {"datapath.wire", "datapath.pipeline", "capture.frames"},
     "nfqueue.netlink": set(),

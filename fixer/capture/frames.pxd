@@ -15,7 +15,18 @@ cdef struct Place:
     uint8_t marked           # Direction, as far as the file itself says
 
 
+cdef enum:
+    MAC = 6                  # bytes, as in Here
+
+
+cdef struct Here:
+    # An address of the host that captured: of its link layer, or of IP (the underlay's, where there is a tunnel).
+    uint8_t size             # bytes: MAC, 4 or 16; 0: not known
+    uint8_t address[16]
+
+
 cdef class Frames:
+    cdef Here here
     cdef public object block         # a bytearray; valid until the reader goes on
     cdef uint32_t most
     cdef uint32_t used

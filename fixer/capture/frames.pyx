@@ -3,10 +3,12 @@ from collections import namedtuple
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy
 
-from fixer.capture.link cimport NO_IP, ip_offset, is_known
-from fixer.datapath.pipeline cimport OUTGOING, UNMARKED, Direction, Handed, Pipeline
-from fixer.datapath.ring cimport Event
+from fixer.capture.link cimport NO_IP, LinkType, ip_offset, is_known
+from fixer.datapath.pipeline cimport INCOMING, OUTGOING, UNMARKED, Direction, Handed, Pipeline
+from fixer.datapath.ring cimport Endpoints, Event
+from fixer.datapath.wire cimport ETH_HEADER, ETH_SOURCE
 from fixer.findings.census cimport Census
 from fixer.findings.match cimport Match
 
@@ -51,6 +53,14 @@ cdef class Frames:
         if not is_known(link_type):
             self.unknown[link_type] += 1
 
+    def taken_on(self, bytes address not None):
+        """The capture was taken on the host with this address (6 bytes of Ethernet, 4 or 16 of IP): what comes from it
+        is outgoing and what goes to it is incoming, whatever the capture itself says."""
+        if len(address) not in (4, MAC, 16):
+            raise ValueError(f"an address has 4, 6 or 16 bytes, not {len(address)}")
+        self.here.size = <uint8_t>len(address)
+        memcpy(self.here.address, <const uint8_t *>address, len(address))
+
     def begin(self, bytearray block not None):
         """Forget the frames of the last block."""
         self.block = block
@@ -82,7 +92,7 @@ cdef class Frames:
             while first < self.used and not census.is_full():
                 place = &self.places[first]
                 if is_known(place.link_type):
-                    count_one(&block[place.at] if place.captured else NULL, place, pipeline, census)
+                    count_one(&block[place.at] if place.captured else NULL, place, &self.here, pipeline, census)
                 first += 1
         return first
 
@@ -124,7 +134,8 @@ cdef class Frames:
                      ip, None if marked == UNMARKED else marked == OUTGOING)
 
 
-cdef inline void count_one(uint8_t *frame, const Place *place, Pipeline pipeline, Census census) noexcept nogil:
+cdef inline void count_one(uint8_t *frame, const Place *place, const Here *here, Pipeline pipeline,
+                           Census census) noexcept nogil:
     cdef Handed handed = Handed(when=place.when, uptime=0, skb_info=0, outgoing=False)
     cdef Event event
     cdef Direction marked = UNMARKED
@@ -132,8 +143,28 @@ cdef inline void count_one(uint8_t *frame, const Place *place, Pipeline pipeline
     if ip == NO_IP:
         census.note_other()
         return
+    if marked == UNMARKED:
+        marked = <Direction>place.marked
     pipeline.process(frame + ip, place.captured - <uint32_t>ip, place.length - <uint32_t>ip, &handed, &event)
-    census.note(&event, <Direction>place.marked if marked == UNMARKED else marked)
+    if here.size:
+        marked = marked_by(here, frame, place, &event, marked)
+    census.note(frame + ip, place.captured - <uint32_t>ip, &event, marked)
+
+
+cdef Direction marked_by(const Here *here, const uint8_t *frame, const Place *place, const Event *event,
+                         Direction otherwise) noexcept nogil:
+    cdef const Endpoints *ends = &event.outer if event.tunnel else &event.inner
+    if here.size == MAC:
+        if place.link_type != LinkType.ETHERNET or place.captured < ETH_HEADER:
+            return otherwise
+        if memcmp(frame + ETH_SOURCE, here.address, MAC) == 0:
+            return OUTGOING
+        return INCOMING if memcmp(frame, here.address, MAC) == 0 else otherwise
+    if ends.version != (4 if here.size == 4 else 6):
+        return otherwise
+    if memcmp(ends.source, here.address, here.size) == 0:
+        return OUTGOING
+    return INCOMING if memcmp(ends.destination, here.address, here.size) == 0 else otherwise
 
 
 cdef inline void match_one(const uint8_t *frame, const Place *place, Match match, int side) noexcept nogil:

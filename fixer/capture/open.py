@@ -73,10 +73,13 @@ class Capture:
     at the end of one that has frames and none of a link type that is read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, taken_on: bytes = b"") -> None:
+        """taken_on: an address of the host that captured it, as `Frames.taken_on` takes it."""
         self.path = path
         self._source = Source(path)
         self._frames = Frames()
+        if taken_on:
+            self._frames.taken_on(taken_on)
         try:
             self._reader = self._recognise()
         except BaseException:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
     from fixer.screen.console import Console
 
 
+def address_bytes(_context: click.Context, _option: click.Parameter, value: str | None) -> bytes:
+    """An IP address or a MAC as bytes; none where there is none."""
+    if value is None:
+        return b""
+    if re.fullmatch(r"[0-9a-fA-F]{1,2}([:-][0-9a-fA-F]{1,2}){5}", value):
+        return bytes(int(part, 16) for part in re.split("[:-]", value))
+    try:
+        return ip_address(value).packed
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither an IP address nor a MAC") from None
+
+
 @click.command(short_help="Judge the packets of captures.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @config_option
@@ -25,20 +39,30 @@ if TYPE_CHECKING:
 @click.option(
     "--write", type=click.Path(path_type=Path), metavar="OUT.pcap", help="Write all frames, the broken ones repaired."
 )
+@click.option("--taken-on", callback=address_bytes, metavar="ADDRESS|MAC", help="An address of the host that captured.")
 @click.option("--show", type=click.IntRange(1), metavar="FRAME", help="Take one frame apart, its checksums beside it.")
 def scan(
-    files: tuple[Path, ...], config: Path | None, plain: bool, as_json: bool, write: Path | None, show: int | None
+    files: tuple[Path, ...],
+    config: Path | None,
+    plain: bool,
+    as_json: bool,
+    write: Path | None,
+    taken_on: bytes,
+    show: int | None,
 ) -> None:
     """Judge the packets of captures as `fixer run` would. Needs no root.
 
     Reads pcap and pcapng, plain or packed (gzip, bzip2, xz, zstd), and hex dumps (tcpdump -xx); `-` is standard input.
 
-    A capture taken on the sender shows unfinished checksums that its NIC finishes later: that is said, and is no fault.
+    A capture taken on the sender shows unfinished checksums that its NIC finishes later, and GRO on a receiver makes
+    some: what the other side answers tells them from a fault. Where nothing answers, --taken-on does: a VTEP's address
+    or the MAC of the host on which the capture was taken.
     Captures are only read; --write makes a new file.
 
     \b
     Examples:
       tcpdump -ni eth0 -c 1000 -w vxlan.pcap udp port 4789 && fixer scan vxlan.pcap
+      fixer scan --taken-on 192.0.2.5 vxlan.pcap
       fixer scan --json *.pcap.gz | jq .repairable
       fixer scan broken.pcap --write mended.pcap
       fixer scan broken.pcap --show 3
@@ -56,7 +80,7 @@ def scan(
             raise click.UsageError("--show takes one FILE, and goes neither with --json nor with --write")
         show_one(files[0], show, settings, console_on())
         return
-    sys.exit(scan_each(files, settings, as_json=as_json, write=write, console=console_on()))
+    sys.exit(scan_each(files, settings, as_json=as_json, write=write, taken_on=taken_on, console=console_on()))
 
 
 def show_one(path: Path, number: int, settings: Settings, console: Console) -> None:
@@ -68,12 +92,19 @@ def show_one(path: Path, number: int, settings: Settings, console: Console) -> N
 
 
 def scan_each(
-    files: Sequence[Path], settings: Settings, *, as_json: bool = False, write: Path | None = None, console: Console
+    files: Sequence[Path],
+    settings: Settings,
+    *,
+    as_json: bool = False,
+    write: Path | None = None,
+    taken_on: bytes = b"",
+    console: Console,
 ) -> int:
     """Scan `files` in turn and print each one's report on `console`: tables and sentences, or one JSON object a line.
 
-    write: a pcap file for the frames, with what is repairable mended. Errors go to stderr, one line a file; the exit
-    code is the worst one's, 0 if every file was read to its end (whatever was found in it: a finding is no error).
+    write: a pcap file for the frames, with what is repairable mended; taken_on: see `scan_file`. Errors go to stderr,
+    one line a file; the exit code is the worst one's, 0 if every file was read to its end (whatever was found in it: a
+    finding is no error).
     """
     from fixer.capture.source import STDIN
     from fixer.scan import as_object, scan_file
@@ -86,7 +117,7 @@ def scan_each(
         if path == STDIN and sys.stdin.isatty():
             click.echo("fixer: paste a hex dump (tcpdump -xx), then Ctrl-D", err=True)
         with progress(path) as step:
-            report = scan_file(path, settings, write, step)
+            report = scan_file(path, settings, write, step, taken_on)
         if as_json:
             console.file.write(json.dumps(as_object(report)) + "\n")
         else:

@@ -35,6 +35,8 @@ cdef struct Event:
     #                          version 0: of VTEPs whose bucket is gone)
     bint tunnel
     uint32_t length          # of the packet, bytes from its first IP header
+    uint32_t transport       # offset of the inner transport header from the packet's first byte, 0: it is not captured
+    uint32_t covered         # bytes from there to the end of the inner segment
     uint32_t vni
     int32_t vlan
     Endpoints outer

@@ -53,6 +53,9 @@ cdef void describe(Event *out, const uint8_t *packet, const Walk *walk, const Ju
     out.tunnel = walk.tunnel
     out.vni = walk.vni
     out.vlan = walk.vlan
+    if walk.inner.field_read:
+        out.transport = walk.inner.transport
+        out.covered = walk.inner.covered
     copy_endpoints(&out.outer, packet, &walk.outer, walk.captured)
     copy_endpoints(&out.inner, packet, &walk.inner, walk.captured)
 

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from fixer.datapath.diagnose import Diagnosis, Explanation, InnerState, OuterState
-from fixer.findings.tally import Row
+from fixer.findings.sender import Row
 
 NO_OFFLOAD = "`ethtool -K VXLANDEV tx off` on the sender"
 """The kernel then sums the outer checksum itself, over a segment that it has finished."""
@@ -24,12 +24,15 @@ class Cause(NamedTuple):
 
     what: str
     cure: str
+    kernel: str = ""
+    """Which ones do it, and the commit that mended them."""
 
 
 WRONG_OUTER = {
     Explanation.FIELD_FFFF: Cause(
         "its NAT turned a zero checksum into ffff, as nf_nat does on kernels before 5.7, 5.4.41 and 4.19.123",
         f"such a kernel (ea64d8d6c675); {KUBE_PROXY}; until then {NO_OFFLOAD}",
+        "before 5.7, 5.4.41 and 4.19.123 (ea64d8d6c675)",
     ),
     Explanation.SAME_FIELD: Cause(
         'a NAT or middlebox "updated" a zero checksum: differing packets have one field',

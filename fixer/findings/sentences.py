@@ -1,4 +1,4 @@
-"""What a tally means to the engineer on call: a sentence a finding, each with what to do about it.
+"""What a tally means to the engineer on call: findings, each with a sentence or two and with what to do about it.
 
 A finding says who, what and how often; whether it is a fault at all; what `fixer` does about it; and the lasting cure,
 which is always at the sender or at the hop that broke the checksum, never here.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from fixer.datapath.diagnose import Diagnosis, OuterState
+from fixer.datapath.diagnose import Diagnosis, Explanation, OuterState
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
 from fixer.findings.causes import WRONG_OUTER, in_hindsight
-from fixer.findings.tally import UNFINISHED, Row, Sender, Tally, is_unfinished
+from fixer.findings.conversations import Fate
+from fixer.findings.finding import Fact, Finding, Place, Role, Verdict
+from fixer.findings.sender import UNFINISHED, Row, Sender, is_unfinished
+from fixer.findings.tally import Tally
+from fixer.findings.verdicts import Unfinished, other
 from fixer.words import reason_words
 
 SENDER_CURE = "`ethtool -K DEV tx-checksum-ip-generic off`"
@@ -24,137 +28,278 @@ MOST_SAID = 20
 MOST_VNIS = 4
 """VNIs that a sentence names before it only counts."""
 
+FACTS = {
+    Fate.LOST: "sent again and never answered",
+    Fate.UNANSWERED: "never answered",
+    Fate.ACCEPTED: "acknowledged or answered by the other side",
+    Fate.ACCEPTED_DATA: "acknowledged by the other side",
+    Fate.REFUSED: "refused by the other side's kernel (RST or port unreachable), which had verified them",
+    Fate.MERGED: "merged from several where this was captured (longer than a wire or the MSS allows)",
+    Fate.UNKNOWN: "of unknown fate: nothing answers such, or one direction is missing",
+}
 
-def findings(tally: Tally, ports: Sequence[int], *, plain: bool) -> list[str]:
+
+def findings(tally: Tally, ports: Sequence[int], *, plain: bool) -> list[Finding]:
     """Everything worth saying about one file, most urgent first for each sender; never empty."""
-    said: list[str] = []
+    said: list[Finding] = []
     worst, others = tally.worst(MOST_SAID)
+    alike = sum(bool(Unfinished(sender, address).accepted) for _, address, sender in worst) > 1
     for is_vtep, address, sender in worst:
-        who = f"VTEP {address or 'unknown'}" if is_vtep else address or "An unknown sender"
-        said += of_sender(who, sender)
+        said += OfSender(sender, address, is_vtep=is_vtep, everybody=alike).findings()
     if others.harm:
-        said.append(f"And {others.words}: {others.harm} of {_packets(others.sender.packets)} not sound.")
+        text = f"And {others.words}: {others.harm} of {_packets(others.sender.packets)} not sound."
+        said.append(
+            Finding(others.words, Role.VTEP, "others", Verdict.UNCLEAR, text, others.harm, others.sender.packets)
+        )
     said += of_file(tally, ports, plain=plain)
-    if not said:
-        judged = sum(sender.packets for sender in tally.everybody())
-        uncheckable = sum(_count(sender, {Diagnosis.UNCHECKABLE}) for sender in tally.everybody())
-        reasons = {
-            reason_words(row.reason, row.outer)
-            for sender in tally.everybody()
-            for row in sender.rows
-            if row.diagnosis is Diagnosis.UNCHECKABLE
-        }
-        but = f"; {uncheckable} cannot be checked: {'; '.join(sorted(reasons))}" if uncheckable else ""
-        said.append(f"Nothing to repair in {_packets(judged)}{but}.")
-    return said
+    return said or [nothing(tally)]
 
 
-def of_sender(who: str, sender: Sender) -> Iterator[str]:
+class OfSender:
     """What is wrong with one sender's packets, or why what looks wrong is not."""
-    own, why = sender.own_capture()
-    of_all = f"of {_packets(sender.packets)}"
-    headers = sum(
-        count for row, count in sender.rows.items() if row.diagnosis is Diagnosis.CORRUPT and is_unfinished(row)
-    )
-    faulty = sender.unfinished - (own or headers)
-    behind_nat = sum(sender.rows[row] for row in in_hindsight(sender.rows) if row.diagnosis is Diagnosis.CORRUPT)
-    corrupt = _count(sender, {Diagnosis.CORRUPT}) - (headers if own else 0) - behind_nat
-    never = sum(
-        count
-        for row, count in sender.rows.items()
-        if row.diagnosis is Diagnosis.CORRUPT and row.reason is Reason.NEVER_COMPUTED
-    )
-    if never:
-        yield (
-            f"{who}: a checksum field of 0000 in {never} {of_all}: nobody ever computed it; `fixer run` drops such. "
-            f"Cure, on its host: what generates these packets, or the offload that should have finished them."
-        )
-    if corrupt := corrupt - never:
-        yield f"{who}: {corrupt} {of_all} corrupt: `fixer run` drops such. " + (
-            "It leaves checksums unfinished too, and a NAT hop behind such a sender can turn one into the other."
-            if faulty
-            else "Damaged before encapsulation or on the way: look at the links, NICs and memory between."
-        )
-    if faulty:
-        unfinished = [row for row in sender.rows if row.diagnosis in UNFINISHED]
-        yield (
-            f"{who} sends unfinished {_layers(sender)}checksums{_vnis(sender, unfinished)} in {faulty} {of_all}; "
-            f"receivers discard such. Cure, on its host: {SENDER_CURE} for its NIC. Until then, on the receiver: "
-            f"`fixer on` and `fixer run`."
-        )
-    yield from of_wrong_outers(who, sender)
-    if headers_wrong := _count(sender, {Diagnosis.OUTER_IP_WRONG}):
-        yield (
-            f"{who}: the outer IP header's own checksum is wrong in {headers_wrong} {of_all}: a receiver's kernel "
-            f"drops such before any rule sees them, so `fixer run` never gets them. Cure: the hop that writes or "
-            f"damages that header."
-        )
-    if absent := _count(sender, {Diagnosis.OUTER_ABSENT6}):
-        yield (
-            f"{who} sends outer checksum zero over IPv6 in {absent} {of_all}: receivers drop such unless their VXLAN "
-            f"device has udp6zerocsumrx (`ip -d link`). Cure: make it with that, or the sender's without "
-            f'udp6zerocsumtx. Until then `fixer run` computes it with policy.outer_absent6 = "repair".'
-        )
-    if own:
-        yield (
-            f"{who}: {own} {of_all} unfinished here, but {why}: taken on this host before its NIC finished the "
-            f"checksums, not a fault by itself. What reaches the other side shows in a capture there."
+
+    def __init__(self, sender: Sender, address: str, *, is_vtep: bool, everybody: bool) -> None:
+        self.sender = sender
+        self.address = address
+        self.is_vtep = is_vtep
+        self.who = f"VTEP {address or 'unknown'}" if is_vtep else address or "An unknown sender"
+        self.of = f"of {_packets(sender.packets)}"
+        self.unfinished = Unfinished(sender, address)
+        self.place = self.unfinished.place(everybody=everybody)
+
+    def findings(self) -> Iterator[Finding]:
+        yield from self.of_corrupt()
+        yield from self.of_unfinished(Verdict.FAULT)
+        yield from self.of_wrong_outers()
+        yield from self.of_headers()
+        yield from self.of_unfinished(Verdict.UNCLEAR)
+        yield from self.of_unfinished(Verdict.HARMLESS)
+
+    def found(
+        self,
+        cause: str,
+        verdict: Verdict,
+        text: str,
+        rows: Sequence[Row],
+        *,
+        packets: int = 0,
+        role: Role | None = None,
+        **more: str,
+    ) -> Finding:
+        return Finding(
+            who=self.address,
+            role=role or (Role.VTEP if self.is_vtep else Role.HOST),
+            cause=cause,
+            verdict=verdict,
+            text=f"{self.who}{text}",
+            packets=packets or sum(self.sender.rows[row] for row in rows),
+            of=self.sender.packets,
+            vnis=tuple(_vnis(self.sender, rows)),
+            taken=self.place,
+            evidence=tuple(facts(self.sender, rows)),
+            **more,
         )
 
-
-def of_wrong_outers(who: str, sender: Sender) -> Iterator[str]:
-    """A sentence for each cause that made its outer checksums wrong."""
-    causes = in_hindsight(sender.rows)
-    for cause, (what, cure) in WRONG_OUTER.items():
-        rows = [row for row, found in causes.items() if found is cause]
+    def of_unfinished(self, verdict: Verdict) -> Iterator[Finding]:
+        rows = [row for row in self.sender.rows if is_unfinished(row) and self.unfinished.verdicts(row)[verdict]]
         if not rows:
-            continue
-        count = sum(sender.rows[row] for row in rows)
-        righted = sum(sender.rows[row] for row in rows if row.action is Action.REPAIR)
-        does = "rights them" if righted == count else f"rights {righted} of them" if righted else "rights none of them"
-        yield (
-            f"{who}: a wrong outer checksum{_vnis(sender, rows)} in {count} of {_packets(sender.packets)}, because "
-            f"{what}; kernels discard such, `fixer run` {does}. Cure: {cure}."
+            return
+        packets = sum(self.unfinished.verdicts(row)[verdict] for row in rows)
+        cure = f"{SENDER_CURE} for its NIC"
+        what = f"unfinished {_layers(rows)}checksums{_vni_words(self.sender, rows)} in {packets} {self.of}"
+        if verdict is Verdict.FAULT:
+            text = (
+                f" sends {what}{self.in_vain()}; receivers discard such. Cure, on its host: {cure}. "
+                f"Until then, on the receiver: `fixer on` and `fixer run`."
+            )
+        elif verdict is Verdict.UNCLEAR and self.unfinished.accepted:
+            text = (
+                f": {what}, sent again and never answered, though others like them are accepted: a filter, or somebody "
+                f"who does not listen. A capture of the other side shows whether they arrive."
+            )
+        elif verdict is Verdict.UNCLEAR:
+            text = (
+                f": {what}{self.in_vain()}. Taken on its own host, before its NIC, that is normal; behind it that "
+                f"is a fault, and receivers discard such. What decides: a capture on the other side, or where this "
+                f"one was taken, said with `--taken-on ADDRESS`. Cure of a fault, on its host: {cure}."
+            )
+        else:
+            text = f": {packets} {self.of} unfinished here, but {self.why()}, not a fault by itself." + (
+                " What reaches the other side shows in a capture there." if self.place is Place.SENDER else ""
+            )
+            cure = ""
+        yield self.found("unfinished", verdict, text, rows, packets=packets, cure=cure)
+
+    def in_vain(self) -> str:
+        lost, none = self.unfinished.lost, self.unfinished.in_vain
+        if lost:
+            return f", {lost} of them sent again and never answered"
+        return ", never answered" if none else ""
+
+    def why(self) -> str:
+        """Why what is harmless is; without a full stop."""
+        behind = "or they are repaired behind this point"
+        if self.unfinished.loopback:
+            return "on loopback nobody finishes a checksum and nobody asks for it"
+        if self.unfinished.outgoing:
+            return "they are marked as outgoing: taken on this host before its NIC finished the checksums"
+        if self.place is Place.ONE_HOST:
+            return (
+                f"the other side accepts them, and it sends such too: one host for both (veth, a hypervisor), {behind}"
+            )
+        if self.unfinished.accepted:
+            return f"the other side answers them: taken on this host before its NIC finished the checksums, {behind}"
+        return (
+            "they are several in one, merged here by GRO or LRO or still to be cut by GSO: no word of what was "
+            "on the wire"
         )
 
+    def of_corrupt(self) -> Iterator[Finding]:
+        behind_nat = in_hindsight(self.sender.rows)
+        rows = [
+            row
+            for row in self.sender.rows
+            if row.diagnosis is Diagnosis.CORRUPT and not is_unfinished(row) and row not in behind_nat
+        ]
+        never = [row for row in rows if row.reason is Reason.NEVER_COMPUTED]
+        damaged = [row for row in rows if row.reason is not Reason.NEVER_COMPUTED]
+        if never:
+            count = sum(self.sender.rows[row] for row in never)
+            cure = "what generates these packets, or the offload that should have finished them"
+            text = (
+                f": a checksum field of 0000 in {count} {self.of}: nobody ever computed it; `fixer run` drops such. "
+                f"Cure, on its host: {cure}."
+            )
+            yield self.found("never_computed", other(self.sender, never), text, never, cure=cure)
+        if damaged:
+            count = sum(self.sender.rows[row] for row in damaged)
+            cure = "look at the links, NICs and memory between"
+            broken = any(self.unfinished.verdicts(row)[Verdict.FAULT] for row in self.sender.rows if is_unfinished(row))
+            text = f": {count} {self.of} corrupt: `fixer run` drops such. " + (
+                "It leaves checksums unfinished too, and a NAT hop behind such a sender can turn one into the other."
+                if broken or self.unfinished.in_vain
+                else f"Damaged before encapsulation or on the way: {cure}."
+            )
+            yield self.found("corrupt", other(self.sender, damaged), text, damaged, role=Role.PATH, cure=cure)
 
-def of_file(tally: Tally, ports: Sequence[int], *, plain: bool) -> Iterator[str]:
+    def of_wrong_outers(self) -> Iterator[Finding]:
+        """One for each cause that made its outer checksums wrong."""
+        causes = in_hindsight(self.sender.rows)
+        for name, cause in WRONG_OUTER.items():
+            rows = [row for row, found in causes.items() if found is name]
+            if not rows:
+                continue
+            count = sum(self.sender.rows[row] for row in rows)
+            righted = sum(self.sender.rows[row] for row in rows if row.action is Action.REPAIR)
+            does = (
+                "rights them" if righted == count else f"rights {righted} of them" if righted else "rights none of them"
+            )
+            verdict = Verdict.UNCLEAR if name is Explanation.UNEXPLAINED else other(self.sender, rows)
+            text = (
+                f": a wrong outer checksum{_vni_words(self.sender, rows)} in {count} {self.of}, because {cause.what}; "
+                f"kernels discard such, `fixer run` {does}. Cure: {cause.cure}."
+            )
+            yield self.found(
+                f"outer_{name.name.lower()}", verdict, text, rows, role=Role.PATH, cure=cause.cure, kernel=cause.kernel
+            )
+
+    def of_headers(self) -> Iterator[Finding]:
+        rows = [row for row in self.sender.rows if row.diagnosis is Diagnosis.OUTER_IP_WRONG]
+        if rows:
+            count = sum(self.sender.rows[row] for row in rows)
+            cure = "the hop that writes or damages that header"
+            text = (
+                f": the outer IP header's own checksum is wrong in {count} {self.of}: a receiver's kernel drops such "
+                f"before any rule sees them, so `fixer run` never gets them. Cure: {cure}."
+            )
+            yield self.found("outer_ip_header", other(self.sender, rows), text, rows, role=Role.PATH, cure=cure)
+        rows = [row for row in self.sender.rows if row.is_absent]
+        if rows:
+            count = sum(self.sender.rows[row] for row in rows)
+            verdict = other(self.sender, rows)
+            cure = "make it with that, or the sender's without udp6zerocsumtx"
+            text = f" sends outer checksum zero over IPv6 in {count} {self.of}: " + (
+                "the other side answers them, so its VXLAN device has udp6zerocsumrx."
+                if verdict is Verdict.HARMLESS
+                else f"receivers drop such unless their VXLAN device has udp6zerocsumrx (`ip -d link`). Cure: {cure}. "
+                f'Until then `fixer run` computes it with policy.outer_absent6 = "repair".'
+            )
+            yield self.found("outer_zero_over_ipv6", verdict, text, rows, cure=cure)
+
+
+def facts(sender: Sender, rows: Sequence[Row]) -> Iterator[Fact]:
+    """What became of these packets, and whether the same sender's others are finished."""
+    for fate, what in FACTS.items():
+        count = sum(cell for row in rows for (_, found), cell in sender.fates[row].items() if found is fate)
+        if count:
+            first = min(sender.first[row, fate] for row in rows if (row, fate) in sender.first)
+            yield Fact(what, count, 0 if fate is Fate.UNKNOWN else first)
+    for mark, what in ((True, "marked as outgoing"), (False, "marked as incoming")):
+        count = sum(cell for row in rows for (found, _), cell in sender.fates[row].items() if found is mark)
+        if count:
+            yield Fact(what, count, 0)
+    if sender.finished:
+        yield Fact("finished segments of the same sender", sender.finished, 0)
+
+
+def nothing(tally: Tally) -> Finding:
+    judged = sum(sender.packets for sender in tally.everybody())
+    rows = [
+        (row, count)
+        for sender in tally.everybody()
+        for row, count in sender.rows.items()
+        if row.diagnosis is Diagnosis.UNCHECKABLE
+    ]
+    reasons = {reason_words(row.reason, row.outer) for row, _ in rows}
+    but = f"; {sum(count for _, count in rows)} cannot be checked: {'; '.join(sorted(reasons))}" if rows else ""
+    text = f"Nothing to repair in {_packets(judged)}{but}."
+    return Finding("", Role.FILE, "sound", Verdict.HARMLESS, text, judged, judged)
+
+
+def of_file(tally: Tally, ports: Sequence[int], *, plain: bool) -> Iterator[Finding]:
     """What is to be said of the capture as a whole."""
+
+    def found(cause: str, text: str, packets: int = 0) -> Finding:
+        return Finding("", Role.FILE, cause, Verdict.UNCLEAR, text, packets, tally.frames)
+
     cut = sum(
         count for sender in tally.everybody() for row, count in sender.rows.items() if row.reason is Reason.TRUNCATED
     )
     if cut:
-        yield f"{_packets(cut)} cut short by the capture, so they cannot be checked: capture with `tcpdump -s 0`."
-    if tally.other[Reason.GENEVE]:
-        yield f"{_packets(tally.other[Reason.GENEVE])} of Geneve (UDP 6081), which is another tunnel than VXLAN."
+        text = f"{_packets(cut)} cut short by the capture, so they cannot be checked: capture with `tcpdump -s 0`."
+        yield found("truncated", text, cut)
+    if geneve := tally.other[Reason.GENEVE]:
+        yield found("geneve", f"{_packets(geneve)} of Geneve (UDP 6081), which is another tunnel than VXLAN.", geneve)
     if not tally.frames:
-        yield "The capture is empty: nothing arrived while it was taken, or its filter let nothing pass."
+        text = "The capture is empty: nothing arrived while it was taken, or its filter let nothing pass."
+        yield found("empty", text)
     elif not tally.total.vxlan and not tally.plain:
         *most, last = [str(port) for port in ports]
         named = f"{', '.join(most)} or {last}" if most else last
-        yield (
+        yield found(
+            "no_vxlan",
             f"No VXLAN on UDP {named} here. Other ports go into `ports` of the configuration"
-            + ("." if plain else "; --plain judges packets without a tunnel as well.")
+            + ("." if plain else "; --plain judges packets without a tunnel as well."),
         )
 
 
-def _count(sender: Sender, diagnoses: set[Diagnosis]) -> int:
-    return sum(count for row, count in sender.rows.items() if row.diagnosis in diagnoses)
-
-
-def _layers(sender: Sender) -> str:
+def _layers(rows: Sequence[Row]) -> str:
     """'inner ', or nothing for a plain sender, whose packets have one layer."""
-    seen = {row.diagnosis for row in sender.rows if row.diagnosis in UNFINISHED}
-    if all(row.outer is OuterState.NO_TUNNEL for row in sender.rows):
+    seen = {row.diagnosis for row in rows if row.diagnosis in UNFINISHED}
+    if all(row.outer is OuterState.NO_TUNNEL for row in rows):
         return ""
     if seen == {Diagnosis.INNER_UNFINISHED}:
         return "inner "
     return "outer " if seen == {Diagnosis.OUTER_UNFINISHED} else "inner and outer "
 
 
-def _vnis(sender: Sender, rows: Iterable[Row]) -> str:
+def _vnis(sender: Sender, rows: Iterable[Row]) -> list[int]:
+    return sorted(set().union(*(sender.vnis[row] for row in rows)))
+
+
+def _vni_words(sender: Sender, rows: Iterable[Row]) -> str:
     """' (VNI 4097)', or nothing for a plain sender."""
-    vnis = sorted(set().union(*(sender.vnis[row] for row in rows)))
+    vnis = _vnis(sender, rows)
     if not vnis:
         return ""
     if len(vnis) > MOST_VNIS:

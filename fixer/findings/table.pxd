@@ -22,6 +22,12 @@ cdef int table_init(Table *table, uint32_t most, uint32_t key_size, uint32_t ent
 cdef void table_free(Table *table) noexcept
 cdef void table_clear(Table *table) noexcept nogil
 cdef void *table_find(Table *table, const void *key) noexcept nogil
+cdef void *table_peek(const Table *table, const void *key) noexcept nogil
 cdef inline void *table_entry(const Table *table, uint32_t number) noexcept nogil:
     """The entry that came as `number` (from 0, less than `used`)."""
     return table.entries + <size_t>number * table.entry_size
+
+
+cdef inline uint32_t table_number(const Table *table, const void *entry) noexcept nogil:
+    """As which it came."""
+    return <uint32_t>((<const uint8_t *>entry - table.entries) // table.entry_size)

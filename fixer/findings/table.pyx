@@ -31,6 +31,19 @@ cdef void table_clear(Table *table) noexcept nogil:
     table.used = 0
 
 
+cdef void *table_peek(const Table *table, const void *key) noexcept nogil:
+    """The entry of `key`, or NULL."""
+    cdef uint32_t mask = 2 * table.most - 1
+    cdef uint32_t at = <uint32_t>hash_bytes(table.seed, <const uint8_t *>key, table.key_size) & mask
+    cdef void *entry
+    while table.index[at]:
+        entry = table_entry(table, table.index[at] - 1)
+        if memcmp(entry, key, table.key_size) == 0:
+            return entry
+        at = (at + 1) & mask
+    return NULL
+
+
 cdef void *table_find(Table *table, const void *key) noexcept nogil:
     """The entry of `key`; a new one is zero behind its key. NULL if there is none and no room for one."""
     cdef uint32_t mask = 2 * table.most - 1

@@ -177,6 +177,10 @@ def _compare(console: Console, without: Seen, fixed: Seen, sha256: str) -> None:
     console.print(table(title, ("", "without fixer", "with fixer"), lines))
 
 
+RECEIVER = bytes([192, 168, 102, 5])
+"""The VTEP on which the Swarm packets were captured."""
+
+
 def _on_the_capture(console: Console) -> int:
     """Scan the two Swarm packets that the package carries, mend them, and scan what came out."""
     from fixer import scan  # only here: the laboratory needs none of it
@@ -184,7 +188,7 @@ def _on_the_capture(console: Console) -> int:
     from fixer.screen.scan import show
 
     def judge(path: Path, write: Path | None) -> dict[str, Any]:
-        report = scan.scan_file(path, Settings(), write, lambda position, size: None)
+        report = scan.scan_file(path, Settings(), write, lambda position, size: None, RECEIVER)
         show(report, console)
         return scan.as_object(report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
+from fixer.findings.finding import Verdict
+from fixer.findings.sender import Row, Sender
 from fixer.findings.sentences import MOST_SAID, MOST_VNIS
-from fixer.findings.tally import Row, Tally
+from fixer.findings.tally import Tally
+from fixer.findings.verdicts import row_verdicts
 from fixer.scan import Report, Step, frames_words
 from fixer.screen.console import Console, Table, Text, exactly, say, text
 from fixer.words import ACTIONS, INNER_STATES, OUTER_STATES, diagnosis_words, reason_words
@@ -46,7 +50,7 @@ def show(report: Report, console: Console) -> None:
     if tally.vteps or tally.senders:
         console.print(table(tally, console.width))
     for finding in report.findings():
-        say(console, finding, indent=2)
+        say(console, finding.text, indent=2)
     if report.written:
         say(console, report.written, indent=2)
 
@@ -54,11 +58,11 @@ def show(report: Report, console: Console) -> None:
 def table(tally: Tally, width: int) -> Table:
     """The worst senders one by one, and the others together."""
     worst, others = tally.worst(MOST_SAID)
-    named = [(address or "unknown", sender) for _, address, sender in worst]
+    named = [(address or "unknown", sender, row_verdicts(sender, address)) for _, address, sender in worst]
     if others.words:
-        named.append((others.words, others.sender))
+        named.append((others.words, others.sender, {}))
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    longest = max(len(name) for name, _ in named)
+    longest = max(len(name) for name, *_ in named)
     whole = longest if longest <= width - BESIDE_ADDRESS else None
     shown.add_column("from", overflow="fold", min_width=whole, max_width=whole or 24)
     shown.add_column("packets", justify="right", no_wrap=True)
@@ -66,18 +70,28 @@ def table(tally: Tally, width: int) -> Table:
     shown.add_column("diagnosis")
     shown.add_column("found → right", overflow="fold")
     shown.add_column("fixer run", no_wrap=True)
-    for name, sender in named:
-        for row, count in sorted(sender.rows.items(), key=lambda item: (item[0].diagnosis, -item[1])):
+    for name, sender, verdicts in named:
+        for row, verdict, count in rows_of(sender, verdicts):
             shown.add_row(
                 text(name),
                 text(str(count)),
                 text(vni_words(sender.vnis[row], sender.more_vnis)),
                 text((diagnosis_words(row.diagnosis, row.outer), STYLES.get(row.diagnosis, OTHER_STYLE))),
                 Text("\n").join(map(text, found_words(row, sender.examples[row]))),
-                text(ACTIONS[row.action]),
+                text(ACTIONS[row.action] if verdict in (None, Verdict.FAULT) else str(verdict)),
             )
             name = ""
     return shown
+
+
+def rows_of(sender: Sender, verdicts: dict[Row, Counter[Verdict]]) -> Iterator[tuple[Row, Verdict | None, int]]:
+    """The kinds of a sender's packets, those of different verdicts apart; None where there is none."""
+    for row, count in sorted(sender.rows.items(), key=lambda item: (item[0].diagnosis, -item[1])):
+        if row not in verdicts:
+            yield row, None, count
+        for verdict in Verdict:
+            if part := verdicts.get(row, Counter())[verdict]:
+                yield row, verdict, part
 
 
 def vni_words(vnis: set[int], more: bool) -> str:

@@ -547,8 +547,29 @@ def test_scan_gets_files_and_switches(monkeypatch: pytest.MonkeyPatch) -> None:
         "files": (Path("a.pcap"), Path("b.pcap")),
         "as_json": True,
         "write": Path("out.pcap"),
+        "taken_on": b"",
         "plain": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("192.0.2.5", bytes([192, 0, 2, 5])),
+        ("::1", bytes(15) + b"\1"),
+        ("02:42:A:0:1:b0", bytes.fromhex("02420a0001b0")),
+    ],
+)
+def test_where_a_capture_was_taken_is_an_address_or_a_mac(
+    monkeypatch: pytest.MonkeyPatch, said: str, expected: bytes
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(fixer.cli.scan, "scan_each", lambda *_, **options: seen.update(options) or 0)
+    assert invoke("scan", "a.pcap", "--taken-on", said).exit_code == 0
+    assert seen["taken_on"] == expected
+    wrong = invoke("scan", "a.pcap", "--taken-on", "eth0")
+    assert wrong.exit_code == 2
+    assert "neither an IP address nor a MAC" in wrong.output
 
 
 # The command as it is started

@@ -60,7 +60,7 @@ def test_senders_are_shown_by_harm(file: Path) -> None:
         [from_vtep(1, sound)] * 9 + [from_vtep(2, broken)] * 2 + [from_vtep(3, broken)] * 5 + [from_vtep(4, sound)]
     )
     found = of_packets(file, packets)
-    assert [finding.split(" sends")[0] for finding in found["findings"]] == ["VTEP 10.0.0.3", "VTEP 10.0.0.2"]
+    assert [finding["text"].split(":")[0] for finding in found["findings"]] == ["VTEP 10.0.0.3", "VTEP 10.0.0.2"]
     text = as_text(file).split("VTEP")[0]
     assert [text.index(f"10.0.0.{n}") for n in (3, 2, 1, 4)] == sorted(text.index(f"10.0.0.{n}") for n in range(1, 5))
 
@@ -77,8 +77,8 @@ def test_of_many_senders_the_worst_are_named_and_all_are_counted(
         packets += [from_vtep(number, once), always] if number % 3 else [from_vtep(number, once)]
     found = of_packets(file, packets)
     assert found["vxlan"] == found["repairable"] == len(packets)
-    assert "VTEP 10.255.255.255 sends unfinished inner checksums (VNI 4097) in 666 of 666" in found["findings"][0]
-    shown = found["findings"]
+    assert "VTEP 10.255.255.255: unfinished inner checksums (VNI 4097) in 666 of 666" in found["findings"][0]["text"]
+    shown = [finding["text"] for finding in found["findings"]]
     assert len(shown) <= 22
     assert found.get("others", {"vteps": {"vxlan": 0}})["vteps"]["vxlan"] == len(packets) - sum(
         vtep["vxlan"] for vtep in found["vteps"].values()
@@ -94,7 +94,9 @@ def test_what_excuses_one_of_the_others_excuses_no_other(file: Path) -> None:
     broken, merged = tunnelled("PARTIAL", "ZERO"), tunnelled("PARTIAL", "PARTIAL", payload=bytes(7000))
     packets = [from_vtep(number, broken) for number in range(20)] * 2
     packets += [merged, *(from_vtep(number, broken) for number in range(40, 50))]
-    assert "And 11 others: 10 of 11 packets not sound." in of_packets(file, packets)["findings"]
+    assert "And 11 others: 10 of 11 packets not sound." in [
+        finding["text"] for finding in of_packets(file, packets)["findings"]
+    ]
 
 
 def test_a_flood_of_sources_takes_bounded_memory_and_time(file: Path) -> None:
@@ -131,7 +133,7 @@ def test_vnis_beyond_memory_are_not_counted_as_if_they_were_all(file: Path, monk
 @pytest.mark.parametrize("width", [40, 61, 80, 100])
 def test_no_command_is_broken_by_a_line(file: Path, width: int) -> None:
     found = of_packets(file, [tunnelled("PARTIAL", "AGREES"), tunnelled("WRONG", "GOOD"), segment(4, "tcp")])
-    commands = {command for finding in found["findings"] for command in finding.split("`")[1::2]}
+    commands = {command for finding in found["findings"] for command in finding["text"].split("`")[1::2]}
     assert len(commands) > 2
     lines = as_text(file, width=width).splitlines()
     for command in commands:
@@ -156,7 +158,7 @@ def test_plain_packets_have_no_inner_layer(file: Path) -> None:
     file.write_bytes(pcap(packets, link_type=101))
     text = as_text(file, plain=True)
     assert "checksum never finished" in flat(text)
-    assert "sends unfinished checksums in 1 of" in flat(text)
+    assert "unfinished checksums in 1 of" in flat(text)
     assert "inner" not in text
 
 

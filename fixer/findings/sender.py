@@ -1,0 +1,149 @@
+"""One sender of a capture: its packets by kind, and of those that are not sound what became of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fixer.datapath.diagnose import Diagnosis, Explanation, InnerState, OuterState
+from fixer.datapath.repair import Action
+from fixer.datapath.result import Result
+from fixer.datapath.walk import Reason
+from fixer.findings.conversations import Fate
+
+LAYER_STATES = ("good", "absent", "partial", "wrong", "uncheckable")
+INNER_COUNTED_AS = {
+    InnerState.VERIFIES: "good",
+    InnerState.PARTIAL: "partial",
+    InnerState.WRONG: "wrong",
+    InnerState.NONE: "uncheckable",
+    InnerState.ABSENT: "absent",
+    InnerState.UNCHECKABLE: "uncheckable",
+}
+OUTER_COUNTED_AS = {
+    OuterState.GOOD: "good",
+    OuterState.AGREES: "good",
+    OuterState.ZERO: "absent",
+    OuterState.ZERO6: "absent",
+    OuterState.PARTIAL: "partial",
+    OuterState.STALE: "wrong",
+    OuterState.WRONG: "wrong",
+    OuterState.UNCHECKABLE: "uncheckable",
+}
+REPAIRABLE = frozenset(
+    {
+        Diagnosis.INNER_UNFINISHED,
+        Diagnosis.OUTER_UNFINISHED,
+        Diagnosis.BOTH_UNFINISHED,
+        Diagnosis.OUTER_STALE,
+        Diagnosis.STALE_UNFINISHED,
+    }
+)
+UNFINISHED = frozenset(
+    {
+        Diagnosis.INNER_UNFINISHED,
+        Diagnosis.OUTER_UNFINISHED,
+        Diagnosis.BOTH_UNFINISHED,
+    }
+)
+
+SOUND = frozenset({Diagnosis.SOUND, Diagnosis.UNCHECKABLE})
+
+
+class Row(NamedTuple):
+    """What makes packets of one sender alike."""
+
+    diagnosis: Diagnosis
+    inner: InnerState
+    outer: OuterState
+    reason: Reason
+    explanation: Explanation
+    action: Action
+    unverified: bool
+
+    @property
+    def is_broken(self) -> bool:
+        return self.diagnosis not in SOUND
+
+    @property
+    def is_absent(self) -> bool:
+        return self.diagnosis is Diagnosis.OUTER_ABSENT6
+
+
+@dataclass
+class Counts:
+    """Of a whole file, or of one sender: packets by the state of each layer, and what would become of them."""
+
+    vxlan: int = 0
+    outer: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(LAYER_STATES, 0)))
+    inner: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(LAYER_STATES, 0)))
+    repairable: int = 0
+    corrupt: int = 0
+    unverified: int = 0
+
+    def add(self, rows: Counter[Row]) -> Counts:
+        for row, count in rows.items():
+            if row.outer is not OuterState.NO_TUNNEL:
+                self.vxlan += count
+                self.outer[OUTER_COUNTED_AS[row.outer]] += count
+            self.inner[INNER_COUNTED_AS[row.inner]] += count
+            self.repairable += count if row.diagnosis in REPAIRABLE else 0
+            self.corrupt += count if row.diagnosis is Diagnosis.CORRUPT else 0
+            self.unverified += count if row.unverified else 0
+        return self
+
+
+@dataclass
+class Sender:
+    """One VTEP or plain sender: the kinds of packets it sent with an example of each, and of those that are not sound
+    what became of them, by whether they are marked as outgoing."""
+
+    told: bool = False
+    """The marks are the user's, who says where the capture was taken."""
+    packets: int = 0
+    rows: Counter[Row] = field(default_factory=Counter)
+    examples: dict[Row, Result] = field(default_factory=dict)
+    vnis: dict[Row, set[int]] = field(default_factory=dict)
+    more_vnis: bool = False
+    finished: int = 0
+    """Segments that a NIC would have finished and that are; none of those marked as outgoing."""
+    fates: dict[Row, Counter[tuple[bool | None, Fate]]] = field(default_factory=dict)
+    first: dict[tuple[Row, Fate], int] = field(default_factory=dict)
+    """The number of the first such frame."""
+
+    @property
+    def counts(self) -> Counts:
+        return Counts().add(self.rows)
+
+    def add(self, row: Row, result: Result, outgoing: bool | None, fate: Fate, frame: int, count: int) -> None:
+        self.packets += count
+        self.rows[row] += count
+        if row not in self.examples:
+            self.examples[row] = result
+            self.vnis[row] = set()
+        if fate is Fate.FINISHED and not outgoing:
+            self.finished += count
+        if row.is_broken:
+            self.fates.setdefault(row, Counter())[outgoing, fate] += count
+            self.first[row, fate] = min(frame, self.first.get((row, fate), frame))
+
+    def join(self, other: Sender) -> None:
+        """Count another sender's packets as this one's; its VNIs are forgotten."""
+        for row, count in other.rows.items():
+            self.rows[row] += count
+            self.examples.setdefault(row, other.examples[row])
+            self.vnis.setdefault(row, set())
+            if row in other.fates:
+                self.fates.setdefault(row, Counter()).update(other.fates[row])
+        self.packets += other.packets
+        self.finished += other.finished
+
+
+def is_unfinished(row: Row) -> bool:
+    """Whether these packets are as a sender leaves them to its NIC; some leave it the IPv4 header's checksum as well.
+
+    The datapath calls such a packet corrupt, as it would be on a wire: inner PARTIAL under an outer that is not wrong.
+    """
+    header_too = row.diagnosis is Diagnosis.CORRUPT and row.inner is InnerState.PARTIAL
+    return row.diagnosis in UNFINISHED or (header_too and row.outer is not OuterState.WRONG)

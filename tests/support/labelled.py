@@ -1,0 +1,225 @@
+"""Captures of every kind that a sender can be seen in, each with the conclusion that is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from support.dialogue import ACK, FIN, PUSH, RST, SYN, VTEPS, Capture, Connection
+
+from fixer.findings.finding import Place, Verdict
+
+FAULT, UNCLEAR, HARMLESS = Verdict
+LEFT, RIGHT = VTEPS
+Label = dict[tuple[str, Verdict], int]
+"""By VTEP and verdict: packets. Who is not named is sound."""
+
+LABELLED: dict[str, tuple[Callable[[Capture], None], Label, Place | None, int | None]] = {}
+
+
+def label(
+    expected: Label, place: Place | None = None, told: int | None = None
+) -> Callable[[Callable[[Capture], None]], Callable[[Capture], None]]:
+    def remember(build: Callable[[Capture], None]) -> Callable[[Capture], None]:
+        LABELLED[build.__name__.replace("_", " ")] = build, expected, place, told
+        return build
+
+    return remember
+
+
+def answered(capture: Capture, first: str, second: str = "finished", port: int = 4000) -> None:
+    """A whole connection with a question and an answer; LEFT sends 5 packets of it, RIGHT 4."""
+    connection = Connection(capture, port).open(first, second)
+    connection.say(0, first, b"question", second).say(1, second, b"answer", first)
+    connection.send(1, FIN | ACK, second)
+    connection.send(0, FIN | ACK, first)
+
+
+@label({})
+def all_is_finished(capture: Capture) -> None:
+    answered(capture, "finished")
+
+
+@label({(LEFT, HARMLESS): 5}, Place.SENDER)
+def on_the_sender(capture: Capture) -> None:
+    answered(capture, "unfinished")
+
+
+@label({(LEFT, HARMLESS): 5}, Place.SENDER)
+def any_on_the_sender(capture: Capture) -> None:
+    capture.marks = (True, False)
+    answered(capture, "unfinished")
+
+
+@label({(LEFT, HARMLESS): 3}, Place.SENDER)
+def any_on_the_sender_and_nobody_answers(capture: Capture) -> None:
+    capture.marks = (True, False)
+    Connection(capture).knock()
+
+
+@label({(LEFT, HARMLESS): 5, (RIGHT, HARMLESS): 4}, Place.ONE_HOST)
+def one_host_for_both(capture: Capture) -> None:
+    answered(capture, "unfinished", "unfinished")
+
+
+@label({(LEFT, HARMLESS): 5, (RIGHT, HARMLESS): 4}, Place.ONE_HOST)
+def one_host_marked_as_incoming(capture: Capture) -> None:
+    capture.marks = (False, False)
+    answered(capture, "unfinished", "unfinished")
+
+
+@label({(LEFT, HARMLESS): 5})
+def repaired_behind_this_point(capture: Capture) -> None:
+    capture.marks = (False, True)
+    answered(capture, "unfinished")
+
+
+@label({(LEFT, HARMLESS): 1}, Place.RECEIVER)
+def merged_by_the_receivers_gro(capture: Capture) -> None:
+    Connection(capture).open().say(0, "unfinished", bytes(7000)).say(0, "finished", b"end")
+
+
+@label({(LEFT, HARMLESS): 1}, Place.RECEIVER)
+def merged_by_gro_of_less_than_a_wire(capture: Capture) -> None:
+    """Two short ones in one, shorter than the MSS: nothing but its acknowledgement excuses it."""
+    Connection(capture).open().say(0, "unfinished", bytes(600)).say(0, "finished", b"end")
+
+
+@label({(LEFT, HARMLESS): 1})
+def merged_and_not_acknowledged_by_the_end(capture: Capture) -> None:
+    Connection(capture).open().send(0, ACK | PUSH, "unfinished", bytes(7000))
+
+
+@label({(LEFT, HARMLESS): 1})
+def merged_and_its_handshake_is_not_here(capture: Capture) -> None:
+    connection = Connection(capture).say(0, "finished", bytes(1300))
+    connection.send(0, ACK | PUSH, "unfinished", bytes(5200))
+
+
+@label({(LEFT, FAULT): 15, (LEFT, HARMLESS): 20}, Place.RECEIVER)
+def a_broken_nic_among_merged_traffic(capture: Capture) -> None:
+    connection = Connection(capture).open()
+    for _ in range(20):
+        connection.say(0, "unfinished", bytes(2820))
+    for port in range(5000, 5005):
+        Connection(capture, port).knock()
+
+
+@label({(LEFT, FAULT): 3, (LEFT, HARMLESS): 1}, Place.RECEIVER)
+def a_broken_nic_among_merged_traffic_without_handshake(capture: Capture) -> None:
+    Connection(capture).say(0, "finished", b"1").say(0, "unfinished", bytes(2820)).say(0, "finished", b"2")
+    Connection(capture, 5000).knock()
+
+
+@label({(LEFT, FAULT): 3}, Place.RECEIVER)
+def any_on_the_receiver_of_a_broken_sender(capture: Capture) -> None:
+    capture.marks = (False, True)
+    Connection(capture).knock()
+
+
+@label({(LEFT, FAULT): 3}, Place.BEHIND)
+def some_finished_and_some_never_answered(capture: Capture) -> None:
+    answered(capture, "finished")
+    Connection(capture, 5000).knock()
+
+
+@label({(LEFT, FAULT): 1}, Place.BEHIND)
+def acknowledged_only_after_it_came_again_and_was_finished(capture: Capture) -> None:
+    connection = Connection(capture).open()
+    connection.send(0, ACK | PUSH, "unfinished", b"data")
+    connection.send(0, ACK | PUSH, "finished", b"data", again=True)
+    connection.send(1, ACK, "finished")
+
+
+@label({(LEFT, UNCLEAR): 3}, Place.UNKNOWN)
+def one_direction_and_nothing_else(capture: Capture) -> None:
+    Connection(capture).knock()
+
+
+@label({(LEFT, HARMLESS): 3}, Place.SENDER, told=0)
+def one_direction_and_told_that_on_the_sender(capture: Capture) -> None:
+    Connection(capture).knock()
+
+
+@label({(LEFT, FAULT): 3}, Place.RECEIVER, told=1)
+def one_direction_and_told_that_on_the_receiver(capture: Capture) -> None:
+    Connection(capture).knock()
+
+
+@label({(LEFT, UNCLEAR): 3, (RIGHT, UNCLEAR): 3})
+def both_are_broken(capture: Capture) -> None:
+    knock_both(capture)
+
+
+@label({(LEFT, HARMLESS): 3, (RIGHT, FAULT): 3}, told=0)
+def both_are_broken_and_told_where(capture: Capture) -> None:
+    knock_both(capture)
+
+
+def knock_both(capture: Capture) -> None:
+    Connection(capture).knock()
+    back = Connection(capture, 6000)
+    for number in range(3):
+        back.send(1, SYN, "unfinished", again=number > 0)
+
+
+@label({(LEFT, HARMLESS): 5, (LEFT, UNCLEAR): 3}, Place.SENDER)
+def on_the_sender_and_one_port_is_filtered(capture: Capture) -> None:
+    answered(capture, "unfinished")
+    Connection(capture, 5000).knock()
+
+
+@label({(LEFT, HARMLESS): 1}, Place.SENDER)
+def on_the_sender_and_the_port_is_closed(capture: Capture) -> None:
+    connection = Connection(capture)
+    connection.send(0, SYN, "unfinished")
+    connection.send(1, RST | ACK, "finished")
+
+
+@label({(LEFT, HARMLESS): 1}, Place.SENDER)
+def on_the_sender_and_the_udp_port_is_closed(capture: Capture) -> None:
+    capture.udp(0, "unfinished")
+    capture.unreachable(1)
+
+
+@label({(LEFT, HARMLESS): 2}, Place.SENDER)
+def udp_is_answered(capture: Capture) -> None:
+    for _ in range(2):
+        capture.udp(0, "unfinished")
+        capture.udp(1, "finished")
+
+
+@label({(LEFT, UNCLEAR): 2})
+def udp_one_way(capture: Capture) -> None:
+    """Nothing would answer it, and a sender's own host may forward what is finished."""
+    answered(capture, "finished")
+    for number in range(2):
+        capture.udp(0, "unfinished", b"log %d" % number)
+
+
+@label({(LEFT, HARMLESS): 2}, Place.SENDER)
+def of_two_dns_queries_one_is_answered(capture: Capture) -> None:
+    """The one that is answered shows where this was taken."""
+    capture.udp(0, "unfinished", b"\0\1 a", to=53)
+    capture.udp(0, "unfinished", b"\0\2 aaaa", to=53)
+    capture.udp(1, "finished", b"\0\1 yes", to=53)
+
+
+@label({(LEFT, HARMLESS): 2}, Place.SENDER)
+def outer_left_to_the_nic_and_echoes_answered(capture: Capture) -> None:
+    for number in range(2):
+        capture.echo(0, number, outer="partial")
+        capture.echo(1, number)
+
+
+@label({(LEFT, UNCLEAR): 4}, Place.UNKNOWN)
+def outer_left_to_the_nic_and_one_direction(capture: Capture) -> None:
+    for number in range(4):
+        capture.echo(0, number, outer="partial")
+
+
+@label({(LEFT, FAULT): 1})
+def damage(capture: Capture) -> None:
+    connection = Connection(capture).open()
+    connection.send(0, ACK | PUSH, "wrong", b"data")
+    connection.send(0, ACK | PUSH, "finished", b"data", again=True)
+    connection.send(1, ACK, "finished")
