@@ -778,7 +778,7 @@ def test_a_table_that_cannot_be_read_is_not_empty(said: str, error: type[Excepti
         with pytest.raises(error):
             look()
     assert not any(line.startswith("iptables-restore") for line in host.ran)
-    assert rule_packets(host, 7) == {"ipv6": None} if error is NotPermitted else {"ipv4": None, "ipv6": None}
+    assert rule_packets(host, 7) == ({"ipv6": None} if error is NotPermitted else {"ipv4": None, "ipv6": None})
 
 
 def test_a_kernel_that_cannot_show_ip6_raw_is_no_reason_to_leave_ipv4_broken() -> None:
