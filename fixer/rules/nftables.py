@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, Literal
 
@@ -62,7 +62,10 @@ class Nftables:
             self._write("")
             return Change(self.family, "removed", before, self.read())
         self._write(script(wanted, self.family))
-        return Change(self.family, "written", before, replace(self.read(), selection=wanted, takes=_takes(wanted)))
+        table = self._table()
+        # What the kernel says of it now is what was written.
+        meant = Written(self.command, tuple(map(_spelt, table)), msgspec.Raw(msgspec.json.encode(wanted)))
+        return Change(self.family, "written", before, self._installed(table, meant))
 
     def put_back(self, before: Installed) -> None:
         """Make our table be as it was; none, if nobody knows what it meant. Raises what :meth:`apply` does."""
