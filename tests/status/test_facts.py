@@ -17,6 +17,7 @@ import pytest
 from msgspec.structs import replace
 from netfilterqueue import NetfilterQueue
 from rich.console import Console
+from support.commands import wait_for
 from support.fakehost import OK, FakeHost
 from support.flowtable import header
 from support.netns import Namespace
@@ -33,6 +34,7 @@ from fixer.rules.selection import IPV4, Selection
 from fixer.screen.status import show
 from fixer.state import baseline, flowfile, place
 from fixer.state.baseline import Baseline, Written
+from fixer.state.report import every as report_every
 from fixer.state.report import path_of
 from fixer.status.answer import FlowsRule, Status, collect
 
@@ -831,6 +833,7 @@ def test_a_daemon_that_is_started_after_the_rule_counts_from_its_own_start(netns
         service.kill()
         netns.send(1000)
         service.start_again()
+        wait_for(lambda: netns.call(report_every, Host()))  # until then nobody knows where its counting begins
         netns.send(40)
         found = netns.call(collect, Host(), 7)
         assert (found.rules["ipv4"].packets, found.listeners[0].id_sequence, found.passed_unseen) == (1070, 40, 0)
