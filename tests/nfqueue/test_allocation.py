@@ -28,6 +28,7 @@ import ctypes, os, socket, sys
 sys.path.insert(0, {tests!r})
 from support.netlink import NUMBER, arrival
 from support.packets import tunnelled
+from support.syns import in_vxlan, syn
 from fixer.datapath.pipeline import Pipeline
 from fixer.nfqueue.queue import Queue
 calls = ctypes.CDLL(None).malloc_calls
@@ -35,11 +36,13 @@ calls.restype = ctypes.c_ulong
 kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 pipeline = Pipeline(ports=[4789], monitor=False)
 states = ("VERIFIES", "GOOD"), ("PARTIAL", "AGREES"), ("WRONG", "GOOD")  # passed, repaired, dropped
-messages = [arrival(number, tunnelled(*state)) for number, state in enumerate(states, 1)]
+packets = [tunnelled(*state) for state in states]
+packets += [in_vxlan(syn(bytes([10, 0, 0, new]), bytes(4), 1, 1, 1), 7) for new in range(6)]
+messages = [arrival(number, packet) for number, packet in enumerate(packets, 1)]
 def served(count):
     queue = Queue(pipeline, NUMBER, fd=ours.fileno())
     for number in range(count):
-        kernel.send(messages[number % 3])
+        kernel.send(messages[number])
     before = calls()
     queue.release()
     used = calls() - before
