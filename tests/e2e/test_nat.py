@@ -24,7 +24,7 @@ from fixer.words import EXPLANATIONS
 
 from .conftest import Page
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 PRICE = 2  # packets of a new envelope, in each direction whose outers are wrong
 QUERIES = 20
