@@ -142,7 +142,7 @@ def test_hundreds_of_them_one_upon_the_other(road: Road, tmp_path: Path) -> None
         before = cpu_seconds(process.pid)
         road.send(0, 100)
         assert road.received(1.0) == dict.fromkeys(range(100), True)
-        assert cpu_seconds(process.pid) - before < 0.5, "a wake-up that nobody took keeps a thread turning"
+        assert cpu_seconds(process.pid) - before < 0.9, "a wake-up that nobody took keeps a thread turning"
 
 
 def cpu_seconds(pid: int) -> float:
