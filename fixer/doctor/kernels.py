@@ -1,4 +1,4 @@
-"""What kernels do with the timestamps of SYNs, and so what each mode brings there: the table of README.md, as data."""
+"""What kernels do with timestamps of SYNs, and so what each mode brings: the table of docs/timestamps.md, as data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mode = Literal["strip", "normalise"]
 
 
 class Variant(NamedTuple):
-    """What one kind of kernel does with SYNs, and so what each mode brings: a row of the table in README.md."""
+    """What one kind of kernel does with SYNs, and so what each mode brings: a row of the table there."""
 
     kernels: str
     without_timestamp: str

@@ -237,18 +237,18 @@ def test_what_contradicts_itself_is_said() -> None:
 
 
 def test_the_tables_in_the_documents_are_what_the_doctor_says() -> None:
-    for name in ("README.md", "docs/timestamps.md"):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        for variant in VARIANTS:
-            row = f"| {variant.kernels} | {variant.without_timestamp} | {variant.strip} | {variant.normalise} |"
-            assert row in text, f"{name}: {row}"
+    text = (ROOT / "docs/timestamps.md").read_text(encoding="utf-8")
+    for variant in VARIANTS:
+        row = f"| {variant.kernels} | {variant.without_timestamp} | {variant.strip} | {variant.normalise} |"
+        assert row in text, row
 
 
-def test_the_output_in_the_readme_is_real(old: FakeHost) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    printed = text.partition("# fixer doctor timestamps --source 192.0.2.7\n")[2].partition("```")[0]
-    real = run("--source", "192.0.2.7").stdout
-    assert printed.splitlines() == [line.rstrip() for line in real.splitlines()]
+@pytest.mark.parametrize(("name", "head"), [("README.md", " | head -2"), ("docs/timestamps.md", "")])
+def test_the_output_in_the_documents_is_real(old: FakeHost, name: str, head: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    printed = text.partition(f"# fixer doctor timestamps --source 192.0.2.7{head}\n")[2].partition("```")[0]
+    real = [line.rstrip() for line in run("--source", "192.0.2.7").stdout.splitlines()]
+    assert printed.splitlines() == (real[:2] if head else real)
 
 
 # This host
