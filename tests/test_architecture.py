@@ -70,7 +70,7 @@ MAY_IMPORT = {
     "capture": {"errors", "datapath", "findings"},
     "nfqueue": {"errors", "datapath"},
     "host": {"errors"},
-    "findings": {"datapath", "words"},
+    "findings": {"now", "datapath", "words"},
     "state": {"errors", "datapath", "host", "config"},
     "doctor": {"errors", "host", "config"},
     "rules": {"errors", "config", "host", "state"},

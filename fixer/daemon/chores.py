@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fixer.daemon import notify
+from fixer.daemon.findings import Findings
 from fixer.daemon.lanes import Lane
 from fixer.daemon.report import Reporter
 from fixer.daemon.standing import Standing
@@ -36,7 +37,7 @@ class Chores:
         self._opened = opened
         self._say = say
         self._flows = FlowWatch(opened.flows, lanes[-1].pipeline) if opened else None
-        self._snat = SnatWatch([lane.pipeline for lane in lanes])
+        self._findings = Findings(self._flows, SnatWatch([lane.pipeline for lane in lanes]))
 
     def begin(self) -> None:
         if trouble := self._reporter.write():
@@ -50,11 +51,11 @@ class Chores:
         if (line := self._standing.words(self._reporter.packets(), now)) != self._shown:
             notify.status(line)
             self._shown = line
-        for saying in (*(self._flows.news(now) if self._flows else ()), *self._snat.news(now)):
+        for saying in (*(self._flows.news() if self._flows else ()), *self._findings.news(now)):
             self._say(saying)
 
     def end(self) -> None:
         """Once nothing is served any more."""
         self._reporter.remove()
-        for saying in self._flows.at_stop() if self._flows else ():
+        for saying in (*(self._flows.at_stop() if self._flows else ()), *self._findings.at_stop()):
             self._say(saying)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -60,7 +60,20 @@ class Finding:
     evidence: tuple[Fact, ...] = ()
     cure: str = ""
     kernel: str = ""
+    beside: dict[str, Any] = field(default_factory=dict, compare=False)
+    """ECS fields of the log that only this cause has."""
+    apart: str = ""
+    """What tells it from another one of the same sender and cause."""
+
+    @property
+    def badness(self) -> tuple[int, int]:
+        """The larger, the worse."""
+        return -_URGENCY.index(self.verdict), self.packets
 
     def as_object(self) -> dict[str, Any]:
         """As `--json` prints it; fixer/data/finding.schema.json describes it."""
-        return asdict(self) | {"vnis": list(self.vnis), "evidence": [fact._asdict() for fact in self.evidence]}
+        said = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("beside", "apart")}
+        return said | {"vnis": list(self.vnis), "evidence": [fact._asdict() for fact in self.evidence]}
+
+
+_URGENCY = (Verdict.FAULT, Verdict.UNCLEAR, Verdict.HARMLESS)

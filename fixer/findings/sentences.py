@@ -84,7 +84,8 @@ class OfSender:
         *,
         packets: int = 0,
         role: Role | None = None,
-        **more: str,
+        cure: str = "",
+        kernel: str = "",
     ) -> Finding:
         return Finding(
             who=self.address,
@@ -97,7 +98,8 @@ class OfSender:
             vnis=tuple(_vnis(self.sender, rows)),
             taken=self.place,
             evidence=tuple(facts(self.sender, rows)),
-            **more,
+            cure=cure,
+            kernel=kernel,
         )
 
     def of_unfinished(self, verdict: Verdict) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What the log says of normalised connections: found again, no way back, no room, damage, left behind at a stop."""
+"""What is said of normalised connections: found again, left behind at a stop; and, as findings, what is wrong."""
 
 from __future__ import annotations
 
@@ -7,17 +7,30 @@ from typing import Any
 
 from fixer.datapath.flows import Flows
 from fixer.datapath.pipeline import Pipeline
-from fixer.now import Now
+from fixer.findings.finding import Finding, Role, Verdict
 from fixer.telemetry.log import Level, Saying, header
 
-QUIET_SECONDS = 60
-"""How long nothing more is said of a finding that goes on."""
+_COUNTED_BY = {
+    "way_back_missing": ("one_way", "no_way_back"),
+    "flows_full": ("full",),
+    "syn_flood": ("evicted",),
+    "flows_damaged": ("damaged",),
+}
 
 
 def saying(level: Level, action: str, message: str, **fields: Any) -> Saying:
     """A line of ours in ECS; ``fields`` are put under ``fixer.timestamps``."""
     head = header("fixer.timestamps", action, kind="event" if level == "info" else "alert")
     return Saying(level, message, head | {f"fixer.timestamps.{name}": value for name, value in fields.items()})
+
+
+def _found(
+    cause: str, text: str, connections: int, *, who: str = "", verdict: Verdict = Verdict.FAULT, **beside: Any
+) -> Finding:
+    """A finding about connections that are or were to be normalised; ``beside`` is put under ``fixer.timestamps``."""
+    fields = {"connections": connections} | beside | ({"source.ip": who} if who else {})
+    named = {f"fixer.timestamps.{name}": value for name, value in fields.items()}
+    return Finding(who, Role.HOST, cause, verdict, text, packets=connections, beside=named)
 
 
 class FlowWatch:
@@ -54,22 +67,22 @@ class FlowWatch:
                 normalised=live,
             )
 
-    def news(self, now: Now) -> Iterator[Saying]:
-        """What has come up since it was last asked. To be called about once a second."""
+    def news(self) -> Iterator[Saying]:
+        """What has come up since it was last asked and is no finding. To be called about once a second."""
+        yield from self._drained()
+
+    def findings(self) -> list[Finding]:
+        """What is wrong, counted since it was forgotten. To be called about once a second."""
         counted = self._counted()
         grown = {name: counted[name] - self._before[name] for name in counted}
-        for name, found in (
-            ("no_way_back", self._no_way_back(grown)),
-            ("full", self._full(grown)),
-            ("evicted", self._flood(grown)),
-            ("damaged", self._damaged(grown)),
-        ):
-            if found and now.steady >= self._next.get(name, now.steady):
-                self._next[name] = now.steady + QUIET_SECONDS
-                for each in ("one_way", "no_way_back") if name == "no_way_back" else (name,):
-                    self._before[each] = counted[each]
-                yield found
-        yield from self._drained()
+        looks = (self._no_way_back(grown), self._full(grown), self._flood(grown), self._damaged(grown))
+        return [finding for finding in looks if finding]
+
+    def forget(self, finding: Finding) -> None:
+        """It is over: whatever comes now is counted anew."""
+        counted = self._counted()
+        for name in _COUNTED_BY.get(finding.cause, ()):
+            self._before[name] = counted[name]
 
     def _counted(self) -> dict[str, int]:
         """The counters that findings are made of."""
@@ -79,54 +92,51 @@ class FlowWatch:
             "full": outcomes["full"] + outcomes["stripped"],
         }
 
-    def _no_way_back(self, grown: dict[str, int]) -> Saying | None:
+    def _no_way_back(self, grown: dict[str, int]) -> Finding | None:
         if not grown["one_way"] and not grown["no_way_back"]:
             return None
         source = self._flows.one_way_source()
-        return saying(
-            "warning",
-            "way-back-missing",
+        return _found(
+            "way_back_missing",
             f"replies to {source or 'a source'} do not pass this node's OUTPUT and the flows queue: its connections "
             "keep their own timestamps, and a server with tcp_tw_recycle goes on refusing some. See fixer status; run "
             "fixer on again; if replies leave through another node, normalising cannot work here",
-            connections=max(grown["one_way"], grown["no_way_back"]),
-            **{"source.ip": source} if source else {},
+            max(grown["one_way"], grown["no_way_back"]),
+            who=source or "",
         )
 
-    def _full(self, grown: dict[str, int]) -> Saying | None:
+    def _full(self, grown: dict[str, int]) -> Finding | None:
         if not grown["full"]:
             return None
         flows = self._flows.counters()
-        return saying(
-            "warning",
-            "flows-full",
+        return _found(
+            "flows_full",
             f"no room for {grown['full']} new connections ({flows['used']} of {flows['capacity']} flows): passed or "
             "stripped, as timestamps.when_full says; raise timestamps.flows and restart",
-            connections=grown["full"],
+            grown["full"],
             used=flows["used"],
             capacity=flows["capacity"],
         )
 
-    def _flood(self, grown: dict[str, int]) -> Saying | None:
+    def _flood(self, grown: dict[str, int]) -> Finding | None:
         if not grown["evicted"]:
             return None
-        return saying(
-            "warning",
-            "syn-flood",
+        return _found(
+            "syn_flood",
             f"{grown['evicted']} half-open connections gave way to newer ones: a flood of SYNs? Established ones are "
             "not touched",
-            connections=grown["evicted"],
+            grown["evicted"],
+            verdict=Verdict.UNCLEAR,
         )
 
-    def _damaged(self, grown: dict[str, int]) -> Saying | None:
+    def _damaged(self, grown: dict[str, int]) -> Finding | None:
         if not grown["damaged"]:
             return None
-        return saying(
-            "warning",
-            "flows-damaged",
+        return _found(
+            "flows_damaged",
             f"{grown['damaged']} entries of the flow table failed their check and are left out: who writes to its "
             "file?",
-            connections=grown["damaged"],
+            grown["damaged"],
         )
 
     def _drained(self) -> Iterator[Saying]:

@@ -1,4 +1,4 @@
-"""Who is behind one source address: what the datapath's lines of TSval against time say, judged and told.
+"""Who is behind one source address: what the datapath's lines of TSval against time say, judged, as findings.
 
 A *suspect* is a source whose SYNs a server with ``tcp_tw_recycle`` may refuse because they come from more than one
 clock. Two things look like that and are told apart: several hosts behind SNAT (several lines, each with SYNs of its
@@ -8,20 +8,16 @@ numbers do not decide, nothing is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any, NamedTuple, Protocol
 
 from fixer.datapath.snat import Clock, Sight
+from fixer.findings.finding import Finding, Role, Verdict
 from fixer.now import Now
-from fixer.telemetry.log import Level, Saying, header
 
 LOOK_SECONDS = 10
 """How often the lines are looked at."""
-AGAIN_SECONDS = 600
-"""A suspect of which nothing new is known is told again after this long."""
-MOST = 16
-"""Suspects told at one look; the rest is told as a number."""
 PAWS_NS = 60_000_000_000
 """How long a server with tcp_tw_recycle remembers a timestamp (TCP_PAWS_MSL)."""
 ENOUGH = 16
@@ -87,30 +83,20 @@ def most_at(clocks: Sequence[Clock], longer_ns: int) -> int:
 
 
 class SnatWatch:
-    """Tells each suspect when it is found, when more is known of it, and every ten minutes; see :meth:`news`."""
+    """The suspects as findings: what is known of each source now."""
 
     def __init__(self, pipelines: Sequence[Sees]) -> None:
         self._pipelines = pipelines
         self._next = 0.0
-        self._told: dict[tuple[str, int | None], tuple[float, tuple[bool, int]]] = {}
-        """By source: when, and what (several, clocks). At most what was told within ``AGAIN_SECONDS``."""
+        self._found: list[Finding] = []
 
-    def news(self, now: Now) -> Iterator[Saying]:
-        """What is due; looks no more often than every ``LOOK_SECONDS``, so it may be called as often as one likes."""
-        if now.steady < self._next:
-            return
-        self._next = now.steady + LOOK_SECONDS
-        self._told = {source: told for source, told in self._told.items() if now.steady - told[0] < AGAIN_SECONDS}
-        news = [
-            suspect
-            for suspect in self.suspects(now.wall_ns)
-            if suspect.source not in self._told or (suspect.several, suspect.clocks) > self._told[suspect.source][1]
-        ]
-        for suspect in news[:MOST]:
-            self._told[suspect.source] = now.steady, (suspect.several, suspect.clocks)
-            yield Saying(level(suspect), sentence(suspect), document(suspect, now.wall_ns))
-        if news[MOST:]:
-            yield left_out(len(news) - MOST, now.wall_ns)
+    def findings(self, now: Now) -> list[Finding]:
+        """The strongest first; looks no more often than every ``LOOK_SECONDS``, so it may be asked as often as one
+        likes. (What is over need not be forgotten: the memory of clocks does that itself.)"""
+        if now.steady >= self._next:
+            self._next = now.steady + LOOK_SECONDS
+            self._found = [finding(suspect) for suspect in self.suspects(now.wall_ns)]
+        return self._found
 
     def suspects(self, now_ns: int) -> list[Suspect]:
         """One for each source (and VNI), the strongest of all its destinations and all pipelines; strongest first.
@@ -126,16 +112,28 @@ class SnatWatch:
         return sorted(strongest.values(), key=lambda suspect: suspect.weight, reverse=True)
 
 
-def level(suspect: Suspect) -> Level:
-    """Several clocks are a fault's cause; random offsets are how modern hosts are, and a fault only on old servers."""
-    return "warning" if suspect.several else "info"
+def finding(suspect: Suspect) -> Finding:
+    """Several clocks are what a server with tcp_tw_recycle refuses, wherever there is one; offsets at random are how
+    modern hosts are."""
+    return Finding(
+        suspect.sight.source,
+        Role.HOST,
+        "several_clocks" if suspect.several else "random_offsets",
+        Verdict.UNCLEAR if suspect.several else Verdict.HARMLESS,
+        sentence(suspect),
+        packets=suspect.sight.syns,
+        of=suspect.sight.syns,
+        vnis=() if suspect.sight.vni is None else (suspect.sight.vni,),
+        cure=f"`fixer doctor timestamps` on {suspect.sight.destination} says whether it refuses them, and what helps",
+        beside=document(suspect),
+        apart="" if suspect.sight.vni is None else str(suspect.sight.vni),
+    )
 
 
-def document(suspect: Suspect, now_ns: int) -> dict[str, Any]:
-    """The fields, without ``message`` (see :func:`sentence`)."""
+def document(suspect: Suspect) -> dict[str, Any]:
+    """The fields that only such a finding has."""
     sight = suspect.sight
-    kind = "alert" if suspect.several else "event"
-    fields = header("fixer.snat", "snat-suspect", kind=kind, when_ns=now_ns) | {
+    fields = {
         "fixer.snat.suspect": "several-clocks" if suspect.several else "random-offsets",
         "fixer.snat.clocks": suspect.clocks,
         "fixer.snat.ticks_hz": sorted(round(clock.hz) for clock in sight.clocks),
@@ -172,9 +170,3 @@ def sentence(suspect: Suspect) -> str:
         f"SYNs are on a line with an earlier one, {chance} would be; one client may look like this, and so may very "
         f"many; {refused}"
     )
-
-
-def left_out(count: int, now_ns: int) -> Saying:
-    """The line about the suspects there was no room for."""
-    fields = header("fixer.snat", "left-out", when_ns=now_ns) | {"fixer.snat.left_out": count}
-    return Saying("info", f"{count} more sources with several clocks or random offsets, not told", fields)

@@ -6,26 +6,17 @@ import sys
 
 from support.conversation import ACK, CLIENT, Connection, Node
 
-from fixer.now import Now
-from fixer.telemetry.flows import QUIET_SECONDS, FlowWatch
-from fixer.telemetry.log import Saying
-
-
-def actions(sayings: object) -> list[str]:
-    return [saying.fields["event.action"] for saying in sayings]  # type: ignore[attr-defined]
+from fixer.findings.finding import Finding, Role, Verdict
+from fixer.telemetry.flows import FlowWatch
 
 
 def watched(node: Node) -> FlowWatch:
     return FlowWatch(node.flows, node.pipeline)
 
 
-def only(watch: FlowWatch, now: float) -> Saying:
-    [found] = news(watch, now)
+def only(watch: FlowWatch) -> Finding:
+    [found] = watch.findings()
     return found
-
-
-def news(watch: FlowWatch, now: float) -> list[Saying]:
-    return list(watch.news(Now(now, 0)))
 
 
 def test_nothing_is_said_of_what_is_well() -> None:
@@ -34,7 +25,7 @@ def test_nothing_is_said_of_what_is_well() -> None:
     Connection(node, 1, 5_000).open()
     one = Connection(node, 2, 0)
     one.open()
-    assert news(watch, 1.0) == []
+    assert watch.findings() == []
     one.close()
     assert list(watch.at_stop()) == []
     assert list(watch.at_start(0, ())) == []
@@ -46,24 +37,25 @@ def test_a_missing_way_back_names_the_source_and_what_to_do() -> None:
     lone = Connection(node, 2, 0)
     lone.syn()
     lone.send(ACK)
-    found = only(watch, 1.0)
-    assert found.level == "warning"
-    assert f"replies to {CLIENT} do not pass" in found.message
-    assert "fixer on again" in found.message
-    assert found.fields["fixer.timestamps.source.ip"] == CLIENT
-    assert found.fields["fixer.timestamps.connections"] == 1
+    found = only(watch)
+    assert (found.role, found.cause, found.verdict) == (Role.HOST, "way_back_missing", Verdict.FAULT)
+    assert f"replies to {CLIENT} do not pass" in found.text
+    assert "fixer on again" in found.text
+    assert found.who == found.beside["fixer.timestamps.source.ip"] == CLIENT
+    assert found.packets == found.beside["fixer.timestamps.connections"] == 1
 
 
-def test_what_goes_on_is_said_again_after_a_while_with_all_of_it() -> None:
+def test_it_is_counted_until_it_is_over_and_then_anew() -> None:
     node = Node()
     watch = watched(node)
     Connection(node, 1, 70_000).send(ACK)
     for port in range(2, 5):
         Connection(node, port, 0).syn()
-        found = news(watch, float(port))
-        assert actions(found) == (["way-back-missing"] if port == 2 else [])
-    assert only(watch, 2.0 + QUIET_SECONDS).fields["fixer.timestamps.connections"] == 2
-    assert news(watch, 4.0 + 2 * QUIET_SECONDS) == []
+    assert only(watch).packets == 3
+    watch.forget(only(watch))
+    assert watch.findings() == []
+    Connection(node, 5, 0).syn()
+    assert only(watch).packets == 1
 
 
 def test_a_full_table_and_a_flood() -> None:
@@ -71,18 +63,18 @@ def test_a_full_table_and_a_flood() -> None:
     watch = watched(node)
     for port in range(1, 300):
         Connection(node, port, 0).syn()
-    found = only(watch, 1.0)
-    assert found.fields["event.action"] == "syn-flood"
-    assert found.fields["fixer.timestamps.connections"] == 299 - 256
+    found = only(watch)
+    assert (found.cause, found.verdict) == ("syn_flood", Verdict.UNCLEAR)
+    assert found.beside["fixer.timestamps.connections"] == 299 - 256
     node = Node()
     watch = watched(node)
     for port in range(1, 1025):
         Connection(node, port, 0).open()
     Connection(node, 2000, 0).syn()
-    found = only(watch, 1.0)
-    assert found.fields["event.action"] == "flows-full"
-    assert "no room for 1 new connections (1024 of 1024 flows)" in found.message
-    assert "timestamps.flows" in found.message
+    found = only(watch)
+    assert found.cause == "flows_full"
+    assert "no room for 1 new connections (1024 of 1024 flows)" in found.text
+    assert "timestamps.flows" in found.text
 
 
 def test_damage() -> None:
@@ -93,7 +85,7 @@ def test_damage() -> None:
     for at in range(4096 + 64 * 136, len(node.memory) - 64, 64):
         node.memory[at + 44] ^= 1
     one.send(ACK)
-    assert only(watch, 1.0).fields["event.action"] == "flows-damaged"
+    assert only(watch).cause == "flows_damaged"
 
 
 def test_found_again_and_left_behind() -> None:
@@ -117,5 +109,6 @@ def test_draining_is_said_once() -> None:
     Connection(node, 1, 5_000).open()
     Connection(node, 2, 0).open()
     node.memory[32:36] = (1).to_bytes(4, sys.byteorder)  # as `fixer off --drain` writes it
-    assert only(watch, 1.0).message.startswith("draining: new connections are left alone, 1 normalised ones")
-    assert news(watch, 2.0) == []
+    [said] = watch.news()
+    assert said.message.startswith("draining: new connections are left alone, 1 normalised ones")
+    assert list(watch.news()) == []

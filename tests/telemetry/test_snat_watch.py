@@ -10,9 +10,9 @@ from support import shared
 from support.syns import Watched
 
 from fixer.datapath.snat import Clock, Sight
+from fixer.findings.finding import Finding, Role, Verdict
 from fixer.now import Now
-from fixer.telemetry.log import Saying
-from fixer.telemetry.snat import AGAIN_SECONDS, LOOK_SECONDS, MOST, SnatWatch, at_once, judge
+from fixer.telemetry.snat import LOOK_SECONDS, SnatWatch, at_once, judge
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND
@@ -47,9 +47,9 @@ class FakePipeline:
         return self.sights
 
 
-def told(watch: SnatWatch, later: float = 0, wall_ns: int = NOW) -> list[Saying]:
-    """What is told so many seconds after NOW; ``wall_ns``: what the wall clock showed at NOW."""
-    return list(watch.news(Now(1000 + later, wall_ns + int(later * SECOND))))
+def told(watch: SnatWatch, later: float = 0, wall_ns: int = NOW) -> list[Finding]:
+    """What is found so many seconds after NOW; ``wall_ns``: what the wall clock showed at NOW."""
+    return watch.findings(Now(1000 + later, wall_ns + int(later * SECOND)))
 
 
 SEVERAL = a_sight(*THREE, fits=57, syns=60)
@@ -121,18 +121,14 @@ def test_clocks_that_ran_at_once(clocks: tuple[Clock, ...], number: int) -> None
 
 def test_several_clocks_in_full() -> None:
     (said,) = told(SnatWatch([FakePipeline(SEVERAL)]))
-    assert said.level == "warning"
-    assert said.message == (
+    assert (said.who, said.role, said.cause) == ("192.0.2.7", Role.HOST, "several_clocks")
+    assert (said.verdict, said.packets, said.vnis) == (Verdict.UNCLEAR, 60, (7,))
+    assert said.cure == "`fixer doctor timestamps` on 10.0.0.5 says whether it refuses them, and what helps"
+    assert said.text == (
         "3 clocks behind 192.0.2.7 (to 10.0.0.5, VNI 7): 57 of 60 SYNs are on a line with an earlier one, 0 by chance "
         "would be; tcp_tw_recycle would refuse up to 25 % of them"
     )
-    assert said.fields == {
-        "@timestamp": "2023-11-14T22:13:20.000Z",
-        "event.dataset": "fixer.snat",
-        "event.kind": "alert",
-        "event.category": ["network"],
-        "event.type": ["info"],
-        "event.action": "snat-suspect",
+    assert said.beside == {
         "fixer.snat.suspect": "several-clocks",
         "fixer.snat.clocks": 3,
         "fixer.snat.ticks_hz": [250, 1000, 1000],
@@ -151,76 +147,44 @@ def test_several_clocks_in_full() -> None:
 
 def test_random_offsets_in_full() -> None:
     (said,) = told(SnatWatch([FakePipeline(AT_RANDOM._replace(vni=None))]))
-    assert said.level == "info"
-    assert said.message == (
+    assert (said.cause, said.verdict) == ("random_offsets", Verdict.HARMLESS)
+    assert said.text == (
         "offsets drawn at random per connection, likely, behind 192.0.2.9 (to 10.0.0.5): only 1 of 50 SYNs are on a "
         "line with an earlier one, 0.2 by chance would be; one client may look like this, and so may very many; "
         "tcp_tw_recycle would refuse up to 24 % of them"
     )
-    assert (said.fields["event.kind"], said.fields["fixer.snat.suspect"]) == ("event", "random-offsets")
-    assert "fixer.vni" not in said.fields
+    assert said.beside["fixer.snat.suspect"] == "random-offsets"
+    assert "fixer.vni" not in said.beside
 
 
 def test_words_for_what_is_beside() -> None:
     both = a_sight(clock(0, 60), fits=60, syns=160)
-    assert "per connection beside 1 clock, likely" in told(SnatWatch([FakePipeline(both)]))[0].message
+    assert "per connection beside 1 clock, likely" in told(SnatWatch([FakePipeline(both)]))[0].text
     full = a_sight(*(clock(0, 60) for _ in range(15)), fits=200, syns=300, full=True)
-    assert told(SnatWatch([FakePipeline(full)]))[0].message.startswith("15 or more clocks behind")
+    assert told(SnatWatch([FakePipeline(full)]))[0].text.startswith("15 or more clocks behind")
 
 
 def test_every_field_is_ecs_s_or_under_fixer() -> None:
-    many = [a_sight(*THREE, fits=57, syns=60, source=f"192.0.2.{number}") for number in range(MOST + 1)]
-    names = {name for said in told(SnatWatch([FakePipeline(AT_RANDOM), FakePipeline(*many)])) for name in said.fields}
+    names = {name for said in told(SnatWatch([FakePipeline(AT_RANDOM, SEVERAL)])) for name in said.beside}
     assert {name for name in names if not name.startswith("fixer.")} <= shared.ecs_fields()
 
 
-def test_a_suspect_is_told_once_in_ten_minutes() -> None:
+def test_the_clocks_are_looked_at_every_ten_seconds_whatever_the_time_is_set_to() -> None:
     pipeline = FakePipeline(SEVERAL)
     watch = SnatWatch([pipeline])
-    lines = [len(told(watch, at)) for at in range(1300)]
-    assert [at for at, count in enumerate(lines) if count] == [0, 600, 1200]
+    for second in range(1300):
+        assert len(told(watch, second, NOW + (second % 3 - 1) * 3600 * SECOND)) == 1
     assert pipeline.looked == 1300 // LOOK_SECONDS
-
-
-def test_and_at_once_when_there_is_more_to_tell() -> None:
-    two, three, scattered = a_sight(*THREE[:2], fits=40), SEVERAL, a_sight(syns=20)
-    pipeline = FakePipeline()
-    watch = SnatWatch([pipeline])
-    for number, (sight, expected) in enumerate(
-        [(scattered, 1), (two, 1), (three, 1), (two, 0), (scattered, 0), (three, 0)]
-    ):
-        pipeline.sights = [sight]
-        assert len(told(watch, number * LOOK_SECONDS)) == expected, number
-    assert len(told(watch, AGAIN_SECONDS + 4 * LOOK_SECONDS)) == 1
-
-
-def test_a_time_that_is_set_silences_nothing_and_repeats_nothing() -> None:
-    for hours in (-1, 1):
-        pipeline, set_to = FakePipeline(SEVERAL), NOW + hours * 3600 * SECOND
-        watch = SnatWatch([pipeline])
-        assert len(told(watch)) == 1
-        assert told(watch, LOOK_SECONDS, set_to) == []
-        assert pipeline.looked == 2
-        assert len(told(watch, AGAIN_SECONDS, set_to)) == 1
 
 
 def test_a_source_is_told_once_with_the_most_that_any_queue_saw_to_any_server() -> None:
     weak = a_sight(*THREE[:2], fits=40, destination="10.0.0.6")
     elsewhere = weak._replace(vni=8)
     (first, second, third) = told(SnatWatch([FakePipeline(weak), FakePipeline(AT_RANDOM, SEVERAL, elsewhere)]))
-    assert (first.fields["fixer.snat.clocks"], first.fields["destination.ip"]) == (3, "10.0.0.5")
-    assert (second.fields["fixer.snat.clocks"], second.fields["fixer.vni"]) == (2, 8)
-    assert third.fields["fixer.snat.suspect"] == "random-offsets"
-
-
-def test_what_there_is_no_room_for_is_told_as_a_number() -> None:
-    many = [a_sight(*THREE, fits=57, syns=60, source=f"198.51.100.{number}") for number in range(40)]
-    watch = SnatWatch([FakePipeline(*many)])
-    said = told(watch)
-    assert len(said) == MOST + 1
-    assert said[-1].fields["fixer.snat.left_out"] == 40 - MOST
-    assert said[-1].message == f"{40 - MOST} more sources with several clocks or random offsets, not told"
-    assert len(told(watch, LOOK_SECONDS)) == MOST + 1, "the next ones"
+    assert (first.beside["fixer.snat.clocks"], first.beside["destination.ip"]) == (3, "10.0.0.5")
+    assert (second.beside["fixer.snat.clocks"], second.beside["fixer.vni"]) == (2, 8)
+    assert first.apart != second.apart, "each has a life of its own"
+    assert third.beside["fixer.snat.suspect"] == "random-offsets"
 
 
 def test_from_syns_to_lines() -> None:
@@ -229,16 +193,14 @@ def test_from_syns_to_lines() -> None:
     watch = SnatWatch([path.pipeline])
     server = ip_address("10.0.0.5").packed
     offsets = [draw.getrandbits(32) for _ in range(3)]
-    said = []
     for second in range(300):
         when = NOW + second * SECOND
         for last, offset in ((1, draw.choice(offsets)), (2, 5), (3, draw.getrandbits(32)), (4, draw.getrandbits(32))):
             if last != 4 or second < 10:
                 tsval = (offset + second * 1000) % 2**32
                 path.note(bytes([192, 0, 2, last]), server, 7, second, second, tsval, when)
-        said += told(watch, second)
-    found = {line.fields["source.ip"]: line for line in said}
+        said = told(watch, second)
+    found = {each.who: each for each in said}
     assert set(found) == {"192.0.2.1", "192.0.2.3"}
-    assert found["192.0.2.1"].fields["fixer.snat.clocks"] == 3
-    assert found["192.0.2.3"].fields["fixer.snat.suspect"] == "random-offsets"
-    assert len(said) <= 4
+    assert found["192.0.2.1"].beside["fixer.snat.clocks"] == 3
+    assert found["192.0.2.3"].beside["fixer.snat.suspect"] == "random-offsets"

@@ -1,0 +1,44 @@
+"""What is found while packets come: put together once a second, followed from its first packet to its end, and told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fixer.findings.finding import Finding
+from fixer.findings.lifecycle import UPDATE_SECONDS, LifeCycle, News, Stage
+from fixer.now import Now
+from fixer.telemetry import findings as told
+from fixer.telemetry.flows import FlowWatch
+from fixer.telemetry.log import Saying
+from fixer.telemetry.snat import SnatWatch
+
+
+class Findings:
+    """Of all who find something, with one life cycle."""
+
+    def __init__(self, flows: FlowWatch | None, snat: SnatWatch) -> None:
+        self._flows = flows
+        self._snat = snat
+        self._life = LifeCycle()
+        self._left_out_at = float("-inf")
+
+    def news(self, now: Now) -> Iterator[Saying]:
+        """What has come up since it was last asked. To be called about once a second."""
+        yield from self._told(self._life.look(self._found(now), now))
+        if self._life.left_out and now.steady - self._left_out_at >= UPDATE_SECONDS:
+            self._left_out_at = now.steady
+            yield told.left_out(self._life.left_out)
+
+    def at_stop(self) -> Iterator[Saying]:
+        """Nobody follows them any more."""
+        yield from self._told(self._life.stop())
+
+    def _found(self, now: Now) -> Iterator[Finding]:
+        yield from self._flows.findings() if self._flows else ()
+        yield from self._snat.findings(now)
+
+    def _told(self, news: Iterable[News]) -> Iterator[Saying]:
+        for each in news:
+            if each.stage is Stage.CLOSED and self._flows:
+                self._flows.forget(each.case.finding)
+            yield told.event(each)
