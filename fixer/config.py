@@ -72,6 +72,29 @@ QueueLength = Annotated[int, Meta(ge=1, le=1_048_576, description="a number of p
 # SO_RCVBUFFORCE doubles the value, into a signed 32-bit integer.
 BufferBytes = Annotated[int, Meta(ge=65_536, le=1_073_741_823, description="a number of bytes, 65536 to 1073741823")]
 Rate = Annotated[int, Meta(ge=0, le=1000, description="events a second, 0 to 1000")]
+LogTo = Annotated[
+    str,
+    Meta(
+        pattern=r"^(stdout|(unix:)?/[^\x00]+)$",
+        description='"stdout", a file as "/var/log/fixer.json", or "unix:/path"',
+    ),
+]
+# What Elasticsearch allows in the name of a data stream, and no "-", which parts it.
+Namespace = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9_.]{0,99}$",
+        description="1 to 100 small letters, digits, _ and ., beginning with a letter or a digit",
+    ),
+]
+Labels = Annotated[
+    dict[Annotated[str, Meta(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]{0,63}$")], Annotated[str, Meta(max_length=256)]],
+    Meta(max_length=32, description='at most 32 names (letters, digits, _ and -) with texts, as in { env = "prod" }'),
+]
+Tags = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...],
+    Meta(max_length=32, description='a list of at most 32 words, as in ["edge", "rack-7"]'),
+]
 
 
 class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -181,9 +204,13 @@ class Rule(_Table, frozen=True):
 
 
 class Log(_Table, frozen=True):
-    """``[log]``: how much is told."""
+    """``[log]``: how much is told, where, and what goes with each line."""
 
     per_second: Rate = 5
+    to: LogTo = "stdout"
+    namespace: Namespace = "default"
+    labels: Labels = {}
+    tags: Tags = ()
 
 
 class Settings(_Table, frozen=True):

@@ -151,7 +151,7 @@ NEVER_REPAIRED = '"pass" or "drop" (never "repair": nothing vouches for what suc
         ("[qeue]\nnumber = 1", "unknown key qeue; did you mean queue?"),
         ("number = 1", "unknown key number; did you mean queue.number?"),
         ("[log]\ncorrupt = 'drop'", "unknown key log.corrupt; did you mean policy.corrupt?"),
-        ("[log]\nxyz = 1", "unknown key log.xyz; allowed here: per_second"),
+        ("[log]\nxyz = 1", "unknown key log.xyz; allowed here: per_second, to, namespace, labels, tags"),
         (
             '"a\\nb" = 1',
             'unknown key "a\\nb"; allowed here: plain, monitor, vxlan, policy, timestamps, queue, rule, log',

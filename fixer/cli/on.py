@@ -175,7 +175,7 @@ def on(
         drain.check(host, "fixer on", selection.flows_queues(), force, warn)
         asked_for = "native" if backend == "nft" else variant
         switched = wanted.on(host, selection, by=operator(host), variant=asked_for, reason=reason)
-        events.note(host, "rule-on", before)
+        events.note(host, "rule-on", before, settings.log)
     for line in (*turned_on(switched), *what_to_know(host, selection, switched)):
         tell(line)
     if settings.timestamps.mode == "strip":

@@ -11,8 +11,8 @@ from fixer.daemon.report import Reporter
 from fixer.daemon.standing import Standing
 from fixer.now import Now
 from fixer.state.flowfile import Opened
+from fixer.telemetry.events import Saying, state_change
 from fixer.telemetry.flows import FlowWatch
-from fixer.telemetry.log import Saying, state_change
 from fixer.telemetry.snat import SnatWatch
 
 SECONDS = 1.0

@@ -23,7 +23,7 @@ from fixer.rules.selection import FAMILIES, Family, Selection
 from fixer.rules.wanted import Intent
 from fixer.state import place
 from fixer.telemetry import rules as told
-from fixer.telemetry.log import Saying, state_change
+from fixer.telemetry.events import Saying, state_change
 
 LOOK_SECONDS = 1.0
 """Between two looks at what is wanted; and at the rules, where the kernel has no events of them."""

@@ -37,9 +37,11 @@ def changed(one: Settings, other: Settings) -> list[str]:
 
 
 def needs_start(key: str, serving: Settings, wanted: Settings) -> bool:
-    """Queues are bound once; and the flow table's connections live by the settings that they began under."""
+    """Queues are bound once, as the log is opened; and the flow table's connections live by the settings that they
+    began under."""
     normalising = "normalise" in (serving.timestamps.mode, wanted.timestamps.mode)
-    return key.startswith("queue.") or (normalising and key.startswith("timestamps."))
+    fixed = key.startswith("queue.") or (key.startswith("log.") and key != "log.per_second")
+    return fixed or (normalising and key.startswith("timestamps."))
 
 
 def _value(settings: Settings, key: str) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -26,7 +25,9 @@ from fixer.host.machine import Host
 from fixer.now import Now
 from fixer.rules import switch
 from fixer.state import flowfile, report
-from fixer.telemetry.log import Saying, Teller, state_change
+from fixer.telemetry import outputs
+from fixer.telemetry.events import Saying, state_change
+from fixer.telemetry.log import Origin, Output, Teller
 from fixer.telemetry.packets import happened
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -46,6 +47,7 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
     signals = received_signals()
     if not host.has_net_admin():
         raise NotPermitted("binding a queue needs root (CAP_NET_ADMIN): run this as root, or with sudo")
+    output = opened_log(settings)
     matched = switch.rule_packets(host, settings.queue.number)
     opened = opened_flows(settings, host)
     flows = opened.flows if opened else None
@@ -53,7 +55,8 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
     pipelines = [lane.pipeline for lane in serving]
     reporter = Reporter(report.path_of(host, settings.queue.number), settings, serving, matched, flows)
     standing = Standing(settings.monitor)
-    teller = Teller(lambda: noted(happened(pipelines), standing), sys.stdout)
+    origin = Origin(settings.log.namespace, settings.log.labels, settings.log.tags)
+    teller = Teller(lambda: noted(happened(pipelines), standing), output, origin)
     beside = Chores(reporter, standing, serving, opened, teller.say)
     guard = Guard(settings, host, teller.say, keeps=keeps)
     bites = notify.watchdog_seconds()
@@ -98,7 +101,8 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
             watchdog.stop()
     beside.end()
 
-    counters = {f"fixer.counters.{name}": value for name, value in reporter.counters().items()}
+    counted = reporter.counters() | {"log": teller.counters()}
+    counters = {f"fixer.counters.{name}": value for name, value in counted.items()}
     if failures := [lane.failure for lane in serving if lane.failure]:
         code, last = SystemRefused.exit_code, state_change("failed", f"a queue failed: {failures[0]}", counters)
     else:
@@ -119,6 +123,14 @@ def received_signals() -> SimpleQueue[str]:
     for number in SIGNALS:
         signal.signal(number, lambda number, _frame: signals.put(signal.Signals(number).name))
     return signals
+
+
+def opened_log(settings: Settings) -> Output:
+    """Where the log goes. Raises :class:`SystemRefused`: a log that was asked for and can never be is a mistake."""
+    try:
+        return outputs.opened(settings.log.to)
+    except OSError as error:
+        raise SystemRefused(f"log.to: {settings.log.to} cannot be written: {error.strerror}") from None
 
 
 def opened_flows(settings: Settings, host: Host) -> flowfile.Opened | None:

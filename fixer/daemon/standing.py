@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fixer.now import Now
-from fixer.telemetry.log import Saying
+from fixer.telemetry.events import Saying
 
 LATELY_SECONDS = 60.0
 """How long after the last repair the daemon is said to be repairing."""

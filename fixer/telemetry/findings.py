@@ -8,9 +8,8 @@ from typing import Any
 
 from fixer.findings.finding import Finding, Verdict
 from fixer.findings.lifecycle import CLOSE_SECONDS, End, News, Stage
-from fixer.telemetry.log import Level, Saying, header, timestamp
+from fixer.telemetry.events import Level, Saying, header, timestamp
 
-_TYPES = {Stage.OPENED: "start", Stage.UPDATED: "info", Stage.CLOSED: "end"}
 _ENDS = {
     End.OVER: f"over, none for {CLOSE_SECONDS / 60:.0f} minutes",
     End.GAVE_WAY: "not followed any more, others are worse",
@@ -22,9 +21,8 @@ def event(news: News) -> Saying:
     """One event of a finding's life."""
     stage, case, end = news
     finding, harmless = case.finding, case.finding.verdict is Verdict.HARMLESS
-    kind = "event" if harmless or stage is Stage.CLOSED else "alert"
-    level: Level = "info" if kind == "event" else "warning"
-    fields = header("fixer.finding", f"finding-{stage}", kind=kind, types=[_TYPES[stage]])
+    level: Level = "info" if harmless or stage is Stage.CLOSED else "warning"
+    fields = header("fixer.finding", f"finding-{stage}", kind="event" if level == "info" else "alert")
     fields |= {"event.start": timestamp(case.since_ns)} | of_finding(finding) | {"fixer.finding.id": case.id}
     message = finding.text
     if stage is Stage.CLOSED:

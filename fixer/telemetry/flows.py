@@ -8,7 +8,7 @@ from typing import Any
 from fixer.datapath.flows import Flows
 from fixer.datapath.pipeline import Pipeline
 from fixer.findings.finding import Finding, Role, Verdict
-from fixer.telemetry.log import Level, Saying, header
+from fixer.telemetry.events import Saying, event
 
 _COUNTED_BY = {
     "way_back_missing": ("one_way", "no_way_back"),
@@ -18,10 +18,10 @@ _COUNTED_BY = {
 }
 
 
-def saying(level: Level, action: str, message: str, **fields: Any) -> Saying:
-    """A line of ours in ECS; ``fields`` are put under ``fixer.timestamps``."""
-    head = header("fixer.timestamps", action, kind="event" if level == "info" else "alert")
-    return Saying(level, message, head | {f"fixer.timestamps.{name}": value for name, value in fields.items()})
+def saying(action: str, message: str, **fields: Any) -> Saying:
+    """A line of ours; ``fields`` are put under ``fixer.timestamps``."""
+    ours = {f"fixer.timestamps.{name}": value for name, value in fields.items()}
+    return event("fixer.timestamps", action, message, ours)
 
 
 def _found(
@@ -46,11 +46,10 @@ class FlowWatch:
     def at_start(self, taken: int, warnings: Iterable[str]) -> Iterator[Saying]:
         """What was found in the file of a daemon before."""
         for warning in warnings:
-            yield saying("warning", "flows-damaged", warning)
+            yield saying("flows-damaged", warning)
         live = self._flows.counters()["normalised"]
         if taken:
             yield saying(
-                "info",
                 "flows-found",
                 f"{taken} connections found again, {live} of them normalised",
                 flows=taken,
@@ -61,7 +60,6 @@ class FlowWatch:
         """What a stop leaves behind."""
         if live := self._flows.counters()["normalised"]:
             yield saying(
-                "warning",
                 "flows-left",
                 f"{live} normalised connections stall until fixer runs again, which finds them: start it soon",
                 normalised=live,
@@ -144,7 +142,6 @@ class FlowWatch:
         draining = bool(flows["draining"])
         if draining and not self._was_draining:
             yield saying(
-                "info",
                 "draining",
                 f"draining: new connections are left alone, {flows['normalised']} normalised ones are served to the "
                 "end",

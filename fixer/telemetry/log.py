@@ -1,84 +1,31 @@
 """The log: JSON lines in ECS, one thread that writes them, and the fields that all of them have.
 
-Field names are those of the Elastic Common Schema; what it has no field for lives under ``fixer.*``.
+Field names are those of the Elastic Common Schema; what it has no field for lives under ``fixer.*``
+(:mod:`fixer.telemetry.fields`).
 """
 
 from __future__ import annotations
 
+import secrets
+import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO, cast
+from queue import Empty, Full, Queue
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from fixer import __version__
+from fixer.telemetry.events import Saying, state_change
 
 if TYPE_CHECKING:
     import structlog
 
 DRAIN_SECONDS = 0.1
 """How long an event may wait for the log. At most ``Pipeline.drain``'s default are told in that time."""
-
-
-Level = Literal["info", "warning", "error"]
-
-
-class Saying(NamedTuple):
-    """A line for the log."""
-
-    level: Level
-    message: str
-    fields: dict[str, Any]
-
-
-def header(
-    dataset: str,
-    action: str,
-    *,
-    kind: str = "event",
-    category: str = "network",
-    types: Sequence[str] = ("info",),
-    when_ns: int | None = None,
-) -> dict[str, Any]:
-    """The fields by which ECS tells events apart. Without ``when_ns`` (since the epoch) it is told when it happens."""
-    return ({} if when_ns is None else {"@timestamp": timestamp(when_ns)}) | {
-        "event.dataset": dataset,
-        "event.kind": kind,
-        "event.category": [category],
-        "event.type": list(types),
-        "event.action": action,
-    }
-
-
-def timestamp(nanoseconds: int) -> str:
-    """Nanoseconds since the epoch as ECS writes a time, to the millisecond."""
-    moment = datetime.fromtimestamp(nanoseconds // 1_000_000 / 1000, tz=UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class _Change(NamedTuple):
-    level: Level
-    type: str
-    outcome: str
-
-
-_CHANGES = {
-    "started": _Change("info", "start", "success"),
-    "stopped": _Change("info", "end", "success"),
-    "reloaded": _Change("info", "change", "success"),
-    "degraded": _Change("warning", "info", "failure"),
-    "not-reloaded": _Change("warning", "info", "failure"),
-    "failed": _Change("error", "end", "failure"),
-}
-
-
-def state_change(action: str, message: str, fields: dict[str, Any] | None = None) -> Saying:
-    """A line about fixer itself; ``action``: a key of ``_CHANGES``."""
-    change = _CHANGES[action]
-    head = header("fixer.daemon", action, category="process", types=[change.type])
-    return Saying(change.level, message, head | {"event.outcome": change.outcome} | (fields or {}))
+SAID_MOST = 1024
+"""Lines of the daemon's own that may wait for the log."""
+LOST = "fixer.log.lost"
 
 
 @contextmanager
@@ -94,7 +41,47 @@ def taken_for_missing(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-def logger(stream: TextIO) -> structlog.typing.FilteringBoundLogger:
+class Output(Protocol):
+    """Where lines go. Both raise :class:`OSError` where the line is not written, and may wait for its reader."""
+
+    def write(self, line: str, /) -> object: ...
+    def flush(self) -> object: ...
+
+
+class Origin:
+    """What all lines of one process have in common, and what tells each of them from all other lines there are."""
+
+    def __init__(
+        self, namespace: str = "default", labels: Mapping[str, str] | None = None, tags: Sequence[str] = ()
+    ) -> None:
+        self._common: dict[str, Any] = {
+            "service.name": "fixer",
+            "service.version": __version__,
+            "event.module": "fixer",
+            "host.name": socket.gethostname(),
+            "data_stream.type": "logs",
+            "data_stream.namespace": namespace,
+        }
+        if labels:
+            self._common["labels"] = dict(labels)
+        if tags:
+            self._common["tags"] = list(tags)
+        self._process = secrets.token_hex(8)
+        self._sequence = 0
+
+    def mark(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The document of one more line."""
+        self._sequence += 1
+        return {
+            **self._common,
+            "data_stream.dataset": fields["event.dataset"],
+            "event.id": f"{self._process}-{self._sequence}",
+            "event.sequence": self._sequence,
+            **fields,
+        }
+
+
+def logger(stream: Output) -> structlog.typing.FilteringBoundLogger:
     """A logger that writes ECS JSON lines to ``stream``, one write and one flush each."""
     # structlog draws tracebacks with rich where there is one. We draw none: that would be a sixth of a daemon's memory.
     with taken_for_missing("rich"):
@@ -103,33 +90,46 @@ def logger(stream: TextIO) -> structlog.typing.FilteringBoundLogger:
 
     formatter = cast("structlog.typing.Processor", ecs_logging.StructlogFormatter(ensure_ascii=False))
     bare: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        structlog.WriteLogger(cast("Any", stream)),
         processors=[formatter],
         wrapper_class=structlog.make_filtering_bound_logger("info"),
     )
-    return bare.bind(**{"service.name": "fixer", "service.version": __version__, "event.module": "fixer"})
+    return bare
 
 
 class Teller(threading.Thread):
     """The only thread that writes the log: what happened to packets, and what the daemon says of itself.
 
     If whoever reads the log is slow, this thread waits, the ring fills and counts what it lost; no packet waits. A line
-    that cannot be written (a closed pipe, a full disk) is given up: traffic is worth more than its description.
+    that cannot be written (a closed pipe, a full disk) is given up and counted: traffic is worth more than its
+    description. Once lines can be written again, one says how many were lost.
     """
 
-    def __init__(self, happened: Callable[[], Iterable[Saying]], stream: TextIO) -> None:
+    def __init__(self, happened: Callable[[], Iterable[Saying]], stream: Output, origin: Origin | None = None) -> None:
         """``happened`` takes what the rings hold out of them."""
         super().__init__(name="teller", daemon=True)
-        self.failed = False
-        """Whether a line could not be written."""
+        self.written = 0
+        self.lost = 0
+        """Lines that could not be written, or that the daemon said while there was no room for what it says."""
         self._happened = happened
         self._log = logger(stream)
-        self._said: SimpleQueue[Saying] = SimpleQueue()
+        self._origin = origin or Origin()
+        self._said: Queue[Saying] = Queue(SAID_MOST)
+        self._unsaid = 0
+        self._lost_since = 0
         self._over = threading.Event()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last line could not be written."""
+        return self._lost_since > 0
 
     def say(self, saying: Saying) -> None:
         """A line of the daemon's own, from any thread; does not wait."""
-        self._said.put(saying)
+        try:
+            self._said.put_nowait(saying)
+        except Full:
+            self._unsaid += 1
 
     def run(self) -> None:
         while not self._over.wait(DRAIN_SECONDS):
@@ -147,6 +147,9 @@ class Teller(threading.Thread):
             count += 1
         return count
 
+    def counters(self) -> dict[str, int]:
+        return {"written": self.written, "lost": self.lost + self._unsaid}
+
     def finish(self, seconds: float, last: Saying) -> bool:
         """Let the rest and this last line be written, for at most ``seconds``; False if the log is stuck or broken."""
         self._over.set()
@@ -155,11 +158,25 @@ class Teller(threading.Thread):
         return not (self.is_alive() or self.failed)
 
     def _tell_said(self) -> None:
-        while not self._said.empty():
-            self._write(self._said.get())
+        while True:
+            try:
+                self._write(self._said.get_nowait())
+            except Empty:
+                return
 
     def _write(self, saying: Saying) -> None:
+        if not self._put(saying):
+            self._lost_since += 1
+            self.lost += 1
+        elif lost := self._lost_since:
+            told = state_change("log-lost", f"{lost} lines before this one could not be written", {LOST: lost})
+            if self._put(told):
+                self._lost_since = 0
+
+    def _put(self, saying: Saying) -> bool:
         try:
-            getattr(self._log, saying.level)(saying.message, **saying.fields)
+            getattr(self._log, saying.level)(saying.message, **self._origin.mark(saying.fields))
         except OSError:
-            self.failed = True
+            return False
+        self.written += 1
+        return True

@@ -15,10 +15,8 @@ from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
-from fixer.telemetry.log import Level, Saying, header
+from fixer.telemetry.events import Level, Saying, header
 from fixer.words import ACTIONS, DIAGNOSES, EXPLANATIONS, INNER_STATES, OUTER_STATES, REASONS, TRANSPORTS, VOUCHES
-
-_TYPES = {Action.PASS: ["allowed"], Action.REPAIR: ["allowed", "info"], Action.DROP: ["denied"]}
 
 
 def happened(pipelines: Iterable[Pipeline]) -> Iterator[Saying]:
@@ -31,8 +29,7 @@ def happened(pipelines: Iterable[Pipeline]) -> Iterator[Saying]:
 def document(event: Result) -> dict[str, Any]:
     """The fields of one event of the ring, without ``message`` (see :func:`sentence`)."""
     action = "left-out" if event.summary else event.action.name.lower()
-    types = ["info"] if event.summary else _TYPES[event.action]
-    fields = header("fixer.packet", action, types=types, when_ns=event.when_ns) | {
+    fields = header("fixer.packet", action, when_ns=event.when_ns) | {
         "event.reason": DIAGNOSES[event.diagnosis],
         "fixer.diagnosis": event.diagnosis.name.lower(),
         "fixer.packets_left_out": event.left_out,

@@ -8,24 +8,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from fixer.telemetry.log import Level, Saying, header
+from fixer.telemetry import events
+from fixer.telemetry.events import Saying
 
 Action = Literal[
     "rule-on", "rule-off", "rule-prolonged", "rule-ended", "rule-lost", "rule-put-back", "guard-stopped", "guard-failed"
 ]
-_LEVELS: dict[str, Level] = {
-    "rule-lost": "warning",
-    "guard-stopped": "error",
-    "guard-failed": "error",
-}
 
 
 def event(action: Action, message: str, fields: dict[str, Any] | None = None) -> Saying:
     """One event. A rule is configuration, and all of these are about a change of it."""
-    failed = action.startswith("guard")
-    head = header("fixer.rule", action, category="configuration", types=["change"])
-    outcome = {"event.outcome": "failure" if failed else "success"}
-    return Saying(_LEVELS.get(action, "info"), message, head | outcome | (fields or {}))
+    return events.event("fixer.rule", action, message, fields)
 
 
 def who_and_why(user: str, login: str | None, sudo: str | None, reason: str) -> dict[str, Any]:

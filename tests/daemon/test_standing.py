@@ -8,7 +8,7 @@ import pytest
 
 from fixer.daemon.standing import LATELY_SECONDS, Standing
 from fixer.now import Now
-from fixer.telemetry.log import Saying
+from fixer.telemetry.events import Saying
 
 START = Now(1000.0, 0)
 LATER = Now(1000.0 + LATELY_SECONDS, 0)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 import time
 from typing import Any
 
@@ -15,7 +16,8 @@ from fixer.datapath.diagnose import Diagnosis, Explanation, InnerState, OuterSta
 from fixer.datapath.pipeline import Pipeline
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
-from fixer.telemetry.log import Teller, state_change, timestamp
+from fixer.telemetry.events import state_change, timestamp
+from fixer.telemetry.log import Teller
 from fixer.telemetry.packets import document, endpoint, happened, sentence
 
 MILLISECOND = 1_000_000
@@ -74,7 +76,11 @@ def test_a_line_says_everything_about_an_unfinished_packet() -> None:
             "module": "fixer",
             "reason": "inner checksum never finished",
             "type": ["allowed", "info"],
+            "id": line["event"]["id"],
+            "sequence": 1,
         },
+        "host": {"name": socket.gethostname()},
+        "data_stream": {"type": "logs", "dataset": "fixer.packet", "namespace": "default"},
         "source": {"ip": "10.0.1.176", "port": 37648},
         "destination": {"ip": "10.0.1.192", "port": 80},
         "network": {"transport": "tcp", "type": "ipv4", "iana_number": "6"},
