@@ -8,8 +8,8 @@ from fixer.findings.finding import Finding
 from fixer.findings.lifecycle import UPDATE_SECONDS, LifeCycle, News, Stage
 from fixer.now import Now
 from fixer.telemetry import findings as told
-from fixer.telemetry.flows import FlowWatch
 from fixer.telemetry.events import Saying
+from fixer.telemetry.flows import FlowWatch
 from fixer.telemetry.snat import SnatWatch
 
 

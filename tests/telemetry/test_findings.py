@@ -7,8 +7,8 @@ from support import shared
 
 from fixer.findings.finding import Fact, Finding, Role, Verdict
 from fixer.findings.lifecycle import Case, End, News, Stage
-from fixer.telemetry.findings import event, left_out
 from fixer.telemetry.events import Saying
+from fixer.telemetry.findings import event, left_out
 
 SECOND = 1_000_000_000
 SINCE = 1_700_000_000 * SECOND
