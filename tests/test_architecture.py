@@ -72,7 +72,7 @@ MAY_IMPORT = {
     "host": {"errors"},
     "findings": {"now", "datapath", "words"},
     "state": {"errors", "datapath", "host", "config"},
-    "doctor": {"errors", "host", "config"},
+    "doctor": {"errors", "host", "config", "findings", "rules"},
     "rules": {"errors", "config", "host", "state"},
     "telemetry": {"now", "words", "datapath", "findings"},
     "status": {"errors", "rules", "state", "host"},

@@ -68,6 +68,7 @@ def cli() -> None:
       fixer off      take the rule away again
       fixer scan capture.pcap   the same judgement over a capture, without root
       fixer compare left.pcap right.pcap   on which side of two captures does it die
+      fixer doctor   is it this node, what shows that, and what cures it so that it lasts
       fixer doctor timestamps   does this server refuse clients behind SNAT, and what helps
 
     \b

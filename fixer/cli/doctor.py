@@ -3,23 +3,78 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fixer.cli.options import host_in, json_option, netns_options, print_json, source_option, spelt
+from fixer.cli.options import (
+    config_option,
+    host_in,
+    json_option,
+    netns_options,
+    print_json,
+    settings_of,
+    source_option,
+    spelt,
+)
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
 
-@click.group(short_help="Say what is wrong with a host.")
-def doctor() -> None:
-    """Say what is wrong with a host that fixer can only carry, what cures it, and which settings help until then.
+@click.group(invoke_without_command=True, short_help="Say what is wrong with a host, and what cures it.")
+@config_option
+@netns_options
+@click.option("--watch", type=click.IntRange(1, 3600), metavar="SECONDS", help="Look twice: which counters move?")
+@json_option("One JSON object instead of text.")
+@click.pass_context
+def doctor(
+    context: click.Context, config: Path | None, netns: str | None, pid: int | None, watch: int | None, as_json: bool
+) -> None:
+    """Say what is wrong with this host or will be, what shows it, what cures it now, and what cures it for good.
+
+    Looks at VXLAN devices in every network namespace, the NICs below them and what they are left to do, the kernel and
+    its known faults, NAT and conntrack, MTUs, counters, eBPF, Open vSwitch; docs/doctor.md has every check. With
+    --watch it looks twice, and what grows meanwhile is proof. Changes nothing. Without root it says less, and what it
+    could not see. With --netns or --pid it looks at that namespace alone.
+
+    A finding is a fault (it breaks traffic, and something shows it), unclear (with what would decide), or only to be
+    known.
 
     \b
-    Exit codes: 0 nothing is wrong, 3 something is, or that cannot be told, 66 a file is unreadable.
+    Examples:
+      fixer doctor --watch 10
+      fixer doctor --json | jq -r '.findings[] | "\\(.verdict) \\(.cause) \\(.cure)"'
+      fixer doctor timestamps
+
+    \b
+    Exit codes: 0 nothing is wrong, 3 something is, or that cannot be told, 66 a file is unreadable,
+    72 ip is not installed, 77 no root (--netns, --pid).
     """
+    if context.invoked_subcommand is not None:
+        return
+    settings = settings_of(config)
+    host = host_in(netns, pid)
+    alone = netns is not None or pid is not None
+    from fixer.doctor import node as nodes
+    from fixer.doctor.checks import diagnose, exit_code
+
+    seen = nodes.look(host, settings.vxlan.ports, settings.queue.numbers, alone=alone)
+    if watch is not None:
+        click.echo(f"Watching for {watch} s ...", err=True)
+        seen = nodes.watch(host, seen, watch, alone=alone)
+    found = diagnose(seen)
+    if as_json:
+        from fixer.doctor.answer import as_object
+
+        print_json(as_object(seen, found))
+    else:
+        from fixer.screen.console import console_on
+        from fixer.screen.node import show
+
+        show(seen, found, console_on())
+    sys.exit(exit_code(found))
 
 
 @doctor.command(short_help="Does it refuse clients behind SNAT?")

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from fixer.doctor.kernels import REMOVED, Kernel
 from fixer.errors import FileUnreadable
+from fixer.host.counters import group
 from fixer.host.machine import NET, Host
 
 RELEASE = "/proc/sys/kernel/osrelease"
@@ -34,10 +35,7 @@ class Drops(Struct, frozen=True):
     @classmethod
     def read(cls, netstat: str) -> Drops | None:
         """From the text of ``/proc/net/netstat``: for each group a line of names and one of values. None: is none."""
-        lines = [line.split() for line in netstat.splitlines() if line.startswith("TcpExt:")]
-        if len(lines) != 2 or len(lines[0]) != len(lines[1]):
-            return None
-        values = {name: int(value) for name, value in zip(*lines, strict=True) if re.fullmatch(r"-?[0-9]+", value)}
+        values = group(netstat, "TcpExt")
         names = ("PAWSPassive", "ListenDrops", "ListenOverflows", "TCPReqQFullDrop")
         return cls(*(values.get(name) for name in names)) if values else None
 

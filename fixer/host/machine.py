@@ -10,13 +10,16 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 from fixer.errors import FileUnreadable, NotPermitted, ProgramMissing, SystemRefused
+
+T = TypeVar("T")
 
 CAP_NET_ADMIN = 12
 """linux/capability.h"""
@@ -192,6 +195,28 @@ class Host:
             ) from None
         finally:
             os.close(namespace)
+
+    def within(self, namespace: Path, look: Callable[[Host], T]) -> T:
+        """What ``look`` finds in another network namespace: a thread of its own enters it, and ours stays where it is.
+
+        Raises what :meth:`enter_netns` and ``look`` do.
+        """
+        found: list[T] = []
+        errors: list[Exception] = []
+
+        def enter() -> None:
+            try:
+                self.enter_netns(str(namespace))
+                found.append(look(self))
+            except Exception as error:
+                errors.append(error)  # raised below, in the thread of whoever asked
+
+        thread = threading.Thread(target=enter, name=f"in {namespace}", daemon=True)
+        thread.start()
+        thread.join()
+        if errors:
+            raise errors[0]
+        return found[0]
 
     def socket_owner(self, inode: int) -> Owner | None:
         """The process that holds the socket with this inode; None if it cannot be seen from here."""

@@ -6,6 +6,7 @@ socket's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -74,13 +75,18 @@ def elsewhere(host: Host, wanted: Collection[int]) -> str | None:
 
 
 def programs(host: Host, interface: str) -> list[str]:
-    """Who sees packets of this interface before the rules do: eBPF at ``XDP``, ``tc``, as far as ip and tc tell."""
+    """Who sees packets of this interface before the rules do: eBPF at ``XDP``, ``tc``, as far as ip and tc tell.
+
+    Since Linux 6.6 a program can be attached as ``tcx``, which tc does not show: only bpftool does, where it is.
+    """
     found = []
     try:
         link = host.run(["ip", "-details", "-json", "link", "show", "dev", interface]).out
         if any("xdp" in each for each in msgspec.json.decode(link or "[]")):
             found.append("XDP")
-        if "bpf" in host.run(["tc", "filter", "show", "dev", interface, "ingress"]).out:
+        asked = [["tc", "filter", "show", "dev", interface, "ingress"]]
+        asked += [["bpftool", "net", "show", "dev", interface]] * (host.which("bpftool") is not None)
+        if re.search(r"\bbpf\b|\btcx/ingress\b", "".join(host.run(argv).out for argv in asked)):
             found.append("tc")
     except (FixerError, msgspec.DecodeError):
         pass

@@ -8,10 +8,13 @@ import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
+from fixer.errors import FileUnreadable
 from fixer.host.machine import NET, Completed, Host, Owner
 from fixer.state import place
 
+T = TypeVar("T")
 Answer = Completed | Callable[[Sequence[str], str | None], Completed]
 
 OK = Completed(0, "", "")
@@ -35,6 +38,8 @@ class FakeHost(Host):
         self.owners: dict[int, Owner] = {}
         self.net_admin = True
         self.namespaces: list[tuple[str, Path]] = []
+        self.inside: dict[Path, FakeHost] = {}
+        """What is found in each of the other namespaces; one that is missing is as if it had ended."""
         self.ran: list[str] = []
         self.run_directory = Path(tempfile.mkdtemp(prefix="fx-fakehost-"))
         weakref.finalize(self, shutil.rmtree, self.run_directory, ignore_errors=True)
@@ -78,6 +83,11 @@ class FakeHost(Host):
 
     def other_namespaces(self) -> list[tuple[str, Path]]:
         return self.namespaces
+
+    def within(self, namespace: Path, look: Callable[[Host], T]) -> T:
+        if namespace not in self.inside:
+            raise FileUnreadable(f"there is no network namespace {namespace}")
+        return look(self.inside[namespace])
 
     def socket_owner(self, inode: int) -> Owner | None:
         return self.owners.get(inode)
