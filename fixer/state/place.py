@@ -2,12 +2,17 @@
 
 Nobody else spells that path or writes below it. A file is named by the namespace's inode and, where there may be
 several, by the first queue of the daemon that it is of: ``4026531840-0.flows``. It is there whole or not at all.
+
+The directory may belong to the service's user, and root writes and reads there too. So that this user, were it taken
+over, could not lead root anywhere else, nothing is opened there that is linked, or of somebody without business there.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -39,18 +44,53 @@ def every(host: Host, kind: Kind) -> list[Path]:
 
 
 def make(directory: Path) -> None:
-    """Make the directory that files are kept in. Raises OSError."""
+    """Make the directory that files are kept in. Raises OSError, also if it is there and belongs to a stranger."""
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    owner = directory.stat().st_uid
+    # To root it may belong to anybody: to make it there took root, which gives it to the service's user.
+    if os.geteuid() not in (0, owner) and owner != 0:
+        raise OSError(errno.EPERM, f"{directory} belongs to uid {owner}, which is neither root nor this process's")
+
+
+def opened(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file of ours, never waiting for anybody. Raises OSError, which says so if it is none of ours.
+
+    Ours is a file with one name, of root, of this process's user or of the directory's, which is the service's.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link, which fixer makes none of: remove it") from None
+        raise
+    try:
+        _must_be_ours(path, os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _must_be_ours(path: Path, found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        raise OSError(errno.EPERM, "it is no ordinary file of one name, as fixer makes them: remove it")
+    if found.st_uid not in (0, os.geteuid(), path.parent.stat().st_uid):
+        raise OSError(errno.EPERM, f"it belongs to uid {found.st_uid}, and not to fixer: remove it")
 
 
 def read(path: Path) -> bytes | None:
     """What the file holds; None if there is none. Raises :class:`NotPermitted` and :class:`SystemRefused`."""
     try:
-        return path.read_bytes()
+        with os.fdopen(opened(path), "rb") as file:
+            return file.read()
     except FileNotFoundError:
         return None
-    except PermissionError:
-        raise NotPermitted(f"{path} cannot be read: run this as root") from None
+    except PermissionError as error:
+        if error.errno == errno.EACCES:
+            raise NotPermitted(f"{path} cannot be read: run this as root") from None
+        raise SystemRefused(f"{path} cannot be read: {error.strerror}") from None
     except OSError as error:
         raise SystemRefused(f"{path} cannot be read: {error.strerror}") from None
 
@@ -64,8 +104,10 @@ def write(path: Path, content: bytes) -> None:
     fresh = path.with_name(f"{path.name}.{threading.get_native_id()}{UNFINISHED}")
     try:
         make(path.parent)
-        fresh.write_bytes(content)
-        fresh.chmod(0o644)
+        fresh.unlink(missing_ok=True)  # of somebody who was killed, or laid there for us to write through
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), 0o644)
         fresh.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -82,7 +124,7 @@ def locked(host: Host) -> Iterator[None]:
     path = path_of(host, "lock")
     try:
         make(path.parent)
-        descriptor = _opened(path)
+        descriptor = _opened_to_lock(path)
     except OSError as error:
         raise SystemRefused(f"{path} cannot be opened: {error.strerror}") from None
     try:
@@ -96,12 +138,12 @@ def locked(host: Host) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _opened(path: Path) -> int:
+def _opened_to_lock(path: Path) -> int:
     """To lock a file it is enough to read it, which whoever is not its owner may."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return opened(path)
     except FileNotFoundError:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = opened(path, os.O_RDWR | os.O_CREAT)
         with suppress(OSError):
             os.fchmod(descriptor, 0o644)
         return descriptor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,85 @@ def test_what_cannot_be_written_leaves_what_was_there(host: FakeHost) -> None:
     (host.run_directory / "fixer" / "file").touch()
     with pytest.raises(SystemRefused, match="cannot be written: File exists"):
         place.write(host.run_directory / "fixer" / "file" / "x", b"x")
+
+
+def linked(path: Path, victim: Path) -> str:
+    path.symlink_to(victim)
+    return "it is a symbolic link"
+
+
+def hard_linked(path: Path, victim: Path) -> str:
+    path.hardlink_to(victim)
+    return "it is no ordinary file of one name"
+
+
+def piped(path: Path, _victim: Path) -> str:
+    os.mkfifo(path)
+    return "it is no ordinary file of one name"
+
+
+def strange(path: Path, _victim: Path) -> str:
+    if os.geteuid() != 0:
+        pytest.skip("no root: only root gives a file to somebody else")
+    path.write_bytes(b"{}")
+    os.chown(path, 4711, 4711)
+    return "it belongs to uid 4711, and not to fixer"
+
+
+@pytest.mark.parametrize("lay", [linked, hard_linked, piped, strange])
+def test_what_others_have_laid_there_is_refused_and_not_waited_for(
+    lay: Callable[[Path, Path], str], host: FakeHost, tmp_path: Path
+) -> None:
+    """The directory may be the service's user's, and root reads and locks there."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    path, lock = place.path_of(host, "intent"), place.path_of(host, "lock")
+    why = lay(path, victim)
+    with pytest.raises(SystemRefused, match=f"{path.name} cannot be read: {why}"):
+        place.read(path)
+    lay(lock, victim)
+    with pytest.raises(SystemRefused, match=f"{lock.name} cannot be opened: {why}"), place.locked(host):
+        pass
+    assert victim.read_bytes() == b"precious"
+
+
+def test_root_does_not_write_through_a_link_that_lies_where_it_will_write(host: FakeHost, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    victim.chmod(0o600)
+    path = place.path_of(host, "json", 0)
+    path.with_name(f"{path.name}.{threading.get_native_id()}.new").symlink_to(victim)
+    path.symlink_to(victim)
+    place.write(path, b"ours")
+    assert (place.read(path), path.is_symlink()) == (b"ours", False)
+    assert (victim.read_bytes(), victim.stat().st_mode & 0o777) == (b"precious", 0o600)
+
+
+def test_what_the_services_user_has_written_root_reads(host: FakeHost) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("no root: only root gives a file to somebody else")
+    path = place.path_of(host, "json", 0)
+    place.write(path, b"theirs")
+    for each in (path, path.parent):
+        os.chown(each, 4711, 4711)
+    assert place.read(path) == b"theirs"
+    with place.locked(host):
+        place.write(path, b"ours")
+    assert place.read(path) == b"ours"
+
+
+def test_a_directory_of_a_stranger_is_refused_by_who_is_not_root(host: FakeHost) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("no root: only root gives a directory to somebody else")
+    path = place.path_of(host, "json", 0)
+    os.chown(path.parent, 4711, 4711)
+    host.run_directory.chmod(0o755)
+    os.seteuid(4712)
+    try:
+        with pytest.raises(SystemRefused, match="belongs to uid 4711"):
+            place.write(path, b"x")
+    finally:
+        os.seteuid(0)
 
 
 def test_off_removes_what_nobody_will_finish_or_read_and_nothing_else(host: FakeHost) -> None:
