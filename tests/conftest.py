@@ -19,6 +19,7 @@ from fixer.lab import net
 from fixer.state import leftovers
 
 IN_CI = os.environ.get("CI") == "true"
+os.environ.setdefault("FIXER_BACKEND", "iptables")  # whose tables most tests look into; who wants another, says so
 ran_as_root = pytest.StashKey[list[bool]]()  # one for each root test: whether it ran
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from fixer.host.machine import Host
+    from fixer.rules.iptables import Variant
     from fixer.rules.selection import Selection
     from fixer.rules.switch import Switched
 
@@ -64,7 +65,9 @@ START_SECONDS = 10.0
     type=click.Choice(["auto", "iptables", "nft"]),
     default="auto",
     show_default=True,
-    help="Rules of iptables, or of nftables itself; auto: iptables where it is installed.",
+    envvar="FIXER_BACKEND",
+    show_envvar=True,
+    help="Rules of iptables, or of nftables itself; auto: what has ours, else nft where that can, else iptables.",
 )
 @click.option("--variant", type=click.Choice(["nft", "legacy"]), help="Which iptables to use, if the host has both.")
 @click.option("--force", is_flag=True, help="Go on although that cuts off normalised connections: they stall.")
@@ -173,7 +176,7 @@ def on(
             until=until_of(span, clock, host.now()),
         )
         drain.check(host, "fixer on", selection.flows_queues(), force, warn)
-        asked_for = "native" if backend == "nft" else variant
+        asked_for: Variant | None = {"auto": variant, "iptables": variant or "iptables", "nft": "native"}[backend]
         switched = wanted.on(host, selection, by=operator(host), variant=asked_for, reason=reason)
         events.note(host, "rule-on", before, settings.log)
     for line in (*turned_on(switched), *what_to_know(host, selection, switched)):

@@ -23,8 +23,8 @@ from fixer.rules.rawtable import CHAIN, ENTRIES, HOOK, OUTPUT, Chains, Hook, Lin
 from fixer.rules.selection import IPV4, IPV6, Family, Selection
 from fixer.state.baseline import Written
 
-Variant = Literal["nft", "legacy", "native"]
-"""Which iptables; or nftables itself, in :mod:`fixer.rules.nftables`."""
+Variant = Literal["iptables", "nft", "legacy", "native"]
+"""Which of the two iptables, or either (``iptables``); or nftables itself, in :mod:`fixer.rules.nftables`."""
 
 COMMANDS = {IPV4: "iptables", IPV6: "ip6tables"}
 

@@ -67,6 +67,14 @@ class Nftables:
         meant = Written(self.command, tuple(map(_spelt, table)), msgspec.Raw(msgspec.json.encode(wanted)))
         return Change(self.family, "written", before, self._installed(table, meant))
 
+    def takes(self, wanted: Selection) -> bool:
+        """Whether nft and this kernel can: what would be written, in a scratch table that is never committed."""
+        try:
+            trial = script(wanted, self.family, f"{TABLE}-trial")
+        except KernelLacks:
+            return False
+        return self._run("--check", "-f", "-", input=trial).status == 0
+
     def put_back(self, before: Installed) -> None:
         """Make our table be as it was; none, if nobody knows what it meant. Raises what :meth:`apply` does."""
         selection = before.selection if before.on else None
@@ -145,12 +153,12 @@ class Nftables:
         return SystemRefused(f"nft refused: {words or f'status {done.status}'}")
 
 
-def script(selection: Selection, family: Family) -> str:
+def script(selection: Selection, family: Family, table: str = TABLE) -> str:
     """The table as nft reads it."""
     kind = "ip6" if family is IPV6 else "ip"
     lines = [f"type filter hook prerouting priority {PRIORITY}; policy accept;", *_rules(selection, family)]
     body = "\n".join(f"\t\t{line}" for line in lines)
-    return f"table {kind} {TABLE} {{\n\tchain {CHAIN} {{\n{body}\n\t}}\n}}\n"
+    return f"table {kind} {table} {{\n\tchain {CHAIN} {{\n{body}\n\t}}\n}}\n"
 
 
 def _rules(selection: Selection, family: Family) -> Iterator[str]:

@@ -37,7 +37,8 @@ def on(host: Host, selection: Selection, variant: Variant | None = None) -> Swit
     """Put the rules in place in both families, or in neither.
 
     What is in place already is left alone. Leftovers (a second jump, one that is not last, rules in the other variant)
-    are removed. Unless named, ``variant`` is the one that has our rules, or else the host's own choice.
+    are removed. Unless named, ``variant`` is the one that has our rules; else nftables itself where a trial of it
+    succeeds, else the host's own choice of iptables.
     Raises :class:`NotPermitted`, :class:`KernelLacks`, :class:`ProgramMissing` or :class:`SystemRefused`.
     """
     require_net_admin(host, "fixer on")
@@ -75,9 +76,11 @@ class _Work:
     def do(self, family: Family) -> None:
         """One family: the others of its backends cleared, then the chosen one. Raises :class:`KernelLacks`."""
         _require(self.host, family)
-        found = _found(self.host, family, self.noted, self.variant)
-        if self.variant is None:
-            found.sort(key=lambda pair: not pair[1].is_there)  # stable: among equals the host's choice stays first
+        found = _found(self.host, family, self.noted, self.variant, self.selection)
+        if self.variant in (None, "iptables"):
+            is_fresh = not any(before.is_there for _, before in found)
+            # Stable: among equals the host's choice stays first.
+            found.sort(key=lambda pair: self._rank(*pair, is_fresh))
         (chosen, before), *others = found
         for backend, leftover in others:
             if leftover.is_there:
@@ -88,6 +91,14 @@ class _Work:
         if not change.is_one:
             self.begun.pop()
         self.changes.append(change)
+
+    def _rank(self, backend: Backend, before: Installed, is_fresh: bool) -> int:
+        """0 for the backend that is to have our rules, unless another one is nearer to it."""
+        if not isinstance(backend, Nftables):
+            return 0 if before.is_there else 2
+        if self.variant == "iptables" or not (before.is_there or is_fresh) or not backend.takes(self.selection):
+            return 3
+        return 0 if before.is_there else 1
 
 
 def _put_back(host: Host, begun: Found, noted: Baseline, error: BaseException) -> None:
@@ -229,7 +240,8 @@ def _backends(host: Host, family: Family, variant: Variant | None) -> list[Backe
     if variant == "native" and not native:
         raise ProgramMissing("nft is not installed; on Debian and Ubuntu: apt-get install nftables")
     try:
-        others: list[Backend] = [*variants(host, family, None if variant == "native" else variant)]
+        named = None if variant in ("native", "iptables") else variant
+        others: list[Backend] = [*variants(host, family, named)]
     except ProgramMissing:
         if variant not in (None, "native") or not native:
             raise
@@ -237,11 +249,13 @@ def _backends(host: Host, family: Family, variant: Variant | None) -> list[Backe
     return [*native, *others] if variant == "native" else [*others, *native]
 
 
-def _found(host: Host, family: Family, noted: Baseline, variant: Variant | None = None) -> Found:
+def _found(
+    host: Host, family: Family, noted: Baseline, variant: Variant | None = None, wanted: Selection | None = None
+) -> Found:
     """What there is of ours in each backend, ``variant`` (or else the host's choice) first.
 
-    One that the kernel lacks is left out if the other is the one asked for, or has our rules. Else nobody can say that
-    we have none: :class:`KernelLacks`.
+    One that the kernel lacks is left out if the other is the one asked for, has our rules, or can have what is
+    ``wanted``. Else nobody can say that we have none: :class:`KernelLacks`.
     """
     found: Found = []
     lacking: KernelLacks | None = None
@@ -257,6 +271,10 @@ def _found(host: Host, family: Family, noted: Baseline, variant: Variant | None 
                 raise
             if not isinstance(backend, Nftables):  # without it there is nothing of ours in it
                 lacking = error
-    if lacking and variant is None and not any(installed.is_there for _, installed in found):
-        raise lacking
+    if lacking and variant in (None, "iptables"):
+        native = [(backend, there) for backend, there in found if isinstance(backend, Nftables)]
+        counted = [pair for pair in found if variant is None or pair not in native]
+        has_ours = any(there.is_there for _, there in counted)
+        if not has_ours and not (variant is None and wanted and any(backend.takes(wanted) for backend, _ in native)):
+            raise lacking
     return found

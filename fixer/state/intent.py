@@ -30,8 +30,8 @@ class Intent(Struct, Generic[Wanted], frozen=True, kw_only=True, forbid_unknown_
 
     on: bool
     selection: Wanted | None = None
-    variant: Literal["nft", "legacy", "native"] | None = None
-    """Which iptables was asked for, or nftables itself."""
+    variant: Literal["iptables", "nft", "legacy", "native"] | None = None
+    """Which iptables was asked for, or nftables itself; None: nobody asked for any."""
     since: Moment
     """When it was first wanted on; or when it was last wanted off."""
     until: Moment | None = None

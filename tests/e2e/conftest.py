@@ -39,6 +39,19 @@ def tcx(machine: Host) -> None:
         pytest.skip(lacking)
 
 
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, machine: Host) -> str:
+    """Whose rules, as `fixer on --backend` names it; skips where the kernel has no queue statement of nftables."""
+    wanted: str = request.param
+    if wanted == "nft":
+        if machine.which("nft") is None:
+            pytest.skip("needs nft (nftables)")
+        trial = "table ip t { chain c { queue num 0 bypass; }; }\n"
+        if machine.run(["unshare", "-n", "nft", "-f", "-"], input=trial).status != 0:
+            pytest.skip("no queue statement of nftables in this kernel")
+    return wanted
+
+
 class Page:
     """5 MB that compress badly, and what they must look like on arrival."""
 

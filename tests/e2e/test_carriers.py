@@ -56,16 +56,25 @@ def crosses(lab: Lab) -> bool:
 
 @pytest.mark.parametrize("finish", [Finish.NOTHING])
 @pytest.mark.parametrize(
-    ("carrier", "underlay"),
-    [(Carrier.ETH0, 4), (Carrier.ETH0, 6), (Carrier.VLAN, 4), (Carrier.BOND, 4)],
-    indirect=["carrier"],
+    ("carrier", "underlay", "backend"),
+    [
+        (Carrier.ETH0, 4, "iptables"),
+        (Carrier.ETH0, 4, "nft"),
+        (Carrier.ETH0, 6, "iptables"),
+        (Carrier.ETH0, 6, "nft"),
+        (Carrier.VLAN, 4, "iptables"),
+        (Carrier.BOND, 4, "iptables"),
+    ],
+    indirect=["carrier", "backend"],
 )
-def test_a_broken_wire_below_it_is_cured(lab: Lab) -> None:
+def test_a_broken_wire_below_it_is_cured(lab: Lab, backend: str) -> None:
     assert traffic.ping(lab.left, lab.right.overlay4, seconds=5)
     assert traffic.connect(lab.left, lab.right.overlay4, traffic.HTTP_PORT) == "timed out"
-    with Service(lab.left), Service(lab.right) as right:
+    on = ("--backend", backend)
+    with Service(lab.left, on=on), Service(lab.right, on=on) as right:
         assert crosses(lab)
         assert right.ask("status").status == 0
+        assert (lab.right.run("nft", "list", "table", "ip", "fixer").status == 0) is (backend == "nft")
     assert right.counters["diagnosis"]["inner_unfinished"] > 100
     assert right.counters["action"]["repair"] > 100
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
 from msgspec.structs import replace
 from support.commands import FIXER, started
+from support.fakehost import OK, FakeHost
 from support.netns import Namespace
 
 from fixer.errors import KernelLacks
 from fixer.host import queues
-from fixer.host.machine import Host
+from fixer.host.machine import Completed, Host
+from fixer.host.ruleset import Events, Process
 from fixer.lab import net
 from fixer.rules import nftables, switch
+from fixer.rules.iptables import Variant
 from fixer.rules.selection import IPV4, IPV6, Selection
 from fixer.state import report
 
@@ -37,9 +41,7 @@ def native(netns: Namespace) -> Namespace:
     """A namespace of a kernel that has the queue statement."""
     if netns.host.which("nft") is None:
         pytest.skip("needs nft (nftables)")
-    tried = netns.host.run(
-        ["unshare", "-n", "nft", "-f", "-"], input="table ip t { chain c { queue num 0 bypass; }; }\n"
-    )
+    tried = netns.host.run(["unshare", "-n", "nft", "-f", "-"], input=TRIAL)
     if tried.status != 0:
         pytest.skip(f"no queue statement of nftables in this kernel: {tried.err.splitlines()[0]}")
     return netns
@@ -93,9 +95,7 @@ def test_what_is_a_program_is_iptables_alone(selection: Selection) -> None:
 
 @pytest.mark.root
 def test_a_kernel_without_the_queue_statement_refuses_and_nothing_is_left(netns: Namespace) -> None:
-    tried = netns.host.run(
-        ["unshare", "-n", "nft", "-f", "-"], input="table ip t { chain c { queue num 0 bypass; }; }\n"
-    )
+    tried = netns.host.run(["unshare", "-n", "nft", "-f", "-"], input=TRIAL)
     if tried.status == 0:
         pytest.skip("this kernel has the queue statement")
     before = netns.run("nft", "list", "ruleset").out
@@ -104,6 +104,120 @@ def test_a_kernel_without_the_queue_statement_refuses_and_nothing_is_left(netns:
     assert "lacks the queue statement" in done.stderr
     assert netns.run("nft", "list", "ruleset").out == before
     assert say("on", "--netns", netns.name).returncode == 3, "iptables can"
+
+
+# Which backend, where nobody asks for one
+
+
+class Nft:
+    """nft on a kernel that has, or lacks, what our table asks for."""
+
+    def __init__(self, host: FakeHost, *, can: bool) -> None:
+        self.tables: set[str] = set()
+        self._can = can
+        host.answers |= {"nft": OK, "env": self._answer}
+
+    def _answer(self, argv: Sequence[str], text: str | None) -> Completed:
+        _, _, _, *arguments = argv
+        if arguments[0] == "-j":
+            said = '{"nftables": [{"table": {"family": "ip"}}]}' if arguments[3] in self.tables else ""
+            return Completed(0, said, "") if said else Completed(1, "", "No such file or directory\n")
+        if not self._can and "queue" in (text or ""):
+            return Completed(1, "", "Error: Could not process rule: No such file or directory\n")
+        if arguments[0] == "-f":
+            self.tables -= set(re.findall(r"(?m)^delete table (\w+) ", text or ""))
+            self.tables |= set(re.findall(r"(?m)^table (\w+) ", text or ""))
+        return OK
+
+
+def on_by_nobodys_choice(host: FakeHost, selection: Selection = VXLAN, variant: Variant | None = None) -> set[str]:
+    """The backends that were written to."""
+    state = dict.fromkeys(("iptables", "ip6tables"), OK)
+    for command in state:
+        host.answers[f"{command}-save"] = lambda argv, _: state[argv[0].removesuffix("-save")]
+
+        def restored(argv: Sequence[str], text: str | None) -> Completed:
+            state[argv[0].removesuffix("-restore")] = Completed(0, "" if "-X FIXER" in (text or "") else text or "", "")
+            return OK
+
+        host.answers[f"{command}-restore"] = restored
+    return {change.after.backend for change in switch.on(host, selection, variant).changes if change.after}
+
+
+@pytest.mark.parametrize(
+    ("can", "selection", "variant", "backends"),
+    [
+        (True, VXLAN, None, {"nft"}),
+        (False, VXLAN, None, {"iptables", "ip6tables"}),
+        (True, replace(VXLAN, suspects_up_to=1500), None, {"iptables", "ip6tables"}),
+        (True, VXLAN, "iptables", {"iptables", "ip6tables"}),
+        (True, VXLAN, "native", {"nft"}),
+    ],
+)
+def test_nftables_where_it_can_and_nobody_has_asked_for_another(
+    can: bool, selection: Selection, variant: Variant | None, backends: set[str]
+) -> None:
+    host = FakeHost()
+    nft = Nft(host, can=can)
+    assert on_by_nobodys_choice(host, selection, variant) == backends
+    assert nft.tables == ({"ip", "ip6"} if backends == {"nft"} else set())
+
+
+def test_what_has_our_rules_is_kept_to() -> None:
+    host = FakeHost()
+    nft = Nft(host, can=True)
+    assert on_by_nobodys_choice(host, variant="iptables") == {"iptables", "ip6tables"}
+    host.ran.clear()
+    switch.on(host, VXLAN)
+    assert not nft.tables
+    assert not any("--check" in line for line in host.ran), "nobody asks nft whether it could"
+
+
+def test_nftables_is_enough_where_the_kernel_has_nothing_for_iptables() -> None:
+    host = FakeHost()
+    for command in ("iptables", "ip6tables"):
+        host.answers[f"{command}-save"] = Completed(1, "", "Failed to initialize nft: Protocol not supported\n")
+    nft = Nft(host, can=True)
+    switch.on(host, VXLAN)
+    assert nft.tables == {"ip", "ip6"}
+    with pytest.raises(KernelLacks, match="Protocol not supported"):
+        switch.on(host, VXLAN, "iptables")
+    host = FakeHost()
+    host.answers["iptables-save"] = Completed(1, "", "Failed to initialize nft: Protocol not supported\n")
+    Nft(host, can=False)
+    with pytest.raises(KernelLacks, match="Protocol not supported"):
+        switch.on(host, VXLAN)
+
+
+@pytest.mark.root
+def test_a_trial_leaves_nothing_and_nobody_is_told_of_it(netns: Namespace) -> None:
+    if netns.host.which("nft") is None:
+        pytest.skip("needs nft (nftables)")
+
+    def tried() -> tuple[bool, list[Process] | None]:
+        events = Events()
+        try:
+            return nftables.Nftables(Host(), IPV4).takes(VXLAN), events.news()
+        finally:
+            events.close()
+
+    can, news = netns.call(tried)
+    assert can is (netns.host.run(["unshare", "-n", "nft", "-f", "-"], input=TRIAL).status == 0)
+    assert news == []
+    assert netns.run("nft", "list", "ruleset").out == ""
+
+
+@pytest.mark.root
+@pytest.mark.kernels
+def test_auto_is_nft_on_a_kernel_that_can_and_iptables_for_what_only_that_can(native: Namespace) -> None:
+    for scope, backend, command in (("all", "auto", "nft"), ("suspects", "auto", "iptables"), ("all", "nft", "nft")):
+        done = say("on", "--netns", native.name, f"--queue={QUEUE}", "--scope", scope, "--backend", backend)
+        assert done.returncode == 3, done.stderr
+        said = json.loads(say("status", "--netns", native.name, "--json", f"--queue={QUEUE}").stdout)
+        assert said["rules"]["ipv4"]["command"] == command
+        assert ("fixer" in native.run("nft", "list", "tables").out) is (command == "nft"), (
+            "nothing is left in the other"
+        )
 
 
 # What it does
