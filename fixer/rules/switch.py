@@ -80,7 +80,7 @@ class _Work:
         if self.variant in (None, "iptables"):
             is_fresh = not any(before.is_there for _, before in found)
             # Stable: among equals the host's choice stays first.
-            found.sort(key=lambda pair: self._rank(*pair, is_fresh))
+            found.sort(key=lambda pair: self._rank(pair[0], pair[1], is_fresh))
         (chosen, before), *others = found
         for backend, leftover in others:
             if leftover.is_there:
