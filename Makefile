@@ -5,7 +5,7 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench nat launder cycles kernels wheels test-wheels bundle test-bundle release test-release \
+.PHONY: help demo test test-all-pythons lint format sanitize bench nat launder cycles kernels finish wheels test-wheels bundle test-bundle release test-release \
 	image test-image test-reproducible clean
 
 help:  ## show this list
@@ -59,6 +59,9 @@ kernels:  ## fixer on Debian's kernels, 5.10 and newer, each booted under QEMU (
 	@tools/install run test kernels
 	@$(python) -m kernels $(ARGS)
 
+finish:  ## the program that finishes packets in the kernel, from its source (clang 14, llvm 14; docs/kernel.md)
+	@tools/finish
+
 wheels:  ## fixer and its dependencies for Python 3.11 to 3.13 on x86_64 and aarch64 with glibc 2.17, in dist
 	@packaging/wheels
 
@@ -99,4 +102,4 @@ test-reproducible: release  ## build everything a second time, elsewhere, and co
 clean:  ## remove what was built and installed here (system packages stay)
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/results *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	find fixer -name '*.so' -exec rm -f {} + -o -name '*.c' -exec rm -f {} +
+	find fixer -name '*.so' -exec rm -f {} + -o -name '*.c' ! -name '*.bpf.c' -exec rm -f {} +

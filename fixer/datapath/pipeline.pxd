@@ -11,6 +11,7 @@ from fixer.datapath.repair cimport ACTIONS, Action, Policy
 from fixer.datapath.ring cimport Event, Ring
 from fixer.datapath.snat cimport Snat
 from fixer.datapath.timestamps cimport OUTCOMES, Asked, Timestamps
+from fixer.datapath.unfinished cimport Unfinished
 from fixer.datapath.walk cimport Walk
 
 
@@ -62,6 +63,7 @@ cdef class Pipeline:
     cdef FlowTable *table    # its table, or NULL
     cdef Ring *ring
     cdef Snat *snat
+    cdef Unfinished *unfinished
     cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, const Handed *handed,
                         Event *event) noexcept nogil
     cdef void sight(self, const uint8_t *packet, const Walk *route, uint64_t when) noexcept nogil

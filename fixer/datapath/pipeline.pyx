@@ -20,6 +20,7 @@ from fixer.datapath.snat cimport PLAIN, snat_free, snat_new, snat_note, snat_sig
 from fixer.datapath.timestamps cimport (MAX_SOURCES, Asked, Edit, Mode, Outcome, Timestamps, apply, consider, look,
                                         normalise, prepare)
 from fixer.datapath.timestamps import Mode as ModeName, Outcome as OutcomeName
+from fixer.datapath.unfinished cimport unfinished_free, unfinished_new, unfinished_note, unfinished_take
 from fixer.datapath.walk cimport MAX_PORTS, Reason, Walk, walk
 from fixer.datapath.walk import Reason as ReasonName
 from fixer.datapath.wire cimport *
@@ -69,6 +70,7 @@ cdef class Pipeline:
         seed = seed_or_drawn(seed)
         self.evidence = evidence_new(seed)
         self.snat = snat_new(seed)
+        self.unfinished = unfinished_new(seed)
         for first, last in vnis:
             for vni in range(<uint32_t>first, <uint32_t>last + 1):
                 know_vni(self.evidence, vni)
@@ -78,6 +80,7 @@ cdef class Pipeline:
         evidence_free(self.evidence)
         ring_free(self.ring)
         snat_free(self.snat)
+        unfinished_free(self.unfinished)
 
     cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, const Handed *handed,
                         Event *event) noexcept nogil:
@@ -114,6 +117,9 @@ cdef class Pipeline:
             if judgement.diagnosis != SOUND and judgement.diagnosis != UNCHECKABLE:
                 ring_tell(self.ring, event)
         if action == REPAIR:
+            # What this host's kernel finishes by itself is not for it to finish earlier.
+            if self.unfinished.wanted and not handed.skb_info & SKB_CHECKSUM_NOT_READY:
+                unfinished_note(self.unfinished, packet, &route, &judgement, handed.when)
             mend(packet, &route, &judgement)
         if judgement.inner != IN_WRONG and is_syn(packet, &route):
             self.sight(packet, &route, handed.when)
@@ -220,6 +226,14 @@ cdef class Pipeline:
     def snat_sights(self, uint64_t now_ns):
         """The sources that SYNs have come from, with their clocks: see `fixer.datapath.snat.Sight`. Any thread."""
         return snat_sights(self.snat, now_ns)
+
+    def want_unfinished(self, bint wanted):
+        """Whether `take_unfinished` is going to be called. Any thread."""
+        self.unfinished.wanted = wanted
+
+    def take_unfinished(self):
+        """Envelopes that lately carried unfinished packets: see `fixer.datapath.unfinished`. One reader; any thread."""
+        return unfinished_take(self.unfinished)
 
     def adopt(self, Pipeline other not None):
         """Be set up as `other` from the next packet on; what was learnt, counted and not yet told stays.

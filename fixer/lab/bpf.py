@@ -1,4 +1,4 @@
-"""Small eBPF programs on an interface of the laboratory, loaded with bpf(2) itself: no compiler, no library.
+"""Small eBPF programs on an interface of the laboratory, without a compiler: `fixer.kernel.bpf` loads them.
 
 A few lines of assembler, and what tests and benchmark need of it: tagging frames inside a tunnel on a kernel without
 8021q, a device that claims to have verified what nobody verified, a sender that leaves TCP unfinished at full speed, a
@@ -7,9 +7,7 @@ host whose clock for TCP timestamps is another one.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import socket
 import struct
 import sys
@@ -17,12 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fixer.host.machine import Host
+from fixer.kernel import bpf
 from fixer.lab.net import Namespace, own_name
 
 # <linux/bpf.h>
-BPF_PROG_LOAD, BPF_LINK_CREATE = 5, 28
-BPF_PROG_TYPE_SCHED_CLS = 3
-BPF_TCX_INGRESS, BPF_TCX_EGRESS = 46, 47
+BPF_TCX_INGRESS, BPF_TCX_EGRESS = bpf.TCX_INGRESS, bpf.TCX_EGRESS
 TCX_PASS, TCX_DROP = 0, 2
 # Helper functions.
 SKB_STORE_BYTES, L4_CSUM_REPLACE, SKB_VLAN_PUSH, SKB_VLAN_POP, SKB_LOAD_BYTES, CSUM_LEVEL = 9, 11, 18, 19, 26, 135
@@ -30,7 +27,6 @@ FRAME_POINTER = 10  # the register that points behind the program's own 512 byte
 BPF_CSUM_LEVEL_INC = 1
 SK_BUFF_PROTOCOL, SK_BUFF_VLAN_TCI = 16, 24  # offsets in struct __sk_buff
 ETH_P_IP, ETH_P_8021Q, ETH_P_IPV6 = 0x0800, 0x8100, 0x86DD
-SYSCALL = {"x86_64": 321, "aarch64": 280}
 
 Program = bytes
 
@@ -217,8 +213,6 @@ def shift_clock(milliseconds: int, point: int) -> Program:
 
 def missing(host: Host) -> str | None:
     """Why no program can be attached on this machine, in one line; None if it can."""
-    if platform.machine() not in SYSCALL:
-        return f"no system call number of bpf(2) for {platform.machine()} is known here"
     with Namespace(f"{own_name()}-probe", host) as here:
         try:
             with attached(here, "lo", BPF_TCX_INGRESS, leave(TCX_PASS)):
@@ -241,21 +235,8 @@ def attached(here: Namespace, device: str, point: int, program: Program) -> Iter
 
 
 def _attach(device: str, point: int, program: Program) -> int:
-    code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
-    attributes = struct.pack(
-        "=IIQQ", BPF_PROG_TYPE_SCHED_CLS, len(program) // 8, ctypes.addressof(code), ctypes.addressof(licence)
-    )
-    loaded = _bpf(BPF_PROG_LOAD, attributes)
+    loaded = bpf.load(program, b"GPL")
     try:
-        return _bpf(BPF_LINK_CREATE, struct.pack("=IIII", loaded, socket.if_nametoindex(device), point, 0))
+        return bpf.attach_tcx(loaded, socket.if_nametoindex(device), point)
     finally:
         os.close(loaded)
-
-
-def _bpf(command: int, attributes: bytes) -> int:
-    """bpf(2): a file descriptor, or OSError."""
-    room = ctypes.create_string_buffer(attributes, 128)  # what is not set is zero, as the kernel asks
-    descriptor = ctypes.CDLL(None, use_errno=True).syscall(SYSCALL[platform.machine()], command, room, len(room))
-    if descriptor < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return int(descriptor)
