@@ -202,6 +202,11 @@ def what_to_know(host: Host, selection: Selection, switched: Switched) -> Iterat
     if selection.flows_queue is not None and drain.end(host):
         yield "The drain is ended: new connections are normalised again."
     yield from until_when(host, selection, switched)
+    if selection.plain and any(change.after and change.after.is_passed_over for change in switched.changes):
+        yield (
+            "A DROP that others append to raw later, as Docker 28 does for each container, is met by what we take only "
+            "when the guard of fixer run has put our jump last again, 2 s later. --backend nft knows no such gap."
+        )
     if selection.suspects_up_to is not None:
         yield f"Packets longer than {selection.suspects_up_to:,} bytes are taken for merged by GRO and not looked at."
     versions = {change.family.version for change in switched.changes if change.after and change.after.on}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from itertools import pairwise
 from typing import NamedTuple
 
+from fixer.rules.installed import Ahead
 from fixer.rules.rawtable import HOOK, PROTOCOLS, Hook, Line, RawTable
+
+Addresses = frozenset[IPv4Address | IPv6Address]
 
 # A packet that meets one of these does not come back to the chain. LOG, MARK, CT and their like let it go on.
 _ENDS = {"ACCEPT", "DROP", "REJECT", "QUEUE", "NFQUEUE"}
@@ -18,6 +23,8 @@ class Traffic(NamedTuple):
     protocols: frozenset[str]
     ports: frozenset[int] | None = None  # None: any port
     interface: str | None = None
+    local: Addresses | None = None
+    """This host's own addresses; None if they are not known, or say nothing."""
 
 
 class Match(Enum):
@@ -36,15 +43,17 @@ class End(NamedTuple):
     match: Match
 
 
-def traffic(table: RawTable, hook: Hook = HOOK) -> Traffic:
-    """What our rules take of what this hook sees."""
+def traffic(table: RawTable, hook: Hook = HOOK, local: Addresses | None = None) -> Traffic:
+    """What our rules take of what this hook sees. ``local``: this host's addresses, where VXLAN ends."""
     lines = table.ordinary() if hook == HOOK else table.normalising(hook)
     ports = table.ports(lines)
+    # Others than single ones are none that we write: somebody else has, and any port may be among them.
+    limited = frozenset(map(int, ports)) if ports and all(map(str.isdecimal, ports)) else None
     return Traffic(
         frozenset(PROTOCOLS.get(name, name) for name in table.option("-p", lines)),
-        # Others than single ones are none that we write: somebody else has, and any port may be among them.
-        frozenset(map(int, ports)) if ports and all(map(str.isdecimal, ports)) else None,
+        limited,
         table.interface(lines, "-i" if hook == HOOK else "-o"),
+        local if hook == HOOK else None,
     )
 
 
@@ -56,6 +65,21 @@ def ends(table: RawTable, ours: Traffic, hook: Hook = HOOK) -> Iterator[End]:
         matched, end = _end(table, entry, ours, frozenset())
         if end is not None:
             yield End(entry, end, matched)
+
+
+def told(ends: Iterable[End]) -> tuple[Ahead, ...]:
+    """The same, those that differ in an address or an interface alone as one."""
+    found: dict[tuple[object, ...], Ahead] = {}
+    for each in ends:
+        key = (each.match, *map(_kind, (each.entry, each.line)))
+        first = found.get(key, Ahead(str(each.entry), str(each.line), each.match is Match.ALL, 0))
+        found[key] = first._replace(alike=first.alike + 1)
+    return tuple(found.values())
+
+
+def _kind(line: Line) -> tuple[str, ...]:
+    named = ("", *line.words)
+    return (line.chain, *("" if before in ("-s", "-d", "-i") else word for before, word in pairwise(named)))
 
 
 def _end(table: RawTable, line: Line, ours: Traffic, seen: frozenset[str]) -> tuple[Match, Line | None]:
@@ -99,6 +123,8 @@ def match(line: Line, traffic: Traffic) -> Match:
                 one = Match.SOME
             else:
                 one = _overlap(traffic.ports, {port for port in traffic.ports if _holds(wanted, port)}, negated)
+        elif word == "-d" and not negated:
+            one = _destination(next(words, ""), traffic, line.target)
         elif word in ("-i", "-o"):  # a hook's rules have one of them, and ours the same
             one = _interface(next(words, ""), traffic.interface, negated)
         else:
@@ -125,6 +151,19 @@ def _holds(ports: str, port: int) -> bool:
         if int(first or 0) <= port <= int(last or (65535 if colon else first)):
             return True
     return False
+
+
+def _destination(theirs: str, traffic: Traffic, target: str) -> Match:
+    """Docker closes each container's address to the outside. VXLAN that ends here is for none of them; and what is
+    closed is closed: of plain packets, who lets those of a container pass is more in our way."""
+    try:
+        network = ip_network(theirs)
+    except ValueError:  # a mask with holes
+        return Match.SOME
+    if traffic.local is None or network.num_addresses > 1 or network.is_multicast:
+        return Match.SOME
+    is_local = network.network_address in traffic.local
+    return Match.NONE if not is_local and (traffic.ports or target == "DROP") else Match.SOME
 
 
 def _interface(theirs: str, ours: str | None, negated: bool) -> Match:

@@ -52,6 +52,8 @@ class Ahead(NamedTuple):
     rule: str
     takes_all: bool
     """Whether for all our packets, or some of them."""
+    alike: int = 1
+    """How many there are that differ from it in an address or an interface alone, itself among them."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class Installed:
     @property
     def is_there(self) -> bool:
         return bool(self.said)
+
+    @property
+    def is_passed_over(self) -> bool:
+        """Whether rules that others append are not met by what we take, until ours is put last again."""
+        return self.on and self.place.target != ""
 
     @property
     def hooks(self) -> tuple[str, ...]:

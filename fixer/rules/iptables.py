@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing, SystemRefused
+from fixer.host import addresses
 from fixer.host.machine import NET, Completed, Host
 from fixer.rules import ahead
 from fixer.rules.chains import chains_of
@@ -140,7 +141,7 @@ class Iptables:
                 arrived=_packets(table.normalising(HOOK)),
                 left=_packets(table.normalising(OUTPUT)),
             ),
-            ahead=tuple(_ahead(table)),
+            ahead=tuple(_ahead(table, addresses.local(self.host, self.family.version))),
             elsewhere=self.other,
         )
 
@@ -259,11 +260,10 @@ def _place(table: RawTable, hook: Hook) -> Place:
     return Place(f"raw/{hook}", table.position(hook), len(table.hook(hook)), ENTRIES[hook])
 
 
-def _ahead(table: RawTable) -> Iterator[Ahead]:
+def _ahead(table: RawTable, local: ahead.Addresses | None) -> Iterator[Ahead]:
     for hook, chain in ENTRIES.items():
         if chain in table.chains:
-            for end in ahead.ends(table, ahead.traffic(table, hook), hook):
-                yield Ahead(str(end.entry), str(end.line), end.match is ahead.Match.ALL)
+            yield from ahead.told(ahead.ends(table, ahead.traffic(table, hook, local), hook))
 
 
 def _packets(lines: Sequence[Line]) -> int:

@@ -46,6 +46,9 @@ def ahead(rules: Installed) -> list[Reason]:
         extent = "all our packets" if end.takes_all else "the packets it matches"
         via = f' leads to "{end.rule}", which' if end.entry != end.rule else ""
         what = f'"{end.entry}" stands before our jump and{via} ends the walk for {extent}: move it behind'
+        if end.alike > 1:
+            rules_like = f'{end.alike} rules like "{end.entry}" stand before our jump'
+            what = f"{rules_like} and end the walk for {extent}: move them behind"
         if rules.elsewhere:
             way_out = f"{what}, or use the other table, which it does not reach"
             found.append(Reason(Severity.WARNING, way_out, f"fixer on --variant {rules.elsewhere}", by=""))

@@ -228,7 +228,7 @@ def served(native: Namespace) -> Iterator[Namespace]:
     """With a daemon, and a rule of nftables itself."""
     daemon = native.start(*FIXER, "run", f"--queue={QUEUE}")
     try:
-        wait(lambda: native.call(report.every, Host()), 60)
+        wait(lambda: native.call(report.every, Host()), PATIENCE_SECONDS)
         done = say("on", "--netns", native.name, f"--queue={QUEUE}", "--backend", "nft")
         assert done.returncode == 0, done.stderr
         yield native

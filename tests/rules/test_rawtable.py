@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
-from fixer.rules.ahead import Match, Traffic, ends, match, traffic
+from fixer.rules.ahead import Match, Traffic, ends, match, told, traffic
 from fixer.rules.rawtable import HOOK, OUTPUT, Line, RawTable, parse, spelt
 
 VXLAN = Traffic(frozenset({"udp"}), frozenset({4789, 8472}))
@@ -224,6 +226,35 @@ def test_an_interface_of_ones_own_is_compared() -> None:
     assert match(Line("PREROUTING", ("-i", "eth1", "-j", "DROP")), limited) is Match.NONE
     assert match(Line("PREROUTING", ("-i", "eth0", "-j", "DROP")), limited) is Match.ALL
     assert match(Line("PREROUTING", ("-i", "eth+", "-j", "DROP")), limited) is Match.SOME
+
+
+LOCAL = frozenset(map(ip_address, ("127.0.0.1", "192.0.2.5", "172.17.0.1")))
+DOCKER_28 = "! -i docker0 -j DROP"
+
+
+@pytest.mark.parametrize(
+    ("rule", "vxlan", "plain"),
+    [
+        (f"-d 172.17.0.2/32 {DOCKER_28}", Match.NONE, Match.NONE),
+        ("-d 172.17.0.2/32 -j ACCEPT", Match.NONE, Match.SOME),  # that would be taken out of our way
+        (f"-d 192.0.2.5/32 {DOCKER_28}", Match.SOME, Match.SOME),
+        (f"-d 172.17.0.0/16 {DOCKER_28}", Match.SOME, Match.SOME),
+        (f"-d 239.1.1.1/32 {DOCKER_28}", Match.SOME, Match.SOME),  # a VXLAN group: nobody's own address
+        (f"! -d 172.17.0.2/32 {DOCKER_28}", Match.SOME, Match.SOME),
+        (f"-d 10.0.0.1/255.0.255.0 {DOCKER_28}", Match.SOME, Match.SOME),
+    ],
+)
+def test_an_address_that_is_not_ours_is_compared(rule: str, vxlan: Match, plain: Match) -> None:
+    line = Line("PREROUTING", tuple(rule.split()))
+    assert (match(line, VXLAN._replace(local=LOCAL)), match(line, PLAIN._replace(local=LOCAL))) == (vxlan, plain)
+    assert {match(line, VXLAN), match(line, PLAIN)} == {Match.SOME}, "nobody knows ours"
+
+
+def test_what_differs_in_an_address_or_an_interface_alone_is_told_once() -> None:
+    containers = [f"-A PREROUTING -d 172.17.{n % 3}.{n}/32 ! -i br-{n % 3} -j ACCEPT" for n in range(2, 32)]
+    others = ["-A PREROUTING -p udp -m udp --dport 4789 -j ACCEPT", "-A PREROUTING -d 172.17.0.99/32 -j DROP"]
+    found = told(ends(table(*containers, *others), PLAIN))
+    assert [(each.entry, each.alike) for each in found] == [(containers[0], 30), (others[0], 1), (others[1], 1)]
 
 
 @pytest.mark.parametrize("word", ["plain", "two words", 'quo"te', "it's", "back\\slash", "!", ""])
