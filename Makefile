@@ -5,7 +5,7 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench nat launder cycles kernels finish wheels test-wheels bundle test-bundle release test-release \
+.PHONY: help demo test test-all-pythons lint format sanitize bench nat cure launder cycles kernels finish wheels test-wheels bundle test-bundle release test-release \
 	image test-image test-reproducible clean
 
 help:  ## show this list
@@ -46,6 +46,13 @@ bench:  ## throughput and CPU next to no rule, a C loop, a callback; scan next t
 nat:  ## outer checksums that NAT and NICs spoil, on real kernels: each cause, each with damage beside it (root, 4 minutes)
 	@tools/install run test
 	@$(python) -m pytest -m long tests/e2e/test_nat.py $(ARGS)
+
+cure:  ## udevd, NetworkManager and ifupdown of Debian, booted, keep what fixer cure wrote (root, a minute)
+	@tools/install run test
+	@mkdir -p build/cure
+	@cd build/cure && [ -e .complete ] || { apt-get -q -o APT::Sandbox::User=root download udev libudev1 ifupdown network-manager libnm0 libndp0 \
+		libteamdctl0 libjansson4 libmm-glib0 libpolkit-gobject-1-0 libpsl5 libbluetooth3 libcurl3-gnutls libreadline8 && touch .complete; }
+	@$(python) -m pytest -m long tests/cure/test_booted.py $(ARGS)
 
 launder:  ## 200 million damaged packets through the packet path: is one made right? (15 minutes; ARGS=--quick: 1)
 	@tools/install run

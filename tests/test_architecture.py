@@ -73,14 +73,15 @@ MAY_IMPORT = {
     "kernel": set(),
     "findings": {"now", "datapath", "words"},
     "state": {"errors", "datapath", "host", "config"},
-    "doctor": {"errors", "host", "config", "findings", "rules"},
+    "cure": {"errors", "host"},
+    "doctor": {"errors", "host", "config", "findings", "rules", "cure"},
     "rules": {"errors", "config", "host", "state"},
     "telemetry": {"now", "words", "datapath", "findings"},
     "status": {"errors", "rules", "state", "host"},
     "scan": GROUND | {"capture", "findings"},
     "compare": GROUND | {"capture", "findings", "scan"},
     "daemon": GROUND | {"nfqueue", "kernel", "host", "state", "rules", "telemetry", "findings"},
-    "screen": GROUND | {"capture", "state", "status", "rules", "host", "findings", "doctor", "scan", "compare"},
+    "screen": GROUND | {"capture", "state", "status", "rules", "host", "findings", "doctor", "cure", "scan", "compare"},
 }
 ANYTHING = {"cli", "lab", "data", "__main__", "__init__"}
 # And who in the pipeline hands it to those two, and who hands it to the pipeline.

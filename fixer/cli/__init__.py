@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from fixer import __version__
-from fixer.cli import compare, demo, doctor, off, on, run, scan, status
+from fixer.cli import compare, cure, demo, doctor, off, on, run, scan, status
 from fixer.cli.options import complain
 from fixer.errors import FixerError
 
@@ -69,6 +69,7 @@ def cli() -> None:
       fixer scan capture.pcap   the same judgement over a capture, without root
       fixer compare left.pcap right.pcap   on which side of two captures does it die
       fixer doctor   is it this node, what shows that, and what cures it so that it lasts
+      fixer cure     on the sender: what to change so that it stays changed, and does it hold
       fixer doctor timestamps   does this server refuse clients behind SNAT, and what helps
 
     \b
@@ -83,7 +84,7 @@ def cli() -> None:
     """
 
 
-for verb in (run.run, on.on, off.off, status.status, scan.scan, compare.compare, doctor.doctor, demo.demo):
+for verb in (run.run, on.on, off.off, status.status, scan.scan, compare.compare, doctor.doctor, cure.cure, demo.demo):
     cli.add_command(verb)
 
 

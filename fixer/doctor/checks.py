@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from fixer.doctor import hardware, nat, path, refused, timestamps, tunnels
+from fixer.doctor import hardware, kept, nat, path, refused, timestamps, tunnels
 from fixer.doctor.check import Ailment, Check, Verdict, ailment
 from fixer.doctor.node import Node
 
@@ -40,6 +40,7 @@ def recycling(node: Node) -> Iterator[Ailment]:
 
 CHECKS: tuple[Check, ...] = (
     *refused.CHECKS,
+    *kept.CHECKS,
     *nat.CHECKS,
     *hardware.CHECKS,
     *tunnels.CHECKS,

@@ -9,6 +9,10 @@ from functools import partial
 import msgspec
 from msgspec import Struct
 
+from fixer.cure import apply as cures
+from fixer.cure import mentions, record
+from fixer.cure.apply import Held
+from fixer.cure.plan import CHECKSUMS, Setting
 from fixer.doctor import server
 from fixer.doctor.kernels import Kernel
 from fixer.doctor.server import Server
@@ -65,6 +69,8 @@ class Node(Struct, frozen=True):
     """On the queues of the configuration."""
     ports: tuple[int, ...]
     """Those of the configuration."""
+    unheld: list[Held]
+    """Cures that do not hold, or that nothing keeps."""
     unseen: list[str]
     seconds: float = 0
     """How long it was watched."""
@@ -123,6 +129,7 @@ def look(host: Host, ports: Sequence[int], queue_numbers: Sequence[int], *, alon
         bridges=openvswitch.bridges(host),
         listeners=listeners,
         ports=tuple(ports),
+        unheld=[] if alone else _unheld(host, spaces[0].devices),
         unseen=unseen,
     )
 
@@ -155,6 +162,26 @@ def _others(host: Host, unseen: list[str]) -> list[Space]:
     if refused or host.geteuid() != 0:
         unseen.append("other network namespaces (root)")
     return found
+
+
+def _unheld(host: Host, there: Sequence[Device]) -> list[Held]:
+    """What `fixer cure` applied here, and what somebody has turned off by hand, as far as nothing else keeps it."""
+    try:
+        found = [cures.held(host, entry.plan, recorded=True) for entry in record.every(host)]
+    except FixerError:
+        found = []
+    recorded = {each.plan.setting.device for each in found}
+    by_hand = [
+        Setting(device.name, (CHECKSUMS[0],))
+        for device in (*devices.nics(there), *(each for each in there if each.vxlan))
+        if device.name not in recorded and device.features.get(CHECKSUMS[0]) == "off"
+    ]
+    if by_hand and not mentions.of_checksums(host):
+        plans = [cures.plan(host, setting) for setting in by_hand]
+        # What is kept outside of the node cannot be seen here.
+        seen = [plan for plan in plans if not plan.is_by_hand or plan.keeper == cures.NOBODY]
+        found += [cures.held(host, plan, recorded=False) for plan in seen]
+    return [each for each in found if not each.holds]
 
 
 def _settings(host: Host) -> dict[str, str]:

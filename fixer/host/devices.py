@@ -97,6 +97,11 @@ def look(host: Host) -> list[Device]:
     return [_asked(host, device) if device.name in asked else device for device in found]
 
 
+def features(host: Host, name: str) -> dict[str, str]:
+    """What ``ethtool -k`` says of each feature of a device; empty if it cannot be asked."""
+    return dict(_FEATURE.findall(_said(host, "ethtool", "-k", name)))
+
+
 def nics(devices: Sequence[Device]) -> list[Device]:
     """What packets of the underlay come from: NICs that are up; where there is none (a container), what has an address
     and is no tunnel."""
@@ -148,7 +153,7 @@ def _vxlan(data: dict[str, Any], elsewhere: bool) -> Vxlan:
 def _asked(host: Host, device: Device) -> Device:
     return msgspec.structs.replace(
         device,
-        features=dict(_FEATURE.findall(_said(host, "ethtool", "-k", device.name))),
+        features=features(host, device.name),
         driver=dict(_DRIVER.findall(_said(host, "ethtool", "-i", device.name))),
         programs=() if device.vxlan else tuple(tunnels.programs(host, device.name)),
     )

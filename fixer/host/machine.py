@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
-from fixer.errors import FileUnreadable, NotPermitted, ProgramMissing, SystemRefused
+from fixer.errors import FileUnreadable, FixerError, NotPermitted, ProgramMissing, SystemRefused
 
 T = TypeVar("T")
 
@@ -127,6 +127,41 @@ class Host:
 
     def exists(self, path: str) -> bool:
         return Path(path).exists()
+
+    def listed(self, directory: str) -> list[str]:
+        """The names in a directory, in order; none where there is no such one, or it cannot be read."""
+        try:
+            return sorted(path.name for path in Path(directory).iterdir())
+        except OSError:
+            return []
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Have a file say just this, whole or not at all, and after a power cut too; directories are made.
+
+        Raises :class:`NotPermitted` or :class:`SystemRefused`.
+        """
+        target = Path(path)
+        # Hidden, so that nobody who reads all files of a directory takes it for one of his.
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        except OSError as error:
+            with suppress(OSError):
+                beside.unlink()
+            raise _refused(path, "written", error) from None
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is not there is fine. Raises :class:`NotPermitted` or :class:`SystemRefused`."""
+        try:
+            Path(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise _refused(path, "removed", error) from None
 
     def now(self) -> datetime:
         """The wall clock, in UTC."""
@@ -241,6 +276,12 @@ def _setns(namespace: int) -> None:
 
     if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "setns")
+
+
+def _refused(path: str, what: str, error: OSError) -> FixerError:
+    if isinstance(error, PermissionError):
+        return NotPermitted(f"{path} cannot be {what}: run this as root")
+    return SystemRefused(f"{path} cannot be {what}: {error.strerror}")
 
 
 def _environment() -> dict[str, str]:

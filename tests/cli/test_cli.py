@@ -30,7 +30,7 @@ from fixer.rules import wanted
 from fixer.state import flowfile, intent
 from fixer.state.report import path_of
 
-VERBS = ["run", "on", "off", "status", "scan", "compare", "doctor", "demo"]
+VERBS = ["run", "on", "off", "status", "scan", "compare", "doctor", "cure", "demo"]
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.FixerError)]
 
 ON = """\

@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 from support.fakenode import UNDERLAY, FakeNode
 
 from fixer import cli
+from fixer.cure import apply as cures
+from fixer.cure.plan import Setting
 from fixer.doctor import node as nodes
 from fixer.doctor.check import Ailment, Verdict
 from fixer.doctor.checks import CHECKS, diagnose
@@ -280,7 +282,7 @@ def test_swarm_on_esxi() -> None:
     assert (found.cause, found.verdict) == ("offload_vmxnet3", UNCLEAR)
     assert any("sent again" in fact.what for fact in found.evidence)
     cured = FakeNode().vmware().nic("ens192", "vmxnet3", tx_checksum_ip_generic="off").tunnel().retransmits()
-    assert told(cured) == []
+    assert told(cured) == [("cure_unkept", UNCLEAR)]
 
 
 def test_esxi_eats_4789_and_nsx_eats_8472() -> None:
@@ -342,6 +344,34 @@ def test_packets_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         .namespace("--netns /run/docker/netns/1-a", FakeNode().tunnel("vx-1", 4789, 4097, elsewhere=True))
     )
     assert told(in_a_sandbox) == [("mtu", UNCLEAR)]
+
+
+def test_a_setting_that_a_reboot_takes() -> None:
+    """flannel#2152: turned off by hand; and not where something keeps it."""
+    host = FakeNode().nic().tunnel(tx="off")
+    assert told(host) == [("cure_unkept", UNCLEAR)]
+    host.files["/etc/udev/rules.d/90-flannel.rules"] = 'RUN+="ethtool -K flannel.1 tx-checksum-ip-generic off"'
+    assert told(host) == []
+    assert told(FakeNode().nic(tx_checksum_ip_generic="off [fixed]").tunnel()) == []
+    assert told(FakeNode().nic().tunnel("vxlan.calico", 4789, 4096, tx="off")) == [], "Felix keeps that"
+
+
+def test_a_cure_that_has_drifted() -> None:
+    """talos-argocd-proxmox#1953: it was applied, and is on again."""
+    host = FakeNode().nic().tunnel()
+    host.files["/run/udev/control"] = ""
+    host.answers["udevadm"] = host_module.Completed(0, "", "")
+    setting = Setting("flannel.1", ("tx-checksum-ip-generic",))
+    host.answers["ethtool -k flannel.1"] = host_module.Completed(0, "tx-checksum-ip-generic: off\n", "")
+    cures.apply(host, setting)
+    assert told(host) == []
+    host.answers["ethtool -k flannel.1"] = host_module.Completed(0, "tx-checksum-ip-generic: on\n", "")
+    (found,) = seen(host)
+    assert (found.cause, found.verdict) == ("cure_lost", FAULT)
+    assert found.cure == "`fixer cure --apply --device flannel.1`"
+    host.answers["ethtool -k flannel.1"] = host_module.Completed(0, "tx-checksum-ip-generic: off\n", "")
+    del host.files["/etc/udev/rules.d/90-fixer-flannel_1.rules"]
+    assert told(host) == [("cure_lost", UNCLEAR)]
 
 
 def test_ebpf_before_our_hook() -> None:

@@ -35,6 +35,7 @@ class FakeHost(Host):
         for command in ("iptables", "ip6tables"):
             self.answers |= {f"{command} --version": NFT, f"{command}-save": OK, f"{command}-restore": OK, command: OK}
         self.files: dict[str, str | Exception] = {f"{NET}/if_inet6": ""}
+        self.modes: dict[str, int] = {}
         self.owners: dict[int, Owner] = {}
         self.net_admin = True
         self.namespaces: list[tuple[str, Path]] = []
@@ -65,6 +66,22 @@ class FakeHost(Host):
 
     def exists(self, path: str) -> bool:
         return path in self.files
+
+    def listed(self, directory: str) -> list[str]:
+        return sorted(
+            {
+                path.removeprefix(f"{directory}/").partition("/")[0]
+                for path in self.files
+                if path.startswith(f"{directory}/")
+            }
+        )
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        self.files[path] = text
+        self.modes[path] = mode
+
+    def remove(self, path: str) -> None:
+        self.files.pop(path, None)
 
     def now(self) -> datetime:
         return datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
