@@ -37,7 +37,29 @@ def vmxnet3(node: Node) -> Iterator[Ailment]:
             text += (
                 f" Before Linux 5.14 the driver leaves to it what goes to a port it does not know ({odd[0]} here), too."
             )
+        if nic.has("tx-udp_tnl-segmentation"):
+            text += (
+                " Less may do: two reports were cured by `tx-udp_tnl-segmentation` and "
+                "`tx-udp_tnl-csum-segmentation` off, "
+                "which keeps TSO outside of tunnels."
+            )
         yield _suspect(nic, "offload_vmxnet3", text, _left_to(nic), ill, f"tx-checksum-ip-generic of {nic.name}")
+
+
+REPORTED = {
+    "hv_netvsc": "on Azure, flannel's TCP was reported not to arrive until the kernel finished checksums",
+    "bnxt_en": "on Oracle's second generation of shapes it was reported to compute checksums inside VXLAN wrongly",
+}
+"""Drivers of which one report is known: too little to tell of a node that shows nothing."""
+
+
+def reported(node: Node) -> Iterator[Ailment]:
+    ill = list(symptoms.seen(node))
+    for nic in node.nics():
+        words = REPORTED.get(nic.driver.get("driver", ""))
+        if words and ill and nic.computes() and any(node.tunnels()):
+            text = f"{nic.what} is left to finish checksums inside VXLAN, and {words}."
+            yield _suspect(nic, "offload_reported", text, _left_to(nic), ill, f"{nic.computes()} of {nic.name}")
 
 
 def outer_by_nic(node: Node) -> Iterator[Ailment]:
@@ -179,8 +201,21 @@ CHECKS = (
             "https://github.com/openshift/machine-config-operator/pull/2734",
             "https://github.com/cilium/cilium/issues/21801",
             "https://github.com/weaveworks/weave/issues/3887",
+            "https://github.com/projectcalico/calico/issues/4727",
+            "https://github.com/deckhouse/deckhouse/pull/10087",
         ),
         vmxnet3,
+    ),
+    Check(
+        "reported",
+        "VXLAN over hv_netvsc or bnxt_en that is left to finish checksums",
+        ("offload_reported",),
+        {Verdict.UNCLEAR: _SUSPECT[Verdict.UNCLEAR]},
+        (
+            "https://github.com/flannel-io/flannel/issues/790",
+            "https://github.com/oracle/terraform-kubernetes-installer/issues/82",
+        ),
+        reported,
     ),
     Check(
         "outer_by_nic",

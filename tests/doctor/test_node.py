@@ -285,6 +285,13 @@ def test_swarm_on_esxi() -> None:
     assert told(cured) == [("cure_unkept", UNCLEAR)]
 
 
+@pytest.mark.parametrize("driver", ["hv_netvsc", "bnxt_en"])
+def test_a_nic_of_which_one_report_is_known_is_a_suspect_beside_a_symptom_only(driver: str) -> None:
+    assert told(FakeNode().nic(driver=driver).tunnel()) == []
+    assert told(FakeNode().nic(driver=driver).retransmits()) == []
+    assert told(FakeNode().nic(driver=driver).tunnel().retransmits()) == [("offload_reported", UNCLEAR)]
+
+
 def test_esxi_eats_4789_and_nsx_eats_8472() -> None:
     """calico#9433 and flannel#2388."""
     for name, port in (("vxlan.calico", 4789), ("flannel.1", 8472)):
