@@ -83,10 +83,8 @@ def cost(setting: Setting, kind: Literal["nic", "tunnel"]) -> str:
     if any(name in CHECKSUMS for name in setting.features):
         return (
             f"Costs TSO of everything that leaves by {setting.device}, inside tunnels and outside: a device that "
-            f"computes no "
-            "checksums cannot split. The kernel does both (GSO stays). Cheaper, where the outer checksum is zero or "
-            "the NIC can "
-            "compute it: the same for the VXLAN device alone (`--device`)."
+            "computes no checksums cannot split. The kernel does both (GSO stays). Cheaper, where the outer checksum "
+            "is zero or the NIC can compute it: the same for the VXLAN device alone (`--device`)."
         )
     if any("udp_tnl" in name for name in setting.features):
         return f"Costs TSO inside tunnels that leave by {setting.device}. Outside of them it keeps TSO and checksums."

@@ -39,9 +39,8 @@ def vmxnet3(node: Node) -> Iterator[Ailment]:
             )
         if nic.has("tx-udp_tnl-segmentation"):
             text += (
-                " Less may do: two reports were cured by `tx-udp_tnl-segmentation` and "
-                "`tx-udp_tnl-csum-segmentation` off, "
-                "which keeps TSO outside of tunnels."
+                " Less may do: two reports were cured by `tx-udp_tnl-segmentation` and `tx-udp_tnl-csum-segmentation` "
+                "off, which keeps TSO outside of tunnels."
             )
         yield _suspect(nic, "offload_vmxnet3", text, _left_to(nic), ill, f"tx-checksum-ip-generic of {nic.name}")
 
@@ -69,8 +68,7 @@ def outer_by_nic(node: Node) -> Iterator[Ailment]:
             continue
         text = (
             f"{nic.what} is left to compute the outer checksum that {writing[0].name} asks for, and is reported to "
-            f"compute "
-            f"it wrongly: Open vSwitch does not let it. The receiver then refuses every packet, ping included."
+            "compute it wrongly: Open vSwitch does not let it. The receiver then refuses every packet, ping included."
         )
         shown = [*_left_to(nic), f"`ip -d link show {writing[0].name}`: udpcsum"]
         yield _suspect(nic, "offload_outer", text, shown, list(symptoms.seen(node)), f"tx-checksumming of {nic.name}")
@@ -91,8 +89,7 @@ def drops_zero6(node: Node) -> Iterator[Ailment]:
             "outer_zero_over_ipv6",
             Verdict.FAULT if unheard else Verdict.HARMLESS,
             f"{nic.what} is known to drop UDP over IPv6 without a checksum before Linux sees it, and {bare[0].name} "
-            f"lets "
-            f"its peers send such"
+            "lets its peers send such"
             + (", of whom nothing arrives." if unheard else ". Nothing here shows that it does."),
             [
                 f"`ethtool -k {nic.name}`: rx-checksumming on",
@@ -122,10 +119,8 @@ def weave(node: Node) -> Iterator[Ailment]:
                 "weave_ufo",
                 Verdict.FAULT if fast else Verdict.HARMLESS,
                 f"{nic.what} splits large datagrams itself (UFO), and {node.platform.release} ruins its virtio ring "
-                f"with one "
-                f"that a raw socket sends, such as Weave's probe of 60,000 bytes: the machine's network dies until it "
-                f"is "
-                f"started again. "
+                "with one that a raw socket sends, such as Weave's probe of 60,000 bytes: the machine's network dies "
+                "until it is started again. "
                 + (f"{fast.name} is Weave's." if fast else "No Weave is here.")
                 + " It cannot be repaired in flight.",
                 [

@@ -34,9 +34,8 @@ def judge(node: Node) -> Iterator[Ailment]:
                 "cure_unkept",
                 Verdict.UNCLEAR,
                 f"{names} of {device} is off, and nothing that is known here keeps it so: it was turned off by hand, "
-                f"and the next "
-                "start brings the fault back that it cures. What decides: whether automation of your own sets it at "
-                "every start.",
+                "and the next start brings the fault back that it cures. What decides: whether automation of your "
+                "own sets it at every start.",
                 [f"`ethtool -k {device}`: {name} off" for name in setting.features],
                 cure=again,
             )

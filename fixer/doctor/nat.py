@@ -55,8 +55,7 @@ def _of(node: Node, device: Device, rules: list[Rule], entries: list[str]) -> It
     if device.vxlan.outer_checksum:
         how = (
             f"{device.name} writes an outer checksum around an inner one that is not finished, and Linux (6.18 still) "
-            f"does "
-            "not fold the new port into it"
+            "does not fold the new port into it"
         )
     else:
         broken, kernel = releases.has(NAT_OF_ZERO, node.platform), NAT_OF_ZERO.versions
@@ -164,8 +163,7 @@ CHECKS = (
     Check(
         "nat",
         "`MASQUERADE --random-fully` and `SNAT --random` that the node's own VXLAN comes to, kube-proxy's mark among "
-        "them; "
-        "conntrack's entries of VXLAN; who finishes the VXLAN device's checksums; the kernel",
+        "them; conntrack's entries of VXLAN; who finishes the VXLAN device's checksums; the kernel",
         ("double_masquerade", "masquerade_random"),
         {
             Verdict.FAULT: "conntrack has VXLAN with another source port, checksums are left to a device, and an "

@@ -25,16 +25,14 @@ def switch(node: Node) -> Iterator[Ailment]:
         "ovs_userspace",
         Verdict.HARMLESS if not ill else Verdict.FAULT if node.before and _grows(node) else Verdict.UNCLEAR,
         f"Open vSwitch forwards on {', '.join(bridges)} in user space (datapath_type netdev), and containers hang on "
-        f"veths: "
-        "a veth leaves checksums unfinished, and such a switch forwards them as they are. Ping works, TCP does not; "
-        "the "
+        "veths: a veth leaves checksums unfinished, and such a switch forwards them as they are. Ping works, TCP "
+        "does not; the "
         "SYN-ACK's checksum is the SYN's." + ("" if ill else " Nothing on this node shows it."),
         [f"`ovs-vsctl list bridge`: {bridges[0]} netdev", f"{len(veths)} veth devices, such as {veths[0]}", *ill],
         now="`fixer on --plain` and `fixer run --plain` in the container's namespace (`--pid PID`), or in it `ethtool "
         "-K eth0 tx off`",
         cure="`ethtool -K eth0 tx off` in every container, where its network is set up (CNI, an entry point); or the "
-        "kernel's "
-        f"datapath: `ovs-vsctl set bridge {bridges[0]} datapath_type=system`",
+        f"kernel's datapath: `ovs-vsctl set bridge {bridges[0]} datapath_type=system`",
     )
 
 
@@ -57,12 +55,9 @@ def invalid(node: Node) -> Iterator[Ailment]:
                     "conntrack_invalid",
                     Verdict.UNCLEAR,
                     f"A rule drops what conntrack calls INVALID, {grown:,} packets in {node.seconds:g} s. Conntrack "
-                    f"verifies "
-                    "checksums: VXLAN with a broken outer one is INVALID, ends there, and no UDP counter shows it. "
-                    "What decides: "
-                    "`sysctl net.netfilter.nf_conntrack_log_invalid=17` and the kernel's log, or `fixer run "
-                    "--monitor`, which "
-                    "sees packets before conntrack.",
+                    "verifies checksums: VXLAN with a broken outer one is INVALID, ends there, and no UDP counter "
+                    "shows it. What decides: `sysctl net.netfilter.nf_conntrack_log_invalid=17` and the kernel's "
+                    "log, or `fixer run --monitor`, which sees packets before conntrack.",
                     [(f"`{name.replace(' ', ' -t ')}`: {line}", grown), "net.netfilter.nf_conntrack_checksum is not 0"],
                     now="`fixer on` and `fixer run`: repaired before conntrack, a packet is NEW",
                     cure="at the sender: `fixer cure` there",
@@ -82,8 +77,7 @@ def reverse_path(node: Node) -> Iterator[Ailment]:
             "rp_filter",
             Verdict.UNCLEAR,
             f"rp_filter is strict, and {grown:,} packets were dropped in {node.seconds:g} s because their source is "
-            f"not where the "
-            "route to it leads. With an overlay that has two ways, those are its own. What decides: "
+            "not where the route to it leads. With an overlay that has two ways, those are its own. What decides: "
             "`sysctl net.ipv4.conf.all.log_martians=1` and the kernel's log.",
             [("TcpExt.IPReversePathFilter grew", grown), "net.ipv4.conf.{all,default}.rp_filter is 1"],
             now="`sysctl net.ipv4.conf.all.rp_filter=2`",
@@ -102,8 +96,7 @@ def ebpf(node: Node) -> Iterator[Ailment]:
                 "ebpf_first",
                 Verdict.HARMLESS,
                 f"eBPF ({' and '.join(nic.programs)}) sees packets of {nic.name} before the rules do, and may take "
-                f"VXLAN off itself: "
-                f"what it takes, fixer never sees."
+                "VXLAN off itself: what it takes, fixer never sees."
                 + (f" {silent[0]} hands nothing out, so it does." if silent else "")
                 + " `fixer status` says whether packets meet the rule.",
                 [

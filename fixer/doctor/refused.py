@@ -74,8 +74,7 @@ def _refused(node: Node, cause: str, counters: list[Counted]) -> Ailment:
     if cause == "outer_zero_rewritten":
         text += (
             " Its own tunnels send no outer checksum. If its peers are set up alike, somebody on the way has written "
-            "one "
-            f"into an empty field: a NAT or middlebox, or the sender's kernel before {NAT_OF_ZERO.commit}. {_WHO}"
+            f"one into an empty field: a NAT or middlebox, or the sender's kernel before {NAT_OF_ZERO.commit}. {_WHO}"
         )
         shown.append("no tunnel here writes an outer checksum")
         cure = "let no NAT stand between VTEPs, or let the senders write an outer checksum (`udpcsum`)"

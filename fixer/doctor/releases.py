@@ -54,8 +54,7 @@ def said(fault: KernelFault, platform: Platform) -> str:
     if state is None:
         return (
             f"{shown or 'This kernel'} is older than the mend ({fault.versions}); its distribution may have brought "
-            f"it all the "
-            f"same: look for {fault.commit} or its title in the changelog of the kernel's package."
+            f"it all the same: look for {fault.commit} or its title in the changelog of the kernel's package."
         )
     return f"{shown} has it ({fault.versions} are without)." if state else f"{shown} is without it."
 

@@ -86,18 +86,15 @@ def unheard(node: Node) -> Iterator[Ailment]:
                 "hypervisor_takes_port",
                 Verdict.UNCLEAR,
                 f"{device.name}{space.where} has sent {sent:,} packets and received none, on a VMware host, to UDP "
-                f"port {vxlan.port}, "
-                f"which NSX uses for itself: it takes a guest's packets to it for its own and drops them. What "
-                f"decides: a "
-                f"capture on the other side, where nothing arrives; or another port.",
+                f"port {vxlan.port}, which NSX uses for itself: it takes a guest's packets to it for its own and "
+                "drops them. What decides: a capture on the other side, where nothing arrives; or another port.",
                 [
                     f"machine: {node.platform.vendor} {node.platform.product}",
                     f"{device.name}: received 0",
                     (f"{device.name}: sent", sent),
                 ],
                 cure="another port for the overlay (flannel's `Backend.Port`, Calico's `vxlanPort`, Cilium's "
-                "`tunnelPort`, "
-                "Docker's `--data-path-port`), and in fixer's `vxlan.ports`",
+                "`tunnelPort`, Docker's `--data-path-port`), and in fixer's `vxlan.ports`",
                 vnis=_vnis(vxlan),
             )
 
@@ -112,8 +109,7 @@ def unlisted(node: Node) -> Iterator[Ailment]:
             "port_unlisted",
             Verdict.HARMLESS,
             f"VXLAN ends here on UDP port {', '.join(map(str, missing))} ({names}), which the configuration of fixer "
-            f"does "
-            f"not have: it would not be looked at.",
+            "does not have: it would not be looked at.",
             [f"`ip -d link show {names.partition(',')[0]}`: dstport {missing[0]}"],
             cure=f"in /etc/fixer/fixer.toml: `[vxlan] ports = [{ports}]`",
         )
@@ -127,8 +123,7 @@ def geneve(node: Node) -> Iterator[Ailment]:
             "geneve",
             Verdict.HARMLESS,
             f"The overlay of this node is Geneve ({', '.join(found)}), not VXLAN: fixer recognises it and repairs "
-            f"nothing of it. "
-            "What `fixer cure` does at the sender helps there too.",
+            "nothing of it. What `fixer cure` does at the sender helps there too.",
             [f"`ip -d link show {found[0]}`: geneve"],
         )
 
