@@ -85,6 +85,15 @@ def test_help_names_every_verb_in_the_order_of_use() -> None:
     assert re.findall(r"^  (\w+) ", listed, re.MULTILINE) == VERBS
 
 
+def test_the_incident_of_the_manual_can_be_typed() -> None:
+    """`tools/incident` writes it from a real run; an option that has gone since would show here."""
+    text = (Path(__file__).parents[2] / "docs" / "incident.md").read_text(encoding="utf-8")
+    typed = re.findall(r"^\w+# fixer (\w+)([^\n;&>]*)", text, re.MULTILINE)
+    assert {verb for verb, _ in typed} == {"doctor", "on", "run", "cure", "off"}
+    for verb, rest in typed:
+        assert set(re.findall(r"--[a-z-]+", rest)) <= set(re.findall(r"--[a-z-]+", invoke(verb, "--help").output))
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verbs_help_says_what_it_does_and_how_it_ends(verb: str) -> None:
     result = invoke(verb, "--help")
