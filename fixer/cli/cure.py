@@ -39,17 +39,18 @@ def cure(
 
     Without --device: the NICs that carry this node's VXLAN. For one tunnel alone: --device flannel.1.
 
-    \\b
+    \b
     Examples:
       fixer cure                     what to write where, and what it costs
       fixer cure --apply             write it and set it now
       fixer cure --check             still so? (an upgrade or a new NIC brings the fault back)
       fixer cure --device flannel.1 --apply
-      fixer cure --device ens192 --feature tx-udp_tnl-segmentation --feature tx-udp_tnl-csum-segmentation
+      fixer cure --device ens192 --feature tx-udp_tnl-segmentation
 
-    \\b
-    Exit codes: 0 done, or it holds; 3 --check: it does not hold, --apply: it holds now and is kept elsewhere;
-    2 no such feature, 66 no such device, 71 a configurator refused: all is as before, 77 no root.
+    \b
+    Exit codes: 0 done, or it holds; 2 no such feature; 3 --check: it does not hold,
+    --apply: it holds now, and is to be kept elsewhere; 66 no such device;
+    71 a configurator refused, and all is as before; 77 no root.
     """
     host = host_in(None, None)
     from fixer.cure import apply, offloads, record
