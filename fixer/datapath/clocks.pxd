@@ -23,16 +23,18 @@ cdef extern from *:
 
 
 cdef enum:
-    CLOCK = 136             # bytes
+    CLOCK = 648             # bytes
     CLOCK_WAYS = 4          # places where a source's clock may be
-    MEMORIES = 8            # servers of one source that are followed
+    MEMORIES = 8            # servers of one source whose memory is followed
+    REPLIERS = 64           # servers of one source of which it is known when they replied
+    REPLIER_WAYS = 8        # places where one of them may be: a cache line
 
     HALF_CIRCLE = 0x80000000U   # half of the numbers that a TSval may be
 
     # Seconds.
     CLOCK_SECONDS = 300     # how long a source is kept that nobody hears of
     MEMORY_SECONDS = 60     # TCP_PAWS_MSL: how long a server remembers a source
-    REPLY_SECONDS = 120     # how old the last reply may be for a source to have a way back
+    REPLY_SECONDS = 120     # how old a server's last reply may be for its replies to pass us; it remembers half as long
 
 
 cdef struct Memory:
@@ -42,30 +44,40 @@ cdef struct Memory:
     uint32_t since          # uptime + 1; 0: nothing
 
 
+cdef struct Replier:
+    uint32_t server         # of its address, 32 bits of a hash; 0: nobody
+    uint32_t replied        # uptime of its last reply to the source + 1; 0: replies are known not to pass us
+
+
 cdef struct Clock:
     # One source.
     uint8_t address[16]     # network order; IPv4 in the first four bytes
     uint32_t where          # as in flows.Key
     uint32_t check          # of the two above
-    uint32_t value          # the highest TSval the source has sent, as the server saw it
+    uint32_t value          # the highest TSval that a server is known to have seen of the source
     uint32_t seen           # uptime, seconds
-    uint32_t replied        # uptime of the last reply + 1, or 0
+    uint32_t reserved       # so that a set fills whole cache lines
     uint32_t used           # 0 or 1
     Memory memories[MEMORIES]
+    Replier repliers[REPLIERS]
 
 
 cdef struct Clocks:
     Clock *all              # `most` of them
     uint32_t most           # in whole sets of CLOCK_WAYS
     uint64_t seed           # of the hashes
+    uint64_t server_seed    # of those by which servers are known, which whoever adopts a table takes over
 
 
 cdef Clock *find_clock(const Clocks *clocks, const uint8_t *address, uint32_t where) noexcept nogil
 cdef Clock *room_for_clock(const Clocks *clocks, const uint8_t *address, uint32_t where, uint32_t now) noexcept nogil
 cdef Clock *add_clock(const Clocks *clocks, const uint8_t *address, uint32_t where, uint32_t value,
                       uint32_t now) noexcept nogil
-cdef bint bring_up(Clock *clock, const uint8_t *server, uint32_t value, uint32_t now, uint32_t *delta) noexcept nogil
-cdef void remember(Clock *clock, const uint8_t *server, uint32_t value, uint32_t now) noexcept nogil
+cdef uint32_t server_of(const Clocks *clocks, const uint8_t *address) noexcept nogil
+cdef bint bring_up(const Clock *clock, uint32_t server, uint32_t value, uint32_t now, uint32_t *delta) noexcept nogil
+cdef void remember(Clock *clock, uint32_t server, uint32_t value, uint32_t now) noexcept nogil
+cdef void replied(Clock *clock, uint32_t server, uint32_t now) noexcept nogil
+cdef void not_replied(Clock *clock, uint32_t server, uint32_t since) noexcept nogil
 cdef void adopt_clocks(const Clocks *clocks, const Clocks *others, uint32_t now, uint32_t *damaged,
                        uint32_t *left) noexcept nogil
 

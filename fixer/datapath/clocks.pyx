@@ -59,8 +59,8 @@ cdef Clock *add_clock(const Clocks *clocks, const uint8_t *address, uint32_t whe
     memcpy(clock.address, address, 16)
     clock.where = where
     clock.check = check_of(hash_of(clocks, address, where))
-    clock.replied = 0
     memset(clock.memories, 0, sizeof(clock.memories))
+    memset(clock.repliers, 0, sizeof(clock.repliers))
     clock.value = value
     clock.seen = now
     publish()
@@ -68,32 +68,39 @@ cdef Clock *add_clock(const Clocks *clocks, const uint8_t *address, uint32_t whe
     return clock
 
 
-cdef bint bring_up(Clock *clock, const uint8_t *server, uint32_t value, uint32_t now, uint32_t *delta) noexcept nogil:
-    """What brings a SYN with the TSval `value` up to its source's clock: 0 for one that is ahead.
+cdef uint32_t server_of(const Clocks *clocks, const uint8_t *address) noexcept nogil:
+    """By what a server is known to the clocks of its sources: not 0."""
+    return <uint32_t>hash_bytes(clocks.server_seed, address, 16) | 1
 
-    False if it would need one, and gets 0, because its source has no way back. A SYN does not move the clock by itself:
-    the server remembers of connections that were established. So a flood of SYNs with any TSvals cannot turn the clock
-    round.
+
+cdef bint bring_up(const Clock *clock, uint32_t server, uint32_t value, uint32_t now, uint32_t *delta) noexcept nogil:
+    """What brings a SYN with the TSval `value` up to its source's clock: 0 for one that is ahead, or whose server has not
+    replied to the source lately, since that one remembers nothing of it.
+
+    False if it would need one, and gets 0, because the server's replies are known not to pass us. A SYN does not move
+    the clock by itself: the server remembers of connections that were established. So a flood of SYNs with any TSvals
+    cannot turn the clock round.
     """
-    cdef const Memory *memory = memory_of(clock, server_of(server))
+    cdef const Memory *memory = memory_of(clock, server)
+    cdef const Replier *replier = replier_of(clock, server)
     cdef uint32_t base = clock.value
     delta[0] = 0
     if is_remembered(memory, now) and (is_behind(base, memory.value) or not is_behind(value, base)
                                        and is_behind(value, memory.value)):
         base = memory.value                 # the clock, or this client, is more than half of the circle ahead of it
-    if not is_behind(value, base):
+    if not is_behind(value, base) or replier == NULL:
         return True
-    if clock.replied == 0 or now - (clock.replied - 1) > REPLY_SECONDS:
-        # Without a segment for so long the server has forgotten it, and nothing is missing.
-        return now - clock.seen > REPLY_SECONDS
-    delta[0] = base - value
+    if replier.replied == 0:
+        return False
+    if now - (replier.replied - 1) <= REPLY_SECONDS:
+        delta[0] = base - value
     return True
 
 
-cdef void remember(Clock *clock, const uint8_t *server, uint32_t value, uint32_t now) noexcept nogil:
+cdef void remember(Clock *clock, uint32_t server, uint32_t value, uint32_t now) noexcept nogil:
     """The server goes to TIME_WAIT, or may: tcp_remember_stamp (linux 4.11, net/ipv4/tcp_metrics.c)."""
-    cdef uint32_t hashed = server_of(server), i
-    cdef Memory *memory = memory_of(clock, hashed)
+    cdef uint32_t i
+    cdef Memory *memory = memory_of(clock, server)
     if is_remembered(memory, now) and is_behind(value, memory.value):
         return
     if memory == NULL:
@@ -103,10 +110,42 @@ cdef void remember(Clock *clock, const uint8_t *server, uint32_t value, uint32_t
                 memory = &clock.memories[i]
     memory.since = 0
     publish()
-    memory.server = hashed
+    memory.server = server
     memory.value = value
     publish()
     memory.since = now + 1
+
+
+cdef void replied(Clock *clock, uint32_t server, uint32_t now) noexcept nogil:
+    """A reply of this server to the source passes us. Who has not replied for longest gives way."""
+    cdef Replier *replier = replier_of(clock, server)
+    cdef Replier *ways = repliers_of(clock, server)
+    cdef int i
+    if replier == NULL:
+        replier = ways
+        for i in range(1, REPLIER_WAYS):
+            if ways[i].replied < replier.replied:
+                replier = &ways[i]
+        replier.replied = 0
+        publish()
+        replier.server = server
+        publish()
+    replier.replied = now + 1
+
+
+cdef void not_replied(Clock *clock, uint32_t server, uint32_t since) noexcept nogil:
+    """The client goes on with what this server has not answered here: its replies to the source do not pass us.
+
+    since: uptime of what was not answered. If the server has replied to another connection of the source since, its
+    replies do pass, and this one was refused without a word, or never came from who it says.
+    """
+    cdef Replier *replier = replier_of(clock, server)
+    if replier == NULL:
+        replied(clock, server, since)
+        replier = replier_of(clock, server)
+    elif replier.replied and <int32_t>(replier.replied - 1 - since) > 0:
+        return
+    replier.replied = 0
 
 
 cdef void adopt_clocks(const Clocks *clocks, const Clocks *others, uint32_t now, uint32_t *damaged,
@@ -130,16 +169,27 @@ cdef void adopt_clocks(const Clocks *clocks, const Clocks *others, uint32_t now,
         room.check = check_of(hash_of(clocks, room.address, room.where))
 
 
-cdef inline uint32_t server_of(const uint8_t *address) noexcept nogil:
-    return <uint32_t>hash_bytes(0, address, 16)
-
-
-cdef inline Memory *memory_of(Clock *clock, uint32_t server) noexcept nogil:
+cdef inline Memory *memory_of(const Clock *clock, uint32_t server) noexcept nogil:
     """What is known of this server's memory, or NULL."""
     cdef int i
     for i in range(MEMORIES):
         if clock.memories[i].since and clock.memories[i].server == server:
-            return &clock.memories[i]
+            return <Memory *>&clock.memories[i]
+    return NULL
+
+
+cdef inline Replier *repliers_of(const Clock *clock, uint32_t server) noexcept nogil:
+    """The first of the REPLIER_WAYS places of one server."""
+    return <Replier *>&clock.repliers[(server >> 1) % (REPLIERS // REPLIER_WAYS) * REPLIER_WAYS]
+
+
+cdef inline Replier *replier_of(const Clock *clock, uint32_t server) noexcept nogil:
+    """What is known of this server's replies, or NULL."""
+    cdef Replier *ways = repliers_of(clock, server)
+    cdef int i
+    for i in range(REPLIER_WAYS):
+        if ways[i].server == server:
+            return &ways[i]
     return NULL
 
 

@@ -42,7 +42,7 @@ cpdef enum Verdict:
     OPENED                  # a SYN that was entered, whatever its delta
     FULL                    # a SYN there is no room for
     DRAINING                # a SYN that is left alone because the table is being drained
-    NO_WAY_BACK             # a SYN that was entered with delta 0, because no replies to its source are seen
+    NO_WAY_BACK             # a SYN that was entered with delta 0, because its server's replies are known not to pass us
 
 
 cdef enum:
@@ -52,7 +52,7 @@ cdef enum:
     KEY = 40
     FLOW = 64
     ATTEMPT = 12
-    VERSION = 1
+    VERSION = 2
 
     PLAIN = 0x80000000U     # in `Key.where`: no VXLAN
 
@@ -67,7 +67,8 @@ cdef enum:
     CLIENT_FIN = 1          # was sent
     SERVER_FIN = 2
     BOTH_FINS = 3
-    SERVER_FIRST = 4        # and that was the first: `behind_fin` is valid
+    SERVER_FIRST = 4        # and that was the first: what is `awaited` is valid
+    UNANSWERED = 8          # we have seen no reply to this connection: what it sends proves nothing
 
     # A SYN's window is not scaled (RFC 7323 §2.2): so far what is first sent or acknowledged behind it may be from it.
     FIRST_WINDOW = 0x10000
@@ -104,7 +105,7 @@ cdef struct Flow:
     uint32_t seen           # uptime, seconds
     uint8_t state           # State
     uint8_t life            # SECOND | WAITING
-    uint8_t fins            # CLIENT_FIN | SERVER_FIN | SERVER_FIRST
+    uint8_t fins            # CLIENT_FIN | SERVER_FIN | SERVER_FIRST | UNANSWERED
     uint8_t was             # State before a RST of the client
     uint32_t clock          # number of the source's clock when it was last looked for; believed only if it is that
 
@@ -120,6 +121,7 @@ cdef struct Header:
     uint32_t draining       # written by `fixer off --drain`
     uint32_t normalised     # live connections with a delta other than 0
     uint32_t used           # entries
+    uint64_t server_seed    # of `Clocks`
 
 
 cdef struct FlowCounters:
@@ -158,7 +160,8 @@ cdef struct Segment:
     uint32_t sequence
     uint32_t acknowledged
     uint32_t length         # bytes of payload
-    uint32_t value          # TSval, as the client sent it
+    uint32_t value          # TSval, as it was sent
+    uint32_t echoed         # TSecr, likewise
 
 
 cdef inline uint32_t place(uint8_t version, bint vxlan, uint32_t vni) noexcept nogil:

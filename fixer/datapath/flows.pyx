@@ -4,8 +4,8 @@ from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from fixer.datapath.clocks cimport (
-    CLOCK, CLOCK_WAYS, HALF_CIRCLE, add_clock, adopt_clocks, bring_up, clock_at, find_clock, move_clock, publish,
-    remember, room_for_clock,
+    CLOCK, CLOCK_WAYS, HALF_CIRCLE, add_clock, adopt_clocks, bring_up, clock_at, find_clock, move_clock, not_replied,
+    publish, remember, replied, room_for_clock, server_of,
 )
 from fixer.datapath.hash cimport hash_bytes, mix, seed_or_drawn
 from fixer.datapath.wire cimport TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, address_text
@@ -38,35 +38,35 @@ cdef Verdict forward(FlowTable *table, const Segment *segment, uint64_t hashed, 
     cdef Flow *flow = find(table, &segment.key, hashed, now)
     cdef Attempt *attempt
     cdef Clock *clock
+    cdef uint32_t seen
     delta[0] = 0
     if segment.flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN:
         return open_(table, segment, hashed, flow, now, delta)
     if flow == NULL:
-        if segment.stamped and not segment.flags & TCP_RST:
-            clock = saw(table, &segment.key, NULL, segment.value, now)
-            if clock != NULL and segment.flags & TCP_FIN:   # the server may have been first, which nobody knows
-                remember(clock, segment.key.server, segment.value, now)
         return Verdict.UNTRACKED
+    seen = flow.seen
     if flow.state != State.CLOSED:
         flow.seen = now
     if flow.life & WAITING and segment.sequence == other_of(table, flow).sequence + 1:
-        one_way(table, flow, other_life(flow))
+        one_way(table, flow, other_life(flow), seen)
     elif flow.state == State.SYN_SENT and 0 < segment.sequence - current_of(table, flow).sequence < FIRST_WINDOW:
-        one_way(table, flow, flow.life)
+        one_way(table, flow, flow.life, seen)
     attempt = current_of(table, flow)
-    if segment.stamped and not segment.flags & TCP_RST:
-        clock = saw(table, &segment.key, flow, segment.value + attempt.delta, now)
-        if clock != NULL and flow.state == State.SYN_RECEIVED:
-            clock.replied = now + 1
-        if clock != NULL and flow.fins & SERVER_FIRST and segment.flags & TCP_ACK and (
-                flow.life & WAITING or <int32_t>(segment.acknowledged - behind_fin(table, flow)[0]) >= 0):
-            remember(clock, segment.key.server, segment.value + attempt.delta, now)
     if segment.flags & TCP_RST:
         if flow.state != State.CLOSED:
             flow.was = flow.state
             change(table, flow, State.CLOSED, flow.life)
-    elif flow.state == State.SYN_RECEIVED:
-        change(table, flow, State.ESTABLISHED, flow.life)
+    elif segment.flags & TCP_ACK and not flow.life & WAITING:
+        if flow.state == State.SYN_RECEIVED and segment.acknowledged - awaited(table, flow)[0] < FIRST_WINDOW:
+            change(table, flow, State.ESTABLISHED, flow.life)
+            if segment.stamped:
+                clock = saw(table, &segment.key, flow, segment.value + attempt.delta, now)
+                if clock != NULL:
+                    replied(clock, server_of(&table.clocks, segment.key.server), now)
+        elif segment.stamped and flow.fins & SERVER_FIRST and segment.acknowledged == awaited(table, flow)[0]:
+            clock = saw(table, &segment.key, flow, segment.value + attempt.delta, now)
+            if clock != NULL:
+                remember(clock, server_of(&table.clocks, segment.key.server), segment.value + attempt.delta, now)
     if segment.flags & TCP_FIN:
         closing(table, flow, CLIENT_FIN)
     delta[0] = attempt.delta
@@ -77,13 +77,24 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint64_t hashed, ui
                    uint32_t *delta) noexcept nogil:
     """A segment to a client, whose key was `announce`d: what is to be taken off its TSecr."""
     cdef Flow *flow = find(table, &segment.key, hashed, now)
-    cdef Clock *clock = clock_of(table, &segment.key, flow)
+    cdef uint32_t server = server_of(&table.clocks, segment.key.server)
+    cdef bint believed = segment.stamped and segment.flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_ACK
+    cdef Clock *clock
     cdef Attempt *attempt
     delta[0] = 0
+    if believed:
+        clock = saw(table, &segment.key, flow, segment.echoed, now)
+    else:
+        clock = clock_of(table, &segment.key, flow)
     if clock != NULL:
-        clock.replied = now + 1
+        replied(clock, server, now)
+    if flow == NULL and clock != NULL and believed:
+        remember(clock, server, segment.echoed, now)    # it may be past its end, which we have not seen
+        flow = enter(table, segment, hashed, now)
     if flow == NULL:
         return Verdict.UNTRACKED
+    if believed:
+        flow.fins &= ~UNANSWERED
     if flow.state != State.CLOSED:
         flow.seen = now
     if flow.life & WAITING:
@@ -93,6 +104,7 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint64_t hashed, ui
                 flow.fins = 0
                 flow.seen = now
                 change(table, flow, State.SYN_RECEIVED, other_life(flow))
+                awaited(table, flow)[0] = segment.sequence + 1
             elif segment.flags & TCP_RST:
                 flow.life &= SECOND     # refused
                 return Verdict.TRACKED
@@ -103,13 +115,16 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint64_t hashed, ui
     elif segment.flags & TCP_SYN:
         if flow.state == State.SYN_SENT:
             change(table, flow, State.SYN_RECEIVED, flow.life)
+            awaited(table, flow)[0] = segment.sequence + 1
+    elif flow.state == State.SYN_RECEIVED:
+        change(table, flow, State.ESTABLISHED, flow.life)   # it has believed what we could not tell to be right
     elif flow.state == State.CLOSED and flow.was != State.CLOSED and now - flow.seen >= DISBELIEF_SECONDS:
         flow.seen = now
         change(table, flow, flow.was, flow.life)    # the server did not believe the client's RST (RFC 5961 §3.2)
     if segment.flags & TCP_FIN:
         if flow.fins == 0 and not flow.life & WAITING:
             # With the acknowledgement of this FIN the server goes to TIME_WAIT.
-            behind_fin(table, flow)[0] = segment.sequence + segment.length + 1
+            awaited(table, flow)[0] = segment.sequence + segment.length + 1
             flow.fins = SERVER_FIRST
         closing(table, flow, SERVER_FIN)
     delta[0] = attempt.delta
@@ -176,6 +191,22 @@ cdef Verdict open_(FlowTable *table, const Segment *segment, uint64_t hashed, Fl
     return verdict
 
 
+cdef Flow *enter(FlowTable *table, const Segment *segment, uint64_t hashed, uint32_t now) noexcept nogil:
+    """A connection that was there before, by a reply of its server: with delta 0, so that its end is seen. Or NULL."""
+    cdef Flow *flow = take(table, hashed, now)
+    if flow == NULL:
+        return NULL
+    flow.key = segment.key
+    flow.life = flow.fins = flow.was = 0
+    flow.attempt.sequence = segment.acknowledged - 1
+    flow.attempt.delta = 0
+    flow.attempt.check = check_of(hashed, &flow.attempt)
+    flow.seen = now
+    publish()
+    flow.state = State.ESTABLISHED
+    return flow
+
+
 cdef inline void set_attempt(Attempt *attempt, const Segment *segment, uint64_t hashed, uint32_t delta) noexcept nogil:
     attempt.sequence = segment.sequence
     attempt.delta = delta
@@ -183,13 +214,13 @@ cdef inline void set_attempt(Attempt *attempt, const Segment *segment, uint64_t 
 
 
 cdef Verdict choose(FlowTable *table, const Segment *segment, uint32_t now, uint32_t *delta) noexcept nogil:
-    """What brings this SYN up to its source's clock: 0 for a source without a way back, or that is new."""
+    """What brings this SYN up to its source's clock: 0 for a source that is new, or whose replies do not pass us."""
     cdef Clock *clock = find_clock(&table.clocks, segment.key.client, segment.key.where)
     delta[0] = 0
     if clock == NULL:
         if room_for_clock(&table.clocks, segment.key.client, segment.key.where, now) == NULL:
             return Verdict.FULL
-    elif not bring_up(clock, segment.key.server, segment.value, now, delta):
+    elif not bring_up(clock, server_of(&table.clocks, segment.key.server), segment.value, now, delta):
         return Verdict.NO_WAY_BACK
     return Verdict.OPENED
 
@@ -243,8 +274,11 @@ cdef inline uint8_t other_life(const Flow *flow) noexcept nogil:
     return ~flow.life & SECOND
 
 
-cdef inline uint32_t *behind_fin(FlowTable *table, Flow *flow) noexcept nogil:
-    """The sequence number behind the server's FIN. It has a place in the other attempt as long as none is WAITING."""
+cdef inline uint32_t *awaited(FlowTable *table, Flow *flow) noexcept nogil:
+    """The sequence number behind the server's SYN, and later its FIN: who acknowledges that has seen it.
+
+    It has a place in the other attempt as long as none is WAITING.
+    """
     return &other_of(table, flow).sequence
 
 
@@ -255,7 +289,7 @@ cdef inline bint is_right(const Attempt *attempt, uint64_t hashed) noexcept nogi
 cdef inline bint is_whole(const Flow *flow, const Attempt *other, uint64_t hashed) noexcept nogil:
     """Whether everything that is valid in an entry passes its check. `other` is its attempt 1."""
     return (State.SYN_SENT <= flow.state <= State.CLOSED and flow.life <= (SECOND | WAITING)
-            and flow.fins <= (BOTH_FINS | SERVER_FIRST)
+            and flow.fins <= (BOTH_FINS | SERVER_FIRST | UNANSWERED)
             and flow.was <= State.CLOSED and (flow.life == SECOND or is_right(&flow.attempt, hashed))
             and (flow.life == 0 or is_right(other, hashed)))
 
@@ -396,23 +430,25 @@ cdef Clock *saw(FlowTable *table, const Key *key, Flow *flow, uint32_t value, ui
     return clock
 
 
-cdef void one_way(FlowTable *table, Flow *flow, uint8_t life) noexcept nogil:
+cdef void one_way(FlowTable *table, Flow *flow, uint8_t life, uint32_t since) noexcept nogil:
     """The client goes on with, or refuses, what we have not seen to be answered: replies do not pass us.
 
     (A client that is told a wrong TSecr refuses the SYN-ACK with a RST, whose sequence number is SEG.ACK: RFC 9293
-    §3.10.7.3.)
+    §3.10.7.3.) Or somebody who cannot see them only says so: neither moves a clock.
+
+    since: uptime of the SYN.
     """
     cdef Clock *clock = find_clock(&table.clocks, flow.key.client, flow.key.where)
     table.counted.one_way += 1
     if clock != NULL:
-        clock.replied = 0
+        not_replied(clock, server_of(&table.clocks, flow.key.server), since)
     table.one_way_turn += 1
     publish()
     memcpy(table.one_way.address, flow.key.client, 16)
     table.one_way.where = flow.key.where
     publish()
     table.one_way_turn += 1
-    flow.fins = 0
+    flow.fins = UNANSWERED
     change(table, flow, State.ESTABLISHED, life)
 
 
@@ -435,7 +471,7 @@ cdef class Flows:
         table.buckets = table.slots // BUCKET
         table.clocks.most = clocks_for(flows)
         table.seed = seed_or_drawn(seed)
-        table.clocks.seed = table.seed
+        table.clocks.seed = table.clocks.server_seed = table.seed
         table.clocks.all = <Clock *>(&memory[0] + HEADER)
         table.header = <Header *>&memory[0]
         table.flows = <Flow *>(&memory[0] + HEADER + <size_t>table.clocks.most * CLOCK)
@@ -444,7 +480,7 @@ cdef class Flows:
         table.header.version = VERSION
         table.header.flows = flows
         table.header.clocks = table.clocks.most
-        table.header.seed = table.seed
+        table.header.seed = table.header.server_seed = table.seed
         memcpy(table.header.magic, MAGIC, 8)
         table.header.check = header_check(table.header)
         table.half_open_most = table.capacity // 4
@@ -492,6 +528,7 @@ cdef class Flows:
         others.all = <Clock *>(&memory[0] + HEADER)
         others.most = header.clocks
         others.seed = header.seed
+        table.header.server_seed = table.clocks.server_seed = header.server_seed
         adopt_clocks(&table.clocks, &others, uptime, &damaged, &left)
         for turn in range(2):           # who is established comes first, if it should not be room for all
             for i in range(slots_for(flows)):

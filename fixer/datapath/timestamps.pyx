@@ -110,7 +110,7 @@ cdef Outcome normalise(const Timestamps *policy, FlowTable *table, const uint8_t
     now: uptime, seconds.
     """
     cdef Segment *segment = &asked.segment
-    cdef uint32_t delta, echoed
+    cdef uint32_t delta
     cdef Outcome found
     cdef Verdict verdict
     if not asked.concerns:
@@ -120,6 +120,7 @@ cdef Outcome normalise(const Timestamps *policy, FlowTable *table, const uint8_t
         return found
     segment.stamped = found == Outcome.STRIPPED
     segment.value = be32(packet + edit.option + TCP_TSVAL) if segment.stamped else 0
+    segment.echoed = be32(packet + edit.option + TCP_TSECR) if segment.stamped else 0
     verdict = (reply if outgoing else forward)(table, segment, asked.hashed, now, &delta)
     if not segment.stamped:
         return Outcome.WITHOUT
@@ -137,11 +138,10 @@ cdef Outcome normalise(const Timestamps *policy, FlowTable *table, const uint8_t
         edit.at = edit.option + TCP_TSVAL
         edit.value = segment.value + delta
         return Outcome.TRANSLATED
-    echoed = be32(packet + edit.option + TCP_TSECR)
-    if echoed == 0:
+    if segment.echoed == 0:
         return Outcome.UNCHANGED
     edit.at = edit.option + TCP_TSECR
-    edit.value = echoed - delta
+    edit.value = segment.echoed - delta
     return Outcome.TRANSLATED
 
 

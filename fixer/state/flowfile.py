@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # `struct Header` of fixer/datapath/flows.pxd: a test holds the two together.
 _HEADER = struct.Struct("=8s4IQ3I")
-_MAGIC, _VERSION = b"FIXFLOWS", 1
+_MAGIC, _VERSION = b"FIXFLOWS", 2
 _DRAINING = _HEADER.size - 12  # offset
 
 

@@ -73,6 +73,7 @@ def test_the_clock_wraps(clock: int) -> None:
     node.uptime += 1
     last = first.send(ACK)
     assert last is not None
+    first.answer(ACK)
     second = Connection(node, 2, clock - 70_000)
     assert second.open() == 70_000
     assert (second.seen_by_server[0] - last) % WRAP < 0x8000_0000
@@ -181,11 +182,60 @@ def test_a_syn_alone_moves_no_clock() -> None:
     assert Connection(node, 1000, 0).open() == 5_000
 
 
+FAR = 0x7FFF_0000
+
+
+@pytest.mark.parametrize("how", ["ack", "syn and ack", "wrong ack", "fin"])
+def test_who_does_not_see_the_answers_moves_no_clock(how: str) -> None:
+    """Three strays with far TSvals would turn a source's clock round; none of them shows that a server believed it."""
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    for number, port in enumerate((1000, 1001, 1002)):
+        stray = Connection(node, port, (number + 1) * FAR, server="10.0.0.99" if how == "syn and ack" else SERVER)
+        if "syn" in how or how == "wrong ack":
+            stray.syn()
+        if how == "wrong ack":
+            stray.answer()
+        stray.send(ACK | FIN if how == "fin" else ACK, acknowledged=123_456)
+        stray.send(ACK, 2, acknowledged=123_456)
+    assert Connection(node, 2, 0).open() == 5_000
+
+
+def test_what_a_server_has_echoed_moves_the_clock() -> None:
+    """Whether we could tell the handshake to be right or not, and for a connection that was there before as well."""
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    late = Connection(node, 2, 90_000)
+    late.syn()
+    late.answer()
+    late.send(ACK, acknowledged=123_456)  # of a SYN-ACK that was sent again with another number: SYN cookies
+    assert Connection(node, 3, 0).open() == 5_000
+    late.answer(ACK)
+    assert Connection(node, 4, 0).open() == 90_000
+    assert Connection(node, 5, 700_000).send(ACK) is not None
+    assert Connection(node, 6, 0).open() == 90_000
+
+
+def test_strays_fill_no_table() -> None:
+    """Of sources, of which there is room for 64 here."""
+    node = Node()
+    for number in range(1, 250):
+        stray = Connection(node, 1, 5_000, client=f"192.0.2.{number}", server="10.0.0.99")
+        stray.send(ACK)
+        stray.syn()
+        stray.send(ACK)
+    for number in range(1, 20):
+        assert Connection(node, 2, 9_000, client=f"192.0.2.{number}").open() == 0
+        assert Connection(node, 3, 0, client=f"192.0.2.{number}").open() == 9_000
+    assert "full" not in node.counted()
+
+
 def test_sources_and_networks_have_clocks_of_their_own() -> None:
     node = Node()
     Connection(node, 1, 5_000).open()
     assert Connection(node, 1, 0, client="192.0.2.8").open() == 0
-    assert Connection(node, 1, 0, server=SERVER_B).open() == 5_000, "the same source to another server"
+    assert Connection(node, 1, 0, server=SERVER_B).open() == 0, "a server that remembers nothing of the source"
+    assert Connection(node, 2, 0, server=SERVER_B).open() == 5_000, "the same source to another server"
     assert Connection(node, 1, 0, client="198.51.100.1").send(SYN, 0) is not None
     assert node.counted()["not_concerned"] == 1
 
@@ -354,14 +404,40 @@ def test_a_monitor_normalises_nothing() -> None:
 def test_without_replies_there_is_no_delta() -> None:
     """One that passes untouched, and whose replies take another way: each of them would be refused by its client."""
     node = Node()
-    before = Connection(node, 1, 70_000)
-    before.send(ACK)
-    lone = Connection(node, 2, 0)
-    assert lone.syn() == lone.sent[-1]
-    assert node.counted()["no_way_back"] == 1
-    assert lone.send(ACK) == lone.sent[-1]
-    assert node.flows.counters()["one_way"] == 1
+    for port, clock in ((1, 70_000), (2, 0)):
+        lone = Connection(node, port, clock)
+        assert lone.syn() == lone.sent[-1]
+        assert lone.send(ACK) == lone.sent[-1]
+    assert node.flows.counters()["one_way"] == 2
     assert node.flows.one_way_source() == CLIENT
+
+
+def test_replies_of_one_server_say_nothing_of_another_s() -> None:
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    for port in (2, 3):
+        lone = Connection(node, port, 0, server=SERVER_B)
+        assert lone.syn() == lone.sent[-1]
+        lone.send(ACK)
+        assert Connection(node, 10 + port, 0).open() == 5_000
+    assert node.flows.counters()["one_way"] == 2
+    assert node.counted()["no_way_back"] == 1
+
+
+@pytest.mark.parametrize("servers", [64, 300])
+def test_of_more_servers_than_there_is_room_for_some_are_left_alone(servers: int) -> None:
+    """Who is forgotten is taken for one that remembers nothing; who has just replied is not forgotten."""
+    node = Node()
+    Connection(node, 1, 900_000).open()
+    addresses = [f"10.0.{number // 200}.{number % 200 + 1}" for number in range(servers)]
+    for address in addresses:
+        Connection(node, 2, 0, server=address).open()
+    assert Connection(node, 3, 0, server=addresses[-1]).syn() == 900_000 + 1_000_000
+    shifted = 0
+    for address in addresses:
+        late = Connection(node, 4, 0, server=address)
+        shifted += late.syn() != late.sent[-1]
+    assert shifted >= min(servers, 64) * 0.7
 
 
 @pytest.mark.parametrize("flags", [ACK, RST, RST | ACK])
@@ -378,6 +454,19 @@ def test_replies_that_stop_are_found_out_by_the_first_handshake(flags: int) -> N
     assert following.syn() == following.sent[-1]
     following.answer()
     assert Connection(node, 5, 0).open() == 5_000, "and they are back"
+
+
+def test_a_server_that_replies_to_others_has_a_way_back() -> None:
+    """It has refused one SYN without a word, or somebody made that up: nobody else pays for it."""
+    node = Node()
+    Connection(node, 1, 5_000).open()
+    stray = Connection(node, 2, 0)
+    stray.syn()
+    node.uptime += 1
+    Connection(node, 3, 9_000).open()
+    stray.send(ACK)
+    assert node.flows.counters()["one_way"] == 1
+    assert Connection(node, 4, 0).open() > 0
 
 
 def test_a_second_attempt_without_a_way_back_takes_no_old_delta() -> None:

@@ -20,7 +20,7 @@ from fixer.datapath.flows import Flows
 from fixer.errors import QueueBusy, SystemRefused
 from fixer.state import flowfile
 
-HEADER, CLOCK, FLOW = 4096, 136, 64
+HEADER, CLOCK, FLOW = 4096, 648, 64
 DELTA, SEEN, STATE = 44, 52, 56  # in a flow
 CLOCKS = 1024 // 16
 
@@ -310,4 +310,4 @@ def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert struct.unpack_from("=I", path.read_bytes(), 8) == (1,)
+    assert struct.unpack_from("=I", path.read_bytes(), 8) == (2,)

@@ -121,7 +121,7 @@ class Connection:
     def now(self) -> int:
         return self.clock + self.node.uptime * 1000
 
-    def send(self, flags: int, sequence: int = 1, stamped: bool = True, acknowledged: int = 1) -> int | None:
+    def send(self, flags: int, sequence: int = 1, stamped: bool = True, acknowledged: int = 9000) -> int | None:
         """From the client; the TSval that arrives."""
         self.sent.append(self.now % WRAP)
         packet = segment(
@@ -156,7 +156,7 @@ class Connection:
                 (80, self.port),
                 flags,
                 (4242, self.seen_by_server[-1] if echo is None else echo),
-                9000,
+                8999 if flags & SYN else 9000,
                 self.isn + 1 if acknowledged is None else acknowledged,
             ),
             outgoing=True,
