@@ -43,9 +43,9 @@ bench:  ## throughput and CPU next to no rule, a C loop, a callback; scan next t
 	@tools/install run bench
 	@$(python) -m bench $(ARGS)
 
-nat:  ## outer checksums that NAT and NICs spoil, on real kernels: each cause, each with damage beside it (root, 4 minutes)
+nat:  ## what NAT, NICs and paths that eat packets do to checksums, on real kernels: each cause, damage beside it (root, 5 minutes)
 	@tools/install run test
-	@$(python) -m pytest -m long tests/e2e/test_nat.py $(ARGS)
+	@$(python) -m pytest -m long tests/e2e/test_nat.py tests/e2e/test_outgoing.py $(ARGS)
 
 cure:  ## udevd, NetworkManager and ifupdown of Debian, booted, keep what fixer cure wrote (root, a minute)
 	@tools/install run test

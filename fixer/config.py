@@ -241,6 +241,15 @@ class Settings(_Table, frozen=True):
             return self.timestamps.queue
         return self.queue.number + self.queue.count
 
+    @property
+    def outgoing_queue(self) -> int:
+        """Where what leaves goes to be completed: the first queue behind the ordinary ones that is nobody else's.
+
+        It may be beyond 65535, which is no queue.
+        """
+        first = self.queue.number + self.queue.count
+        return first + (self.timestamps.mode == "normalise" and self.timestamps_queue == first)
+
     def datapath(self) -> dict[str, Any]:
         """The keyword arguments of :class:`fixer.datapath.pipeline.Pipeline`."""
         return {

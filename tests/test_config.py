@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixer import config
@@ -164,6 +164,7 @@ def test_a_refusal_says_where_what_and_what_is_allowed(text: str, line: str) -> 
     assert refusal(text) == line
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1), st.one_of(st.integers(), st.text(), st.booleans(), st.lists(st.text()))))
 def test_no_document_is_a_traceback(document: dict[str, object]) -> None:
     """Whatever a TOML file holds, it is settings or one line."""

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 NOBODY_LISTENS = 3
 """As ``fixer status`` ends then."""
 
+GUARD_SECONDS = 4.0
+"""How long a daemon that runs may take to learn what is wanted, and to open a queue for it: mostly half a second."""
+
 START_SECONDS = 10.0
 """How long a service waits for its daemon to listen: that takes half a second, on a loaded machine more."""
 
@@ -70,6 +73,7 @@ START_SECONDS = 10.0
     help="Rules of iptables, or of nftables itself; auto: what has ours, else nft where that can, else iptables.",
 )
 @click.option("--variant", type=click.Choice(["nft", "legacy"]), help="Which iptables to use, if the host has both.")
+@click.option("--outgoing", is_flag=True, help="Also have what this host sends completed before it leaves.")
 @click.option("--force", is_flag=True, help="Go on although that cuts off normalised connections: they stall.")
 @click.option("--for", "span", metavar="SPAN", help="End it after so long: 30m, 2h, 1h30m, 1d.")
 @click.option("--until", "clock", metavar="TIME", help="End it then: 14:30 by this host's clock, or 2026-01-31T14:30.")
@@ -89,6 +93,7 @@ def on(
     mtu: int | None,
     backend: Literal["auto", "iptables", "nft"],
     variant: Literal["nft", "legacy"] | None,
+    outgoing: bool,
     force: bool,
     span: str | None,
     clock: str | None,
@@ -121,6 +126,14 @@ def on(
     but loopback and tunnels, and at least 1500; say it again after an MTU has grown. `fixer status` shows what share of
     the path is looked at.
 
+    With --outgoing, what this host sends is completed before it leaves: for a path that eats what its hardware would
+    have left unfinished, so that nothing reaches a receiver that could mend it. A second jump, last in raw/OUTPUT,
+    leads it to a queue of its own, in which nothing waits: the kernel finishes checksums and cuts segments where a
+    packet is queued, and passes it on by itself. A daemon only has that queue open: without one, what leaves is as
+    unfinished as before. Every VXLAN packet is taken (with --plain, all TCP, UDP and ICMP), whatever --scope says;
+    --interface and --source narrow it by the interface it leaves through and the network it goes to. `ethtool -K DEV
+    tx off` on the underlay's interface does the same for less, and for all that leaves through it.
+
     With queue.count, packets go to as many queues, each CPU's to one of them (--queue-cpu-fanout), so that they stay in
     order. That spreads the flows of one VTEP pair only where the NIC (RSS) or the kernel (RPS) spreads them over CPUs
     by their ports: where they do not, `fixer on` and `fixer status` say so, and what to do.
@@ -134,6 +147,7 @@ def on(
     Examples:
       fixer on --for 2h --reason "INC-4711: no TCP over the overlay"
       fixer on --scope suspects --interface eth0
+      fixer on --outgoing --reason "the hypervisor eats unfinished packets"
       fixer on --plain --netns web --interface eth0 --source 10.1.0.0/16
 
     \b
@@ -173,6 +187,7 @@ def on(
             interface=interface,
             sources=sources,
             suspects_up_to=mtu,
+            outgoing=outgoing,
             until=until_of(span, clock, host.now()),
         )
         drain.check(host, "fixer on", selection.flows_queues(), force, warn)
@@ -188,6 +203,8 @@ def on(
         start_service(host)
     if service:
         wait_for_listeners(host, selection)
+    elif selection.outgoing_queue is not None and is_served(host, selection):
+        wait_for_listeners(host, selection, GUARD_SECONDS)
     for line in who_listens(host, selection, f"fixer run{asked}{' --plain' if plain else ''}{spelt(netns, pid)}"):
         tell(line)
     if not is_listened_to(host, selection):
@@ -239,9 +256,16 @@ def start_service(host: Host) -> None:
         tell(f"{service.UNIT} is started; fixer off stops it again.")
 
 
-def wait_for_listeners(host: Host, selection: Selection) -> None:
-    """Wait until the service's daemon, which starts at the same time, listens; for START_SECONDS at most."""
-    deadline = time.monotonic() + START_SECONDS
+def is_served(host: Host, selection: Selection) -> bool:
+    """Whether a daemon has the ordinary queues: then it is going to open the one for what leaves."""
+    from fixer.host.queues import bound
+
+    return set(selection.queues) <= bound(host).keys()
+
+
+def wait_for_listeners(host: Host, selection: Selection, seconds: float = START_SECONDS) -> None:
+    """Wait until the daemon, which starts or learns of what is wanted at the same time, listens."""
+    deadline = time.monotonic() + seconds
     while not is_listened_to(host, selection) and time.monotonic() < deadline:
         time.sleep(0.1)
 
@@ -250,7 +274,7 @@ def is_listened_to(host: Host, selection: Selection) -> bool:
     """Whether every queue has a listener."""
     from fixer.host.queues import bound
 
-    return {*selection.queues, *selection.flows_queues().values()} <= bound(host).keys()
+    return set(selection.every_queue()) <= bound(host).keys()
 
 
 def who_listens(host: Host, selection: Selection, command: str) -> Iterator[str]:
@@ -267,6 +291,8 @@ def who_listens(host: Host, selection: Selection, command: str) -> Iterator[str]
     who = f"{heard.process} (pid {heard.pid})" if heard.pid else "A process that cannot be seen from here"
     served = queues if len(found) == len(selection.queues) else f"some of the {queues}, and not on all"
     yield f"{who} listens on {served}. See: fixer status"
+    if selection.outgoing_queue is not None and selection.outgoing_queue not in bound(host):
+        yield f"Nobody has queue {selection.outgoing_queue} open, so what leaves is not completed. See: fixer status"
     if selection.flows_queue is not None and selection.flows_queue not in bound(host):
         yield (
             f"Nobody listens on queue {selection.flows_queue} yet, so no timestamps are normalised. "

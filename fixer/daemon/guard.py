@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from fixer.config import Settings
 from fixer.daemon.lost import Loss, losses
+from fixer.daemon.outgoing import Outgoing
 from fixer.errors import FixerError, KernelLacks, ProgramMissing
 from fixer.host.machine import Host
 from fixer.host.operator import operator
@@ -53,6 +54,11 @@ class Guard(threading.Thread):
         self._has_stopped = False
         self._complained = ""
         self._looked = 0.0
+        self._outgoing = Outgoing(settings, host, say)
+
+    def serve_by(self, settings: Settings) -> None:
+        """A reload: its queues are the same."""
+        self._outgoing.serve_by(settings)
 
     def begin(self) -> None:
         """Once the queues are bound: do what is wanted. Whatever is in the way, packets are served."""
@@ -64,6 +70,7 @@ class Guard(threading.Thread):
                 self._last = wanted.read(self._host)
             elif self._is_ours(self._last):
                 wanted.obey(self._host)
+            self._outgoing.follow(self._last)
         except FixerError as error:
             self._say(state_change("degraded", f"the rule that is wanted is not in place: {error}"))
 
@@ -86,6 +93,7 @@ class Guard(threading.Thread):
                     # Others who change rules all the time must not keep an operator from the lock.
                     self._over.wait(PAUSE_SECONDS)
         finally:
+            self._outgoing.close()
             if self._events:
                 self._events.close()
 
@@ -96,6 +104,7 @@ class Guard(threading.Thread):
         """
         try:
             intent = wanted.read(self._host)
+            self._outgoing.follow(intent)
             self._tell(intent)
             if self._is_ours(intent) and self._is_due(now, news):
                 self._looked = now.steady

@@ -74,6 +74,7 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
         else:
             settings, standing.refused, standing.monitor = wanted, "", wanted.monitor
             reporter.serve_by(settings)
+            guard.serve_by(settings)
             teller.say(reloaded(keys))
         notify.ready()
 

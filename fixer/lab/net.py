@@ -176,7 +176,13 @@ class Pump:
     @contextmanager
     def join(self, namespace: Namespace, port: int) -> Iterator[None]:
         """Carry frames while the context lasts; SystemRefused if the pump does not start, or died on the way."""
-        fault = (f"--finish={self.fault.finish}", f"--corrupt={self.fault.corrupt}", f"--damage={self.fault.damage}")
+        eats = ("--eat",) * self.fault.eats
+        fault = (
+            *eats,
+            f"--finish={self.fault.finish}",
+            f"--corrupt={self.fault.corrupt}",
+            f"--damage={self.fault.damage}",
+        )
         directions = [
             namespace.start(sys.executable, "-m", "fixer.lab.pump", *direction, f"--port={port}", *fault)
             for direction in (("left", "right"), ("right", "left"))

@@ -60,6 +60,8 @@ class Fault:
     finish: Finish = Finish.NOTHING
     corrupt: float = 0.0
     damage: Damage = Damage.AFTER
+    eats: bool = False
+    """Whether what has a checksum that is not right, inside or outside, never arrives (ESXi, NSX)."""
 
 
 class Segment(NamedTuple):
@@ -126,6 +128,20 @@ def finish(frame: bytearray, segment: Segment) -> None:
     frame[segment.field : segment.field + 2] = checksum.to_bytes(2)
 
 
+def complete(frame: bytearray, port: int) -> bool:
+    """Whether every checksum that the frame has is right."""
+    for segment in layers(frame, port):
+        if segment is None or (segment.protocol == UDP and not any(frame[segment.field : segment.field + 2])):
+            continue
+        field = bytes(frame[segment.field : segment.field + 2])
+        finish(frame, segment)
+        right = bytes(frame[segment.field : segment.field + 2])
+        frame[segment.field : segment.field + 2] = field
+        if field != right:
+            return False
+    return True
+
+
 def shift(frame: bytearray, segment: Segment, error: int) -> None:
     """Make a checksum wrong by ``error``, 1 to fffe."""
     field = int.from_bytes(frame[segment.field : segment.field + 2]) + error
@@ -187,9 +203,10 @@ def carry(source: socket.socket, target: socket.socket, fault: Fault, port: int)
             else:
                 frame = room[:length]
                 spoil(frame, fault, port, chance)
-                target.send(frame)
+                if not fault.eats or complete(frame, port):
+                    target.send(frame)
         except OSError as error:
-            if error.errno != errno.ENOBUFS:
+            if error.errno not in (errno.ENOBUFS, errno.EMSGSIZE):  # longer than the wire's frames: TSO is no wire's
                 raise
 
 
@@ -201,11 +218,12 @@ def main() -> NoReturn:
     parser.add_argument("--finish", type=Finish, choices=list(Finish), default=Finish.NOTHING)
     parser.add_argument("--corrupt", type=float, default=0.0, metavar="RATE", help="share of data segments, 0 to 1")
     parser.add_argument("--damage", type=Damage, choices=list(Damage), default=Damage.AFTER, help="... the outer sum")
+    parser.add_argument("--eat", action="store_true", help="lose what has a checksum that is not right")
     chosen = parser.parse_args()
     source, target = leg(chosen.source), leg(chosen.target)
     print("ready", flush=True)
     try:
-        carry(source, target, Fault(chosen.finish, chosen.corrupt, chosen.damage), chosen.port)
+        carry(source, target, Fault(chosen.finish, chosen.corrupt, chosen.damage, chosen.eat), chosen.port)
     except KeyboardInterrupt:
         sys.exit(130)
 

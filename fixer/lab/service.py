@@ -6,10 +6,13 @@ And as fate would have it: killed, and started again.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -84,6 +87,17 @@ class Service:
             self._process.kill()
             self._process.wait()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """SIGSTOP, and SIGCONT at the end."""
+        if self._process is None:
+            raise SystemRefused("fixer run was not started")
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def start_again(self) -> None:
         """After ``kill``: start it, and wait until it listens; SystemRefused if it ends instead."""
         self._process = self._start()
@@ -116,6 +130,8 @@ class Service:
         wanted = set(settings.queue.numbers)
         if settings.timestamps.mode == "normalise":
             wanted.add(settings.timestamps_queue)
+        if "--outgoing" in (self._on or ()):
+            wanted.add(settings.outgoing_queue)
         give_up = time.monotonic() + START_SECONDS
         while not wanted <= self._listened_to():
             if process.poll() is not None:

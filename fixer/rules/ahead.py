@@ -45,7 +45,7 @@ class End(NamedTuple):
 
 def traffic(table: RawTable, hook: Hook = HOOK, local: Addresses | None = None) -> Traffic:
     """What our rules take of what this hook sees. ``local``: this host's addresses, where VXLAN ends."""
-    lines = table.ordinary() if hook == HOOK else table.normalising(hook)
+    lines = table.ordinary() if hook == HOOK else [*table.normalising(hook), *table.outgoing()]
     ports = table.ports(lines)
     # Others than single ones are none that we write: somebody else has, and any port may be among them.
     limited = frozenset(map(int, ports)) if ports and all(map(str.isdecimal, ports)) else None

@@ -36,10 +36,19 @@ def chains_of(selection: Selection, family: Family) -> Chains:
         plain = [("-p", "tcp"), ("-p", "udp"), ("-p", "ipv6-icmp" if family is IPV6 else "icmp")]
     queue = _queue(selection)
     found: Chains = {CHAIN: []}
+    if selection.flows_queue is not None or selection.outgoing_queue is not None:
+        found[CHAIN_OUTPUT] = []
     if selection.flows_queue is not None:
         found[CHAIN] = _normalised(selection, family, HOOK)
-        found[CHAIN_OUTPUT] = _normalised(selection, family, OUTPUT)
+        found[CHAIN_OUTPUT] += _normalised(selection, family, OUTPUT)
         found[CHAIN_FLOWS] = [_bypassed("--queue-num", str(selection.flows_queue))]
+    if selection.outgoing_queue is not None:
+        # Behind what is normalised: that queue completes what it is given as well.
+        found[CHAIN_OUTPUT] += [
+            (*there, *kind, *_bypassed("--queue-num", str(selection.outgoing_queue)))
+            for there in _where(selection, family, "-d", "-o")
+            for kind in plain or [vxlan]
+        ]
     if selection.until is not None:
         for chain in {CHAIN, CHAIN_OUTPUT} & found.keys():
             found[chain].insert(0, _over(selection.until))

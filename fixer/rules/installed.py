@@ -30,7 +30,8 @@ class Place(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Packets our rules have met. What is normalised is in ``arrived`` and ``left`` alone."""
+    """Packets our rules have met. What is normalised is in ``arrived`` and ``left`` alone, and what leaves in
+    ``left`` and ``outgoing``."""
 
     packets: int = 0
     """Sent to the ordinary queues (or let pass, while nobody listened)."""
@@ -43,6 +44,8 @@ class Counted(NamedTuple):
     """From the sources whose timestamps are normalised."""
     left: int = 0
     """To them."""
+    outgoing: int = 0
+    """Sent by this host, to be completed; one that is segmented later is one here."""
 
 
 class Ahead(NamedTuple):
@@ -74,6 +77,8 @@ class Installed:
     queues: range
     flows_queue: int | None
     """Where timestamps are normalised."""
+    outgoing_queue: int | None
+    """Where what leaves is completed."""
     scope: Scope
     takes: str
     """Which packets go where, for people."""
@@ -86,7 +91,7 @@ class Installed:
     """When the kernel stops taking any; None: never."""
     place: Place
     way_back: Place
-    """Where replies to what is normalised are led to us."""
+    """Where what leaves is led to us: replies to what is normalised, and what is to be completed."""
     in_place: bool
     """Whether one rule leads to us in each hook that we need, last there, and none from elsewhere."""
     surplus: bool
@@ -108,7 +113,11 @@ class Installed:
     @property
     def hooks(self) -> tuple[str, ...]:
         """Those in which packets have to be led to us."""
-        return (self.place.hook,) if self.flows_queue is None else (self.place.hook, self.way_back.hook)
+        return (self.place.hook, self.way_back.hook) if self.takes_what_leaves else (self.place.hook,)
+
+    @property
+    def takes_what_leaves(self) -> bool:
+        return self.flows_queue is not None or self.outgoing_queue is not None
 
     @property
     def longest(self) -> int | None:

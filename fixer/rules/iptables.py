@@ -1,8 +1,8 @@
 """iptables as a backend: our chains in the raw table of one family, and the one jump to them, last in PREROUTING.
 
-Where timestamps are normalised there is a second jump, last in OUTPUT, for the way back. Every change is one
-transaction of ``iptables-restore --noflush``: the chains are filled, the old jumps (wherever they stood) go and the new
-ones come, all or nothing. Rules, counters and order of everybody else stay as they are.
+Where timestamps are normalised, or what leaves is completed, there is a second jump, last in OUTPUT. Every change is
+one transaction of ``iptables-restore --noflush``: the chains are filled, the old jumps (wherever they stood) go and the
+new ones come, all or nothing. Rules, counters and order of everybody else stay as they are.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ class Iptables:
             on=table.is_on,
             queues=table.queues,
             flows_queue=table.flows_queue,
+            outgoing_queue=table.outgoing_queue,
             scope=table.scope,
             takes=str(table) if table.is_on else "",
             takes_plain=table.is_on and (bool(taken.protocols - {"udp"}) or taken.ports is None),
@@ -140,6 +141,7 @@ class Iptables:
                 merged=_packets(merged),
                 arrived=_packets(table.normalising(HOOK)),
                 left=_packets(table.normalising(OUTPUT)),
+                outgoing=_packets(table.outgoing()),
             ),
             ahead=tuple(_ahead(table, addresses.local(self.host, self.family.version))),
             elsewhere=self.other,

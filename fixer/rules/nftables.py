@@ -22,7 +22,8 @@ from fixer.rules.installed import Change, Counted, Installed, Place
 from fixer.rules.selection import IPV6, Family, Selection, shown_queues
 from fixer.state.baseline import Written
 
-TABLE, CHAIN = "fixer", "prerouting"
+TABLE, CHAIN, OUTPUT = "fixer", "prerouting", "output"
+"""Ours, and its chains, which are called as the hooks that they are in; the second one is for what leaves."""
 PRIORITY = -299
 """Behind raw (-300), where others say NOTRACK, and before conntrack (-200), which calls a broken packet INVALID."""
 
@@ -95,24 +96,25 @@ class Nftables:
 
     def _installed(self, table: list[dict[str, Any]], written: Written | None) -> Installed:
         said = tuple(map(_spelt, table))
-        rules = [each["rule"]["expr"] for each in table if "rule" in each]
-        chains = [each["chain"] for each in table if "chain" in each]
-        hooked = any((each.get("hook"), each.get("prio")) == (CHAIN, PRIORITY) for each in chains)
-        queues = next((_queues(part["queue"]) for expr in rules for part in expr if "queue" in part), range(0))
-        counters = [part["counter"] for expr in rules for part in expr if "counter" in part]
+        rules = [each["rule"] for each in table if "rule" in each]
+        hooks = {each["chain"].get("hook"): each["chain"].get("prio") for each in table if "chain" in each}
+        place, way_back = (self._place(hook, hooks.get(hook) == PRIORITY) for hook in (CHAIN, OUTPUT))
+        queues = next(map(_queues, _parts(rules, CHAIN, "queue")), range(0))
+        outgoing = next(map(_queues, _parts(rules, OUTPUT, "queue")), None)
+        counters, beside = (list(_parts(rules, chain, "counter")) for chain in (CHAIN, OUTPUT))
         selection = _selection(written, said)
-        met = sum(each["packets"] for each in counters)
+        met, left = (sum(each["packets"] for each in counted) for counted in (counters, beside))
         takes = f"what its rules say, to {shown_queues(queues)}" if queues else ""
-        place = Place(f"{self._kind} {TABLE} at priority {PRIORITY}", 1 if hooked else None, 1)
         return Installed(
             family=self.family,
             backend=self.command,
             said=said,
-            parts=f"table {self._kind} {TABLE} ({len(rules)} rules, {met:,} packets)",
+            parts=f"table {self._kind} {TABLE} ({len(rules)} rules, {met + left:,} packets)",
             selection=selection,
-            on=hooked and bool(queues),
+            on=place.position is not None and bool(queues),
             queues=queues,
             flows_queue=None,
+            outgoing_queue=outgoing.start if outgoing else None,
             scope="all",
             takes=_takes(selection) if selection else takes,
             takes_plain=selection is not None and selection.plain,
@@ -120,13 +122,17 @@ class Nftables:
             interface=selection.interface if selection else None,
             until=selection.until if selection else None,
             place=place,
-            way_back=Place(f"{self._kind} {TABLE}", None, 0),
-            in_place=hooked,
+            way_back=way_back,
+            in_place=place.position is not None and (outgoing is None or way_back.position is not None),
             surplus=False,
-            counted=Counted(packets=met, bytes=sum(each["bytes"] for each in counters)),
+            counted=Counted(packets=met, bytes=sum(each["bytes"] for each in counters), outgoing=left),
             ahead=(),
             elsewhere=None,
         )
+
+    def _place(self, hook: str, is_there: bool) -> Place:
+        """Nobody can append behind us there."""
+        return Place(f"{self._kind} {TABLE} {hook} at priority {PRIORITY}", 1 if is_there else None, 1, hook)
 
     def _write(self, text: str) -> None:
         """Make our table anew, or remove it. Adding it first makes that no error where it is not there."""
@@ -156,28 +162,37 @@ class Nftables:
 def script(selection: Selection, family: Family, table: str = TABLE) -> str:
     """The table as nft reads it."""
     kind = "ip6" if family is IPV6 else "ip"
-    lines = [f"type filter hook prerouting priority {PRIORITY}; policy accept;", *_rules(selection, family)]
+    chains = [CHAIN] if selection.outgoing_queue is None else [CHAIN, OUTPUT]
+    return f"table {kind} {table} {{\n{''.join(_chain(chain, selection, family) for chain in chains)}}}\n"
+
+
+def _chain(chain: str, selection: Selection, family: Family) -> str:
+    lines = [f"type filter hook {chain} priority {PRIORITY}; policy accept;", *_rules(chain, selection, family)]
     body = "\n".join(f"\t\t{line}" for line in lines)
-    return f"table {kind} {table} {{\n\tchain {CHAIN} {{\n{body}\n\t}}\n}}\n"
+    return f"\tchain {chain} {{\n{body}\n\t}}\n"
 
 
-def _rules(selection: Selection, family: Family) -> Iterator[str]:
+def _rules(chain: str, selection: Selection, family: Family) -> Iterator[str]:
     if selection.suspects_up_to is not None or selection.flows_queue is not None:
         raise KernelLacks("--scope suspects and normalised timestamps are programs that iptables alone can hold")
+    way, device = ("saddr", "iifname") if chain == CHAIN else ("daddr", "oifname")
     if selection.until is not None:
         yield f'meta time >= "{selection.until.astimezone(UTC):%Y-%m-%d %H:%M:%S}" return'
     match = ""
     if networks := selection.networks(family):
-        address = "ip6 saddr" if family is IPV6 else "ip saddr"
-        match += f"{address} {{ {', '.join(map(str, networks))} }} "
+        kind = "ip6" if family is IPV6 else "ip"
+        match += f"{kind} {way} {{ {', '.join(map(str, networks))} }} "
     if selection.interface:
-        match += f'iifname "{selection.interface.replace("+", "*")}" '
+        match += f'{device} "{selection.interface.replace("+", "*")}" '
     elif selection.plain:
-        match += 'iifname != "lo" '  # what a host sends itself is never finished, and never needs to be
+        match += f'{device} != "lo" '  # what a host sends itself is never finished, and never needs to be
     if selection.plain:
         match += f"meta l4proto {{ {_PLAIN[family.version]} }} "
     else:
         match += f"udp dport {{ {', '.join(map(str, selection.ports))} }} "
+    if chain == OUTPUT:
+        yield match + f"counter queue num {selection.outgoing_queue} bypass"
+        return
     first, last = selection.queues[0], selection.queues[-1]
     yield match + "counter queue num " + (f"{first} bypass" if first == last else f"{first}-{last} bypass,fanout")
 
@@ -200,6 +215,13 @@ def _still(thing: Any) -> Any:
     if isinstance(thing, dict):
         return {key: 0 if key in ("packets", "bytes", "handle") else _still(value) for key, value in thing.items()}
     return [_still(each) for each in thing] if isinstance(thing, list) else thing
+
+
+def _parts(rules: list[dict[str, Any]], chain: str, name: str) -> Iterator[Any]:
+    """Every ``name`` that the rules of a chain of ours have in them."""
+    for rule in rules:
+        if rule["chain"] == chain:
+            yield from (part[name] for part in rule["expr"] if name in part)
 
 
 def _queues(queue: dict[str, Any]) -> range:

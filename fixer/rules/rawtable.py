@@ -19,7 +19,7 @@ CHAIN_VXLAN, CHAIN_PLAIN = "FIXER-VXLAN", "FIXER-PLAIN"
 """Where ours leads to if only suspects are queued, ours too: first what needs no look, then the queue."""
 
 CHAIN_FLOWS, CHAIN_OUTPUT = "FIXER-FLOWS", "FIXER-OUTPUT"
-"""Where timestamps are normalised: the rule of the queue for it, and which packets that leave go there as well."""
+"""Where timestamps are normalised: the rule of the queue for it; and which packets that leave go to which queue."""
 
 _ORDINARY_CHAINS = (CHAIN, CHAIN_VXLAN, CHAIN_PLAIN)
 _OUR_CHAINS = (*_ORDINARY_CHAINS, CHAIN_FLOWS, CHAIN_OUTPUT)
@@ -34,7 +34,7 @@ HOOK: Hook = "PREROUTING"
 """The chain we jump from: in the raw table it is met before conntrack, which would call a broken packet INVALID."""
 
 OUTPUT: Hook = "OUTPUT"
-"""Where the replies leave, encapsulated by this host: the second chain we jump from, if timestamps are normalised."""
+"""Where what this host encapsulates leaves: the second chain we jump from, to normalise replies and to complete."""
 
 ENTRIES: dict[Hook, str] = {HOOK: CHAIN, OUTPUT: CHAIN_OUTPUT}
 """Which of our chains each jump of ours leads to."""
@@ -115,6 +115,15 @@ class RawTable:
     def normalising(self, hook: Hook) -> list[Line]:
         """The rules of ours that lead what this hook sees to the queue where timestamps are normalised."""
         return [rule for rule in self.chains.get(ENTRIES[hook], ()) if rule.target == CHAIN_FLOWS]
+
+    def outgoing(self) -> list[Line]:
+        """The rules of ours that send what leaves to the queue where it is completed."""
+        return [rule for rule in self.chains.get(CHAIN_OUTPUT, ()) if rule.target == "NFQUEUE"]
+
+    @property
+    def outgoing_queue(self) -> int | None:
+        """That queue; None if no rule of ours sends to one."""
+        return next((int(number) for number in self.option("--queue-num", self.outgoing())), None)
 
     def queueing(self) -> list[Line]:
         """The rules of ours that send to the ordinary queue; all of them, unless only suspects are taken."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 from msgspec import Meta, Struct
 
 from fixer.config import Port, QueueCount, QueueNumber, Settings
+from fixer.errors import ConfigWrong
 
 Network = IPv4Network | IPv6Network
 Scope = Literal["all", "suspects"]
@@ -31,6 +32,7 @@ IPV4 = Family("IPv4", 4)
 IPV6 = Family("IPv6", 6)
 FAMILIES = (IPV4, IPV6)
 
+MOST_QUEUE = 65535
 
 # IFNAMSIZ; to iptables, "eth+" is all that begin so.
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -46,6 +48,8 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
     with ``syns`` none of it that may be a SYN.
     With a ``flows_queue``, the TCP of ``flows_sources`` goes there, inside VXLAN and with ``plain`` outside too, and so
     do the replies to it, which leave by another hook; ``interface`` and ``sources`` narrow both directions.
+    With an ``outgoing_queue``, all of the same kind that this host sends goes there, whatever ``suspects_up_to`` says;
+    ``interface`` narrows it, and so do ``sources``, as what it is sent to.
 
     Networks are text, as they stand in a file. ValueError if one is none; what else is wrong there, msgspec finds.
     """
@@ -60,6 +64,7 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
     syns: bool = False
     flows_queue: QueueNumber | None = None
     flows_sources: tuple[str, ...] = ()
+    outgoing_queue: QueueNumber | None = None
     until: Moment | None = None
     """When the kernel itself stops taking any; to the second."""
 
@@ -77,9 +82,15 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
         interface: str | None = None,
         sources: Iterable[Network] = (),
         suspects_up_to: int | None = None,
+        outgoing: bool = False,
         until: datetime | None = None,
     ) -> Selection:
-        """What the settings want taken, narrowed by what was asked for on the command line."""
+        """What the settings want taken, narrowed by what was asked for on the command line.
+
+        Raises :class:`ConfigWrong` if ``outgoing`` packets are wanted too, and no queue is left for them.
+        """
+        if outgoing and settings.outgoing_queue > MOST_QUEUE:
+            raise ConfigWrong("no queue number is left for what leaves: take lower ones for the others")
         mode = settings.timestamps.mode
         return cls(
             queue=settings.queue.number,
@@ -92,6 +103,7 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
             syns=mode == "strip",
             flows_queue=settings.timestamps_queue if mode == "normalise" else None,
             flows_sources=settings.timestamps.sources,
+            outgoing_queue=settings.outgoing_queue if outgoing else None,
             until=until,
         )
 
@@ -116,6 +128,11 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
         if self.flows_queue is None:
             return {}
         return {family.key: self.flows_queue for family in FAMILIES if self.concerns(family)}
+
+    def every_queue(self) -> list[int]:
+        """Each queue that packets are sent to."""
+        beside = [] if self.outgoing_queue is None else [self.outgoing_queue]
+        return [*self.queues, *dict.fromkeys(self.flows_queues().values()), *beside]
 
 
 def shown_queues(numbers: Sequence[int]) -> str:

@@ -111,7 +111,7 @@ def note_started_service(host: Host) -> None:
 
 def require_no_other(host: Host, selection: Selection) -> None:
     """Raises :class:`QueueBusy` if another program than ours holds a queue of these: it would be fed all VXLAN."""
-    wanted = [*selection.queues, *selection.flows_queues().values()]
+    wanted = selection.every_queue()
     deadline = time.monotonic() + _REPORT_SECONDS
     while others := [each for each in _listeners(host, wanted) if not report.is_ours(host, each)]:
         if time.monotonic() >= deadline:

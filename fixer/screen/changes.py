@@ -61,6 +61,8 @@ def _more(before: Installed, after: Installed) -> Iterator[str]:
             "normalising: TCP of the configured sources, and the replies to it, "
             f"to queue {after.flows_queue}; {after.way_back}"
         )
+    if after.outgoing_queue is not None:
+        yield f"completing: what leaves, in queue {after.outgoing_queue}; {after.way_back}"
     if before.on and not before.in_place:
         yield f"our jump was not the only one or not the last in {' and '.join(before.hooks)}: put right"
     for reason in reasons.ahead(after):

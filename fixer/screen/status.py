@@ -12,7 +12,7 @@ from fixer.rules.wanted import Intent
 from fixer.screen.changes import moment
 from fixer.screen.console import Console, Part, Text, rows, say, text
 from fixer.state.report import Flags, Report
-from fixer.status.answer import Flows, FlowsRule, Rule, Status
+from fixer.status.answer import Flows, FlowsRule, OutgoingRule, Rule, Status
 
 Row = tuple[str, Part]
 
@@ -32,11 +32,16 @@ def _rows(status: Status) -> Iterator[Row]:
             yield "", f"{rule.packets:,} packets, {decimal(rule.bytes)}{_shown_share(rule)}"
         if rule.on and rule.flows:
             yield "", _shown_flows_rule(rule.flows)
+        if rule.on and rule.outgoing:
+            yield "", _shown_outgoing_rule(rule.outgoing)
     if status.wanted:
         yield "Wanted", _wanted(status.wanted)
     yield from _listeners(status)
     if status.flows:
         yield from _flows(status.flows)
+    if status.outgoing:
+        what = "; the kernel completes what leaves, nothing waits" if status.outgoing.listener else ""
+        yield "Outgoing", text(_who(status.outgoing.listener), f" on queue {status.outgoing.queue}{what}")
     if status.on:
         yield "GRO", _shown_merging(status.merging)
     if spreading := [name for name, obstacle in status.spread.items() if obstacle is None]:
@@ -61,7 +66,7 @@ def _wanted(wanted: Intent) -> str:
     return f"{'on' if wanted.on else 'off'} since {moment(wanted.since)}{until}, by {wanted.by}{why}"
 
 
-def _last(place: Rule | FlowsRule) -> Part:
+def _last(place: Rule | FlowsRule | OutgoingRule) -> Part:
     return "last" if place.position == place.of else ("not last", "red")
 
 
@@ -75,14 +80,20 @@ def _shown_share(rule: Rule) -> str:
 
 def _shown_flows_rule(flows: FlowsRule) -> Text:
     """Both directions of what is normalised, and whether the way back is there."""
-    if flows.position is None:
-        way_back = text(("no way back", "red"), f": no jump in {flows.hook}")
-    else:
-        way_back = text(f"rule {flows.position} of {flows.of} in {flows.hook}, ", _last(flows))
     return text(
         f"normalising: {flows.arrived:,} packets from the sources, {flows.left:,} replies to queue {flows.queue}; ",
-        way_back,
+        _way_back(flows),
     )
+
+
+def _shown_outgoing_rule(outgoing: OutgoingRule) -> Text:
+    return text(f"completing: {outgoing.packets:,} packets that left, to queue {outgoing.queue}; ", _way_back(outgoing))
+
+
+def _way_back(place: FlowsRule | OutgoingRule) -> Text:
+    if place.position is None:
+        return text(("no way back", "red"), f": no jump in {place.hook}")
+    return text(f"rule {place.position} of {place.of} in {place.hook}, ", _last(place))
 
 
 def _listeners(status: Status) -> Iterator[Row]:

@@ -31,6 +31,18 @@ class FlowsRule(Struct, frozen=True):
     hook: str = ""
 
 
+class OutgoingRule(Struct, frozen=True):
+    """One family's rules that lead what this host sends to a queue in which it is completed."""
+
+    queue: int
+    packets: int
+    """Before they are cut into segments."""
+    position: int | None
+    """Where our jump stands in ``hook``; None: it is missing."""
+    of: int
+    hook: str = ""
+
+
 class Rule(Struct, frozen=True):
     """One family's rules. ``packets`` and ``bytes`` were sent to the queue; the others passed with a look at headers:
 
@@ -54,6 +66,8 @@ class Rule(Struct, frozen=True):
     """Whether every SYN is queued, suspect or not."""
     flows: FlowsRule | None = None
     """What goes to the queue where timestamps are normalised, and is in none of the figures above."""
+    outgoing: OutgoingRule | None = None
+    """What leaves and goes to the queue where it is completed; in none of the figures above."""
     command: str = ""
     unavailable: str | None = None
 
@@ -76,6 +90,13 @@ class Flows(Struct, frozen=True):
     draining: bool = False
 
 
+class Outgoing(Struct, frozen=True):
+    """The queue in which what leaves is completed, without waiting there."""
+
+    queue: int
+    listener: Listener | None
+
+
 class Status(Struct, frozen=True):
     """All there is to say."""
 
@@ -83,13 +104,15 @@ class Status(Struct, frozen=True):
     """Those the rule sends to; without a rule, those asked about."""
     on: bool
     listening: bool
-    """Whether every one of the queues has a listener, and the one of ``flows``."""
+    """Whether every one of the queues has a listener, and those of ``flows`` and ``outgoing``."""
     rules: dict[str, Rule]
     listeners: list[Listener]
     passed_unseen: int | None
     """Packets of all ``queues``; a lower bound unless the kernel granted GSO."""
     flows: Flows | None
     """None if no rule of ours leads packets there."""
+    outgoing: Outgoing | None
+    """None if what leaves is not led to a queue."""
     merging: dict[str, bool | None]
     """Whether GRO is on, for each interface that packets of the underlay arrive on; None where that cannot be told."""
     spread: dict[str, str | None]
@@ -119,16 +142,18 @@ def collect(host: Host, queue: int, count: int = 1, *, monitor: bool = False) ->
 def said(found: Facts) -> Status:
     """The facts as one object."""
     why = reasons.judge(found)
-    flows = found.flows
+    flows, outgoing = found.flows, found.outgoing
     heard = found.listeners
     return Status(
         queues=list(found.queues),
         on=bool(found.on()),
-        listening=len(heard) == len(found.queues) and (flows is None or flows.listener is not None),
+        listening=len(heard) == len(found.queues)
+        and all(each.listener is not None for each in (flows, outgoing) if each is not None),
         rules={key: _rule(rules) for key, rules in found.families.items()},
         listeners=list(heard),
         passed_unseen=unseen.passed(found),
         flows=_flows(flows) if flows else None,
+        outgoing=Outgoing(outgoing.queue, outgoing.listener) if outgoing else None,
         merging=found.merging,
         spread={name: str(obstacle) if obstacle else None for name, obstacle in found.obstacles.items()},
         daemon=found.daemon.report,
@@ -159,6 +184,7 @@ def _rule(rules: Rules) -> Rule:
         longest=first.longest,
         syns=first.takes_syns,
         flows=_flows_rule(first),
+        outgoing=_outgoing_rule(first),
         command=first.backend,
     )
 
@@ -168,6 +194,13 @@ def _flows_rule(rules: Installed) -> FlowsRule | None:
         return None
     back = rules.way_back
     return FlowsRule(rules.flows_queue, rules.counted.arrived, rules.counted.left, back.position, back.of, back.hook)
+
+
+def _outgoing_rule(rules: Installed) -> OutgoingRule | None:
+    if rules.outgoing_queue is None:
+        return None
+    way = rules.way_back
+    return OutgoingRule(rules.outgoing_queue, rules.counted.outgoing, way.position, way.of, way.hook)
 
 
 def _flows(table: FlowTable) -> Flows:

@@ -67,6 +67,16 @@ class FlowTable:
 
 
 @dataclass(frozen=True)
+class Outgoing:
+    """The queue that rules lead what leaves to, to be completed."""
+
+    queue: int
+    listener: Listener | None
+    is_strange: bool
+    """Whether the listener is no daemon of ours."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """All there is to know."""
 
@@ -81,6 +91,8 @@ class Facts:
     """Every queue that somebody listens on."""
     daemon: Daemon
     flows: FlowTable | None
+    """None if no rule of ours leads packets there."""
+    outgoing: Outgoing | None
     """None if no rule of ours leads packets there."""
     noted: Baseline | None
     links: tuple[Link, ...]
@@ -154,6 +166,7 @@ def look(host: Host, queue: int, count: int = 1, *, monitor: bool = False) -> Fa
         bound=frozenset(queues.bound(host)),
         daemon=_daemon(host, asked[0], heard),
         flows=_flows(host, on, asked[0]),
+        outgoing=_outgoing(host, on),
         noted=baseline.read(host),
         links=every,
         carriers=carriers,
@@ -230,6 +243,15 @@ def _flows(host: Host, on: Iterable[Installed], first: int) -> FlowTable | None:
         return FlowTable(led[0], listener, path, flowfile.look(path))
     except (OSError, ValueError) as error:
         return FlowTable(led[0], listener, path, trouble=str(error))
+
+
+def _outgoing(host: Host, on: Iterable[Installed]) -> Outgoing | None:
+    led = [each.outgoing_queue for each in on if each.outgoing_queue is not None]
+    if not led:
+        return None
+    heard = queues.listeners(host, led[:1])
+    listener = heard[0] if heard else None
+    return Outgoing(led[0], listener, listener is not None and not report.is_ours(host, listener))
 
 
 def _sequences(host: Host, asked: range) -> int:

@@ -26,6 +26,7 @@ def judge(facts: Facts) -> list[Reason]:
         *_listeners(facts),
         *_report(facts),
         *_flows(facts),
+        *_outgoing(facts),
         *_set_up(facts),
         *_daemon(facts),
         *_losses(facts),
@@ -80,13 +81,15 @@ def _first(rules: Installed) -> Iterator[Reason]:
     if rules.surplus:
         yield Reason(Severity.WARNING, "more than one jump leads to our chain", "fixer on")
     places = [rules.place]
-    if rules.flows_queue is not None:
+    if rules.takes_what_leaves:
         places.append(rules.way_back)
+    so = [
+        *(["no timestamps are normalised"] if rules.flows_queue is not None else []),
+        *(["what leaves is not completed"] if rules.outgoing_queue is not None else []),
+    ]
     for place in places:
         if place.position is None:
-            what = (
-                f"the way back is missing: no jump to {place.target} in {place.hook}, so no timestamps are normalised"
-            )
+            what = f"the way back is missing: no jump to {place.target} in {place.hook}, so {' and '.join(so)}"
             yield Reason(Severity.WARNING, what, "fixer on")
         elif not place.is_last:
             what = f"our jump is not last in {place.hook}, what we take never meets the rules behind it"
@@ -135,6 +138,25 @@ def _flows(facts: Facts) -> Iterator[Reason]:
         yield Reason(Severity.NOTE, what, "fixer off --drain waits for them, fixer on ends it")
 
 
+def _outgoing(facts: Facts) -> Iterator[Reason]:
+    """Whether somebody completes what leaves, where that is led to a queue."""
+    outgoing = facts.outgoing
+    if outgoing is None:
+        return
+    report = facts.daemon.report
+    if outgoing.listener is None:
+        what = f"nobody has queue {outgoing.queue} open: what leaves is not completed"
+        if report and report.monitor:
+            yield Reason(Severity.DOWN, f"{what}, for a daemon in monitor mode changes nothing", "fixer run")
+        elif report:
+            yield Reason(Severity.DOWN, what, "fixer on --outgoing, and look into the daemon's log")
+        else:
+            yield Reason(Severity.DOWN, what, "fixer run")
+    elif outgoing.is_strange:
+        what = f"queue {outgoing.queue} is held by {outgoing.listener}, which is no fixer and is fed all that leaves"
+        yield Reason(Severity.DOWN, what, "fixer off, then fixer on --outgoing --queue N and fixer run --queue N")
+
+
 def _untranslated(facts: Facts, flows: FlowTable) -> Reason:
     live, report = flows.live, facts.daemon.report
     stalling = f", and {live.normalised:,} connections stall" if live and live.normalised else ""
@@ -146,7 +168,8 @@ def _untranslated(facts: Facts, flows: FlowTable) -> Reason:
 
 def _set_up(facts: Facts) -> Iterator[Reason]:
     """What there is of the two that have to be there, a rule and a listener on its queue."""
-    others = sorted(facts.bound - set(facts.queues) - ({facts.flows.queue} if facts.flows else set()))
+    beside = {each.queue for each in (facts.flows, facts.outgoing) if each}
+    others = sorted(facts.bound - set(facts.queues) - beside)
     on = facts.on()
     if not facts.listeners and others:
         what = f"somebody listens on queue {', '.join(map(str, others))}"

@@ -70,6 +70,9 @@ EVENTS = {
         "rule-put-back": Event("info", ("change",), "the guard put it right", outcome="success"),
         "guard-stopped": Event("error", ("change",), "it was put back too often, and is not again", outcome="failure"),
         "guard-failed": Event("error", ("change",), "the rules cannot be guarded", outcome="failure"),
+        "outgoing-begun": Event("info", ("change",), "what leaves is completed from now on", outcome="success"),
+        "outgoing-ended": Event("info", ("change",), "what leaves is not completed any more", outcome="success"),
+        "outgoing-failed": Event("error", ("change",), "what leaves cannot be completed", outcome="failure"),
     },
     "fixer.timestamps": {
         "flows-found": Event("info", ("info",), "connections of the daemon before this one"),

@@ -12,7 +12,17 @@ from fixer.telemetry import events
 from fixer.telemetry.events import Saying
 
 Action = Literal[
-    "rule-on", "rule-off", "rule-prolonged", "rule-ended", "rule-lost", "rule-put-back", "guard-stopped", "guard-failed"
+    "rule-on",
+    "rule-off",
+    "rule-prolonged",
+    "rule-ended",
+    "rule-lost",
+    "rule-put-back",
+    "guard-stopped",
+    "guard-failed",
+    "outgoing-begun",
+    "outgoing-ended",
+    "outgoing-failed",
 ]
 
 

@@ -36,7 +36,7 @@ from fixer.state import baseline, flowfile, place
 from fixer.state.baseline import Baseline, Written
 from fixer.state.report import every as report_every
 from fixer.state.report import path_of
-from fixer.status.answer import FlowsRule, Status, collect
+from fixer.status.answer import FlowsRule, OutgoingRule, Status, collect
 
 ON = """\
 *raw
@@ -934,3 +934,74 @@ def test_programs_find_the_same_keys(normalising: FakeHost) -> None:
     assert document["daemon"]["counters"]["diagnosis"] == {"sound": 80, "inner_unfinished": 6, "corrupt": 0}
     assert document["daemon"]["flows"]["expired"] == 9
     assert document["daemon"]["started"].startswith("2026-01-02T03:00:00")
+
+
+OUTGOING = """\
+*raw
+[0:0] -A PREROUTING -j FIXER
+[0:0] -A OUTPUT -j FIXER-OUTPUT
+[100:6400] -A FIXER -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 7 --queue-bypass
+[50:9] -A FIXER-OUTPUT -p udp -m multiport --dports 4789 -j NFQUEUE --queue-num 8 --queue-bypass
+COMMIT
+"""
+
+
+@pytest.fixture
+def completing() -> FakeHost:
+    """Rules for what arrives and for what leaves, and a daemon on both queues."""
+    host = serving_two()
+    raw(OUTGOING)(host)
+    set_report(queues=1)(host)
+    return host
+
+
+def test_what_leaves_is_shown_beside_the_rest(completing: FakeHost) -> None:
+    status = collect(completing, 0)
+    assert (status.exit_code, status.listening, status.queues, status.notes) == (0, True, [7], [])
+    assert status.passed_unseen == 100 - 5 - 95, "what leaves is not missing"
+    rule = status.rules["ipv4"].outgoing
+    assert rule == OutgoingRule(queue=8, packets=50, position=1, of=1, hook="raw/OUTPUT")
+    assert status.outgoing is not None
+    assert status.outgoing.queue == 8
+    table = shown(status)
+    assert "completing: 50 packets that left, to queue 8; rule 1 of 1 in raw/OUTPUT, last" in table
+    assert "fixer (pid 4711) on queue 8; the kernel completes what leaves, nothing waits" in table
+    assert collect(serving(), 0).outgoing is None
+
+
+def in_monitor_mode(host: FakeHost) -> None:
+    unheard(host)
+    set_report(queues=1, monitor=True)(host)
+
+
+def foreign(host: FakeHost) -> None:
+    host.owners[778] = Owner(99, "suricata")
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (unheard, "nobody has queue 8 open: what leaves is not completed. Next: fixer on --outgoing, and look into"),
+        (
+            in_monitor_mode,
+            "what leaves is not completed, for a daemon in monitor mode changes nothing",
+        ),
+        (killed, "nobody has queue 8 open: what leaves is not completed. Next: fixer run"),
+        (
+            foreign,
+            "queue 8 is held by suricata (pid 99), which is no fixer and is fed all that leaves. Next:",
+        ),
+        (
+            raw(OUTGOING.replace(JUMP, "")),
+            "no jump to FIXER-OUTPUT in raw/OUTPUT, so what leaves is not completed. Next: fixer on",
+        ),
+        (raw("[0:0] -A OUTPUT -j ACCEPT\n" + OUTGOING), '"-A OUTPUT -j ACCEPT" stands before our jump and ends'),
+    ],
+)
+def test_what_is_odd_about_what_leaves_is_said(
+    completing: FakeHost, change: Callable[[FakeHost], None], note: str
+) -> None:
+    change(completing)
+    status = collect(completing, 7)
+    assert status.exit_code == 3
+    assert any(note in line for line in status.notes), status.notes
