@@ -908,16 +908,16 @@ def test_a_note_that_cannot_be_written_does_not_undo_the_rule() -> None:
 
 
 JSON = {
-    "": "daemon flows listeners listening merging notes on passed_unseen queues reasons rules spread tunnels wanted "
-    "wire",
+    "": "daemon flows listeners listening merging notes on outgoing passed_unseen queues reasons rules spread tunnels "
+    "wanted wire",
     "daemon": "asked counters flags flows monitor pid plain ports queue queue_counters queues rule_packets_at_start "
     "started timestamps updated version",
     "flows": "capacity draining listener normalised queue used",
     "listeners": "copies copy_range id_sequence pid portid process queue queue_dropped socket socket_drops "
     "user_dropped waiting",
     "rules": "ipv4 ipv6",
-    "rules.ipv4": "bytes command finished flows hook interface longest merged of on packets position scope syns takes "
-    "unavailable",
+    "rules.ipv4": "bytes command finished flows hook interface longest merged of on outgoing packets position scope syns "
+    "takes unavailable",
     "rules.ipv4.flows": "arrived hook left of position queue",
 }
 
