@@ -916,8 +916,8 @@ JSON = {
     "listeners": "copies copy_range id_sequence pid portid process queue queue_dropped socket socket_drops "
     "user_dropped waiting",
     "rules": "ipv4 ipv6",
-    "rules.ipv4": "bytes command finished flows hook interface longest merged of on outgoing packets position scope syns "
-    "takes unavailable",
+    "rules.ipv4": "bytes command finished flows hook interface longest merged of on outgoing packets position scope "
+    "syns takes unavailable",
     "rules.ipv4.flows": "arrived hook left of position queue",
 }
 
