@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from fixer.errors import FixerError, SystemRefused
-from fixer.host import tunnels
+from fixer.errors import FixerError
+from fixer.host import plainip, tunnels
 from fixer.host.counters import received_and_sent
 from fixer.host.machine import Host
 
@@ -82,17 +82,10 @@ class Device(Struct, frozen=True):
 def look(host: Host) -> list[Device]:
     """Every device of the thread's namespace but loopback; NICs and VXLAN devices with driver and features.
 
-    Raises :class:`SystemRefused` if they cannot be listed, :class:`fixer.errors.ProgramMissing` without ip.
+    Raises :class:`fixer.errors.SystemRefused` (they cannot be listed), :class:`fixer.errors.ProgramMissing` (no ip).
     """
-    done = host.run(["ip", "-details", "-json", "address", "show"])
-    if done.status != 0:
-        raise SystemRefused(f"the interfaces cannot be listed: ip: {' '.join(done.err.split())}")
-    try:
-        said = msgspec.json.decode(done.out)
-        traffic = received_and_sent(host)
-        found = [_read(each, traffic) for each in said if each.get("link_type") != "loopback"]
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
-        raise SystemRefused("the interfaces cannot be listed: ip -json is too old to be understood") from error
+    traffic = received_and_sent(host)
+    found = [_read(each, traffic) for each in _links(host) if each.get("link_type") != "loopback"]
     asked = {device.name for device in nics(found)} | {device.name for device in found if device.vxlan}
     return [_asked(host, device) if device.name in asked else device for device in found]
 
@@ -118,6 +111,16 @@ def below(tunnel: Vxlan, devices: Sequence[Device]) -> Device | None:
     return candidates[0] if len(candidates) == 1 and not tunnel.lower else None
 
 
+def _links(host: Host) -> list[dict[str, Any]]:
+    done = host.run(["ip", "-details", "-json", "address", "show"])
+    try:
+        said = msgspec.json.decode(done.out, type=list[dict[str, Any]])
+    except msgspec.DecodeError:
+        return plainip.links(host)
+    # Some versions in between have -json, and print what is in ``linkinfo`` beside it.
+    return said if all("ifname" in each and "mtu" in each and "flags" in each for each in said) else plainip.links(host)
+
+
 def _read(each: dict[str, Any], traffic: dict[str, tuple[int, int]]) -> Device:
     info = each.get("linkinfo", {})
     kind = info.get("info_kind", "")
@@ -139,7 +142,7 @@ def _vxlan(data: dict[str, Any], elsewhere: bool) -> Vxlan:
     version = 6 if {"local6", "remote6", "group6"} & data.keys() else 4
     sums = data.get("udp_csum", True) if version == 4 else not data.get("udp_zero_csum6_tx", False)
     return Vxlan(
-        vni=data.get("id"),
+        vni=None if data.get("external") else data.get("id"),
         port=data["port"],
         version=version,
         local=data.get("local6" if version == 6 else "local", ""),

@@ -88,8 +88,7 @@ class FakeNode(FakeHost):
             **local,
             **data,
         }
-        if vni is not None:
-            shown["id"] = vni
+        shown["id"] = vni or 0  # as ip shows an external one
         self._link(name, mtu, "vxlan", "", shown, {"link_netnsid": 0} if elsewhere else {})
         self._ethtool(name, "vxlan", features)
         self.traffic.setdefault(name, (70_000, 80_000))
