@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 import tomllib
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,6 +95,18 @@ Tags = Annotated[
     tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...],
     Meta(max_length=32, description='a list of at most 32 words, as in ["edge", "rack-7"]'),
 ]
+
+Listen = Annotated[
+    str,
+    Meta(
+        pattern=r"^$|^unix:/[^\x00]+$|^[0-9.]+:[0-9]{1,5}$|^\[[0-9A-Fa-f:.]+\]:[0-9]{1,5}$",
+        description='an address and a port as "127.0.0.1:9479" or "[::1]:9479", "unix:" and a path, or "" for none',
+    ),
+]
+Textfile = Annotated[
+    str, Meta(pattern=r"^$|^/[^\x00]+\.prom$", description='a file\'s path that ends in .prom, or "" for none')
+]
+VtepCount = Annotated[int, Meta(ge=0, le=1000, description="a number of VTEPs, 0 to 1000")]
 
 
 class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -213,6 +225,24 @@ class Log(_Table, frozen=True):
     tags: Tags = ()
 
 
+class Metrics(_Table, frozen=True):
+    """``[metrics]``: what Prometheus may read, and where; nothing, unless one of the two is named."""
+
+    listen: Listen = ""
+    textfile: Textfile = ""
+    vteps: VtepCount = 20
+
+    def __post_init__(self) -> None:
+        if self.listen and not self.listen.startswith("unix:"):
+            address, _, port = self.listen.rpartition(":")
+            try:
+                ip_address(address.strip("[]"))
+            except ValueError:
+                raise ValueError(f"listen: {address} is no address; a name is not looked up") from None
+            if not 1 <= int(port) <= 65535:
+                raise ValueError(f"listen: {port} is no port, 1 to 65535")
+
+
 class Settings(_Table, frozen=True):
     """The whole file, with every default filled in."""
 
@@ -224,6 +254,7 @@ class Settings(_Table, frozen=True):
     queue: Queue = field(default_factory=Queue)
     rule: Rule = field(default_factory=Rule)
     log: Log = field(default_factory=Log)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         number = self.timestamps_queue
@@ -267,16 +298,21 @@ class Settings(_Table, frozen=True):
             "events_per_second": self.log.per_second,
         }
 
-    def overridden(self, *, queue: int | None = None, plain: bool = False, monitor: bool = False) -> Settings:
+    def overridden(
+        self, *, queue: int | None = None, plain: bool = False, monitor: bool = False, textfile: Path | None = None
+    ) -> Settings:
         """These settings with what the command line asks for on top; a flag that was not given changes nothing.
 
         Raises :class:`ConfigWrong` where ``queue`` leaves no room for the configured number of queues.
         """
         number = self.queue.number if queue is None else queue
+        metrics = self.metrics
+        if textfile:
+            metrics = msgspec.structs.replace(metrics, textfile=str(textfile.absolute()))
         try:
             queues = msgspec.structs.replace(self.queue, number=number)
             return msgspec.structs.replace(
-                self, plain=self.plain or plain, monitor=self.monitor or monitor, queue=queues
+                self, plain=self.plain or plain, monitor=self.monitor or monitor, queue=queues, metrics=metrics
             )
         except ValueError as error:
             raise ConfigWrong(f"--queue {number}: {error}") from None

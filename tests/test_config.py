@@ -154,7 +154,7 @@ NEVER_REPAIRED = '"pass" or "drop" (never "repair": nothing vouches for what suc
         ("[log]\nxyz = 1", "unknown key log.xyz; allowed here: per_second, to, namespace, labels, tags"),
         (
             '"a\\nb" = 1',
-            'unknown key "a\\nb"; allowed here: plain, monitor, vxlan, policy, timestamps, queue, rule, log',
+            'unknown key "a\\nb"; allowed here: plain, monitor, vxlan, policy, timestamps, queue, rule, log, metrics',
         ),
         ("plain = true\nx = = 1", "not TOML: Invalid value (at line 2, column 5)"),
         ("a=" + "[" * 100_000, "not a configuration: nested too deeply"),

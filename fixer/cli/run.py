@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 @click.option("--plain", is_flag=True, help="Also judge packets that are not VXLAN.")
 @click.option("--check", is_flag=True, help="Only read the configuration: 78 and what is wrong with it, or 0.")
 @click.option("--no-guard", is_flag=True, help="Do not put the rule back when somebody else removes or changes it.")
+@click.option(
+    "--textfile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write metrics for node_exporter's textfile collector, as metrics.textfile does: DIR/fixer.prom.",
+)
 @netns_options
 def run(
     config: Path | None,
@@ -29,6 +35,7 @@ def run(
     plain: bool,
     check: bool,
     no_guard: bool,
+    textfile: Path | None,
     netns: str | None,
     pid: int | None,
 ) -> None:
@@ -56,11 +63,13 @@ def run(
     """
 
     def settings() -> Settings:
-        return settings_of(config).overridden(queue=queue, plain=plain, monitor=monitor)
+        return settings_of(config).overridden(queue=queue, plain=plain, monitor=monitor, textfile=textfile)
 
     first = settings()
     if check:
         return
+    if textfile and textfile.suffix != ".prom":
+        raise click.BadParameter("node_exporter reads files that end in .prom", param_hint="'--textfile'")
     host = host_in(netns, pid)
     from fixer.daemon.run import run as serve
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from fixer.daemon import notify
 from fixer.daemon.findings import Findings
 from fixer.daemon.lanes import Lane
+from fixer.daemon.metering import Meter
 from fixer.daemon.report import Reporter
 from fixer.daemon.standing import Standing
 from fixer.now import Now
@@ -28,9 +29,11 @@ class Chores:
         standing: Standing,
         lanes: Sequence[Lane],
         opened: Opened | None,
+        meter: Meter,
         say: Callable[[Saying], None],
     ) -> None:
         """``opened``: the flow table, which the last lane uses. ``say`` takes a line for the log and does not wait."""
+        self._meter = meter
         self._reporter = reporter
         self._standing = standing
         self._shown = ""
@@ -53,6 +56,7 @@ class Chores:
             self._shown = line
         for saying in (*(self._flows.news() if self._flows else ()), *self._findings.news(now)):
             self._say(saying)
+        self._meter.findings = self._findings.open
 
     def end(self) -> None:
         """Once nothing is served any more."""

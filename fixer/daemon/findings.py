@@ -29,6 +29,11 @@ class Findings:
             self._left_out_at = now.steady
             yield told.left_out(self._life.left_out)
 
+    @property
+    def open(self) -> list[Finding]:
+        """The worst first."""
+        return [case.finding for case in self._life.open]
+
     def at_stop(self) -> Iterator[Saying]:
         """Nobody follows them any more."""
         yield from self._told(self._life.stop())

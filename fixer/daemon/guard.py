@@ -51,7 +51,12 @@ class Guard(threading.Thread):
         self._last: Intent | None = None
         self._packets: dict[str, int | None] = {}
         self._put_back: deque[float] = deque()
-        self._has_stopped = False
+        self.lost = 0
+        """Times that somebody else had removed or changed the rule …"""
+        self.put_back = 0
+        """… and that it was put right."""
+        self.has_stopped = False
+        """Whether it was put back too often, and is not again."""
         self._complained = ""
         self._looked = 0.0
         self._outgoing = Outgoing(settings, host, say)
@@ -144,7 +149,7 @@ class Guard(threading.Thread):
         self._packets = packets
         start = before.since if before and before.on else intent.since
         fields |= told.how_long(start, intent.until, self._host.now())
-        self._has_stopped = False
+        self.has_stopped = False
         if not intent.on:
             if before and before.on:
                 self._say(told.event("rule-off", f"off, as {intent.by} wanted", fields))
@@ -164,7 +169,7 @@ class Guard(threading.Thread):
         if intent.is_over(self._host.now()):
             if any(each.is_there for installed in found.values() for each in installed):
                 self._end(intent)
-        elif self._keeps and not self._has_stopped:
+        elif self._keeps and not self.has_stopped:
             lost = [loss for family in FAMILIES for loss in losses(family, found[family], intent.selection)]
             if lost:
                 # Who has changed it while it was looked at comes later than who made us look.
@@ -187,14 +192,16 @@ class Guard(threading.Thread):
         by = f", after {process.name} (pid {process.pid}) changed the ruleset" if process and process.name else ""
         fields = told.by_process(process.name, process.pid) if process else {}
         fields["fixer.rule.lost"] = [each.kind for each in lost]
+        self.lost += 1
         if len(self._put_back) >= MOST:
-            self._has_stopped = True
+            self.has_stopped = True
             message = f"{what}{by}: put back {MOST} times in a minute, and not once more; fixer on begins anew"
             self._say(told.event("guard-stopped", message, fields))
             return
         self._put_back.append(now.steady)
         self._say(told.event("rule-lost", f"{what}{by}", fields))
         wanted.put(self._host, intent)
+        self.put_back += 1
         self._say(told.event("rule-put-back", f"put right: {what}", fields))
 
 

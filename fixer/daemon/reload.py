@@ -40,7 +40,7 @@ def needs_start(key: str, serving: Settings, wanted: Settings) -> bool:
     """Queues are bound once, as the log is opened; and the flow table's connections live by the settings that they
     began under."""
     normalising = "normalise" in (serving.timestamps.mode, wanted.timestamps.mode)
-    fixed = key.startswith("queue.") or (key.startswith("log.") and key != "log.per_second")
+    fixed = key.startswith(("queue.", "metrics.")) or (key.startswith("log.") and key != "log.per_second")
     return fixed or (normalising and key.startswith("timestamps."))
 
 

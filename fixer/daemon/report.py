@@ -32,6 +32,7 @@ class Reporter:
     ) -> None:
         """``rule_packets``: what our rules had matched before the queues were bound, see ``switch.rule_packets``."""
         self.path = path
+        self.rule_packets_at_start = rule_packets
         self.lanes = lanes
         self.flows = flows
         now = _now()

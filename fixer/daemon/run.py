@@ -14,8 +14,10 @@ from queue import Empty, SimpleQueue
 from fixer.config import Settings
 from fixer.daemon import chores, lanes, notify
 from fixer.daemon.chores import Chores
+from fixer.daemon.exposition import Exposition
 from fixer.daemon.guard import Guard
 from fixer.daemon.lanes import Lane
+from fixer.daemon.metering import Meter
 from fixer.daemon.notify import Watchdog
 from fixer.daemon.reload import reload
 from fixer.daemon.report import Reporter
@@ -57,8 +59,10 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
     standing = Standing(settings.monitor)
     origin = Origin(settings.log.namespace, settings.log.labels, settings.log.tags)
     teller = Teller(lambda: noted(happened(pipelines), standing), output, origin)
-    beside = Chores(reporter, standing, serving, opened, teller.say)
     guard = Guard(settings, host, teller.say, keeps=keeps)
+    meter = Meter(settings, host, reporter, teller, guard)
+    beside = Chores(reporter, standing, serving, opened, meter, teller.say)
+    shown = exposed(settings, meter, teller, serving)
     bites = notify.watchdog_seconds()
     watchdog = Watchdog(serving, bites) if bites else None
 
@@ -86,6 +90,7 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
         beside.begin()
         guard.begin()
         guard.start()
+        shown.start()
         notify.ready()
         if watchdog:
             watchdog.start()
@@ -100,6 +105,7 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
                 lane.join()
         if watchdog:
             watchdog.stop()
+        shown.stop()
     beside.end()
 
     counted = reporter.counters() | {"log": teller.counters()}
@@ -132,6 +138,16 @@ def opened_log(settings: Settings) -> Output:
         return outputs.opened(settings.log.to)
     except OSError as error:
         raise SystemRefused(f"log.to: {settings.log.to} cannot be written: {error.strerror}") from None
+
+
+def exposed(settings: Settings, meter: Meter, teller: Teller, serving: Sequence[Lane]) -> Exposition:
+    """What others may scrape. Raises :class:`SystemRefused`, and then nothing is bound any more."""
+    try:
+        return Exposition(settings.metrics, meter, teller.delay, teller.say)
+    except SystemRefused:
+        for lane in serving:
+            lane.queue.release()
+        raise
 
 
 def opened_flows(settings: Settings, host: Host) -> flowfile.Opened | None:

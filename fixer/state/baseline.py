@@ -7,6 +7,7 @@ whatever its words are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,24 @@ class Baseline(Struct, frozen=True):
     handed: dict[int, Handed] = {}
     written: dict[str, Written] = {}
     """By family; one that is not among them has no rules of ours, or nobody remembers."""
+
+
+def not_handed(since: Baseline, matched: int, heard: Iterable[tuple[int | None, Handed]]) -> int:
+    """Of the packets that rules ``matched`` since then, those that no queue was given: they passed unseen.
+
+    ``heard``: by their sockets' inodes, what the queues have handed over. A full queue with fail-open, and one nobody
+    listens on, let packets pass that show in no drop counter: only the rule has counted them. A queue's sequence (32
+    bits, it wraps) numbers what was handed to the socket, what did not fit there included. A lower bound, unless
+    super-packets come whole (GSO): if not, the kernel numbers each of their segments, while the rule has counted one
+    packet.
+    """
+    sequence, drops = 0, 0
+    for inode, now in heard:
+        before = since.handed.get(inode or 0, Handed(0, 0))
+        sequence += now.sequence - before.sequence
+        drops += now.drops - before.drops
+    missing = matched - sequence
+    return (missing % (1 << 32) if missing > 0 else 0) + drops
 
 
 def path_of(host: Host) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fixer.host.queues import Handed, Listener
-from fixer.state.baseline import Baseline
+from fixer.state.baseline import Baseline, not_handed
 from fixer.status.facts import Facts, Rules
 
 
@@ -23,13 +23,7 @@ def _since(found: Facts) -> Baseline | None:
 
 
 def _passed_unseen(families: dict[str, Rules], heard: Sequence[Listener], since: Baseline | None) -> int | None:
-    """Packets the rule queued ``since`` then, less those the queues were given; None if that cannot be known.
-
-    A full queue with fail-open, and one nobody listens on, let packets pass that show in no drop counter: only the rule
-    has counted them. A queue's sequence (32 bits, it wraps) numbers what was handed to the socket, what did not fit
-    there included. A lower bound, unless super-packets come whole (GSO): if not, the kernel numbers each of their
-    segments, while the rule has counted one packet.
-    """
+    """Packets the rule queued ``since`` then, less those the queues were given; None if that cannot be known."""
     if not heard or since is None:
         return None
     matched = 0
@@ -42,10 +36,4 @@ def _passed_unseen(families: dict[str, Rules], heard: Sequence[Listener], since:
         if more < 0 or (rules.unavailable and before is not None):  # somebody else put it there anew, or it is not seen
             return None
         matched += more if rules.first and rules.first.on else 0
-    sequence, drops = 0, 0
-    for each in heard:
-        handed = since.handed.get(each.socket or 0, Handed(0, 0))
-        sequence += each.id_sequence - handed.sequence
-        drops += each.socket_drops - handed.drops
-    missing = matched - sequence
-    return (missing % (1 << 32) if missing > 0 else 0) + drops
+    return not_handed(since, matched, [(each.socket, Handed(each.id_sequence, each.socket_drops)) for each in heard])

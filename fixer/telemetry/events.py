@@ -18,6 +18,8 @@ class Saying(NamedTuple):
     level: Level
     message: str
     fields: dict[str, Any]
+    when_ns: int | None = None
+    """When the packet arrived that it is about, nanoseconds since the epoch."""
 
 
 class Event(NamedTuple):

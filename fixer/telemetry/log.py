@@ -10,6 +10,7 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from queue import Empty, Full, Queue
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from fixer import __version__
 from fixer.telemetry.events import Saying, state_change
+from fixer.telemetry.metrics import Delay
 
 if TYPE_CHECKING:
     import structlog
@@ -108,6 +110,7 @@ class Teller(threading.Thread):
     def __init__(self, happened: Callable[[], Iterable[Saying]], stream: Output, origin: Origin | None = None) -> None:
         """``happened`` takes what the rings hold out of them."""
         super().__init__(name="teller", daemon=True)
+        self.delay = Delay()
         self.written = 0
         self.lost = 0
         """Lines that could not be written, or that the daemon said while there was no room for what it says."""
@@ -179,4 +182,6 @@ class Teller(threading.Thread):
         except OSError:
             return False
         self.written += 1
+        if saying.when_ns is not None:
+            self.delay.note((time.time_ns() - saying.when_ns) / 1e9)
         return True

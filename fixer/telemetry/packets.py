@@ -23,7 +23,7 @@ def happened(pipelines: Iterable[Pipeline]) -> Iterator[Saying]:
     """What the pipelines' rings hold, taken out of them, as lines for the log."""
     for event in [event for pipeline in pipelines for event in pipeline.drain()]:
         level: Level = "warning" if event.diagnosis is Diagnosis.CORRUPT else "info"
-        yield Saying(level, sentence(event), document(event))
+        yield Saying(level, sentence(event), document(event), None if event.summary else event.when_ns)
 
 
 def document(event: Result) -> dict[str, Any]:

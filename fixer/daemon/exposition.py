@@ -1,0 +1,126 @@
+"""Metrics where Prometheus finds them: over HTTP on an address or a unix socket, or in node_exporter's textfile.
+
+``prometheus_client`` is imported here alone, by a daemon that is to be measured: it is a third of a daemon's memory.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address
+from socketserver import TCPServer
+from typing import Any
+
+from fixer.config import Metrics
+from fixer.daemon.metering import Meter
+from fixer.errors import SystemRefused
+from fixer.telemetry.events import Saying, state_change
+from fixer.telemetry.metrics import Collector, Delay
+
+WAIT_SECONDS = 5.0
+"""How long a client may take for its request: scrapes are served one after the other."""
+TEXTFILE_SECONDS = 15.0
+"""Between two writes of the textfile."""
+
+
+class Exposition:
+    """All ways at once, each with a thread of its own; nothing, if nothing is asked for."""
+
+    def __init__(self, metrics: Metrics, meter: Meter, delay: Delay, say: Callable[[Saying], None]) -> None:
+        """Binds; raises :class:`SystemRefused`. ``say`` takes a line for the log and does not wait."""
+        self._metrics = metrics
+        self._meter = meter
+        self._say = say
+        self._over = threading.Event()
+        self._server: TCPServer | None = None
+        self._complained = ""
+        if not (metrics.listen or metrics.textfile):
+            return
+        from prometheus_client import CollectorRegistry, ProcessCollector
+
+        self._registry = CollectorRegistry()
+        self._registry.register(Collector(meter.sample, delay))
+        ProcessCollector(registry=self._registry)
+        if metrics.listen:
+            try:
+                self._server = _server(metrics.listen, self._registry)
+            except OSError as error:
+                raise SystemRefused(f"metrics.listen: {metrics.listen}: {error.strerror}") from None
+
+    def start(self) -> None:
+        if self._server:
+            threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        if self._metrics.textfile:
+            self._write()
+            threading.Thread(target=self._rewrite, name="textfile", daemon=True).start()
+
+    def stop(self) -> None:
+        """A textfile stays, and says that nobody serves: the rule may be there still."""
+        self._over.set()
+        self._meter.serves = False
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            if self._metrics.listen.startswith("unix:"):
+                with suppress(OSError):
+                    os.unlink(self._metrics.listen.removeprefix("unix:"))  # noqa: PTH108
+        if self._metrics.textfile:
+            self._write()
+
+    def _rewrite(self) -> None:
+        while not self._over.wait(TEXTFILE_SECONDS):
+            self._write()
+
+    def _write(self) -> None:
+        from prometheus_client import write_to_textfile
+
+        try:
+            write_to_textfile(self._metrics.textfile, self._registry)
+            self._complained = ""
+        except OSError as error:
+            if error.strerror != self._complained:
+                self._complained = str(error.strerror)
+                words = f"metrics.textfile: {self._metrics.textfile} cannot be written: {error.strerror}"
+                self._say(state_change("degraded", words))
+
+
+def _server(where: str, registry: Any) -> TCPServer:
+    """Bound, and not yet serving. Raises :class:`OSError`."""
+    from prometheus_client import MetricsHandler
+
+    class Handler(MetricsHandler.factory(registry)):  # type: ignore[misc]  # a class that is made at run time
+        timeout = WAIT_SECONDS
+
+    class Server(TCPServer):
+        allow_reuse_address = True
+
+        def get_request(self) -> tuple[socket.socket, Any]:
+            connection, address = super().get_request()
+            return connection, address or ("unix", 0)
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that went away, or said nothing: not ours to tell."""
+
+    if where.startswith("unix:"):
+        path = where.removeprefix("unix:")
+        with suppress(FileNotFoundError):
+            if is_unused(path):
+                os.unlink(path)  # noqa: PTH108
+        Server.address_family = socket.AF_UNIX
+        server = Server(path, Handler)  # type: ignore[arg-type]  # typeshed knows no path here
+        os.chmod(path, 0o660)  # noqa: PTH101
+        return server
+    address, _, port = where.rpartition(":")
+    host = ip_address(address.strip("[]"))
+    Server.address_family = socket.AF_INET if host.version == 4 else socket.AF_INET6
+    return Server((str(host), int(port)), Handler)
+
+
+def is_unused(path: str) -> bool:
+    """Whether a socket of that name was left behind. Raises :class:`FileNotFoundError` if there is none."""
+    os.stat(path)  # noqa: PTH116
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        return sock.connect_ex(path) != 0
