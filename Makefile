@@ -5,7 +5,7 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench nat cure launder cycles kernels finish wheels test-wheels bundle test-bundle release test-release \
+.PHONY: help demo test test-all-pythons lint format sanitize bench nat cure launder cycles kernels finish finishing wheels test-wheels bundle test-bundle release test-release \
 	image test-image test-reproducible clean
 
 help:  ## show this list
@@ -53,6 +53,11 @@ cure:  ## udevd, NetworkManager and ifupdown of Debian, booted, keep what fixer 
 	@cd build/cure && [ -e .complete ] || { apt-get -q -o APT::Sandbox::User=root download udev libudev1 ifupdown network-manager libnm0 libndp0 \
 		libteamdctl0 libjansson4 libmm-glib0 libpolkit-gobject-1-0 libpsl5 libbluetooth3 libcurl3-gnutls libreadline8 && touch .complete; }
 	@$(python) -m pytest -m long tests/cure/test_booted.py $(ARGS)
+
+finishing:  ## fixer on --scope kernel on every path of the lab, killed, off, beside others; and damage (root, 5 minutes)
+	@tools/install run test
+	@$(python) -m pytest -m long tests/e2e/test_finishing.py $(ARGS)
+	@$(python) -m launder --kernel --quick
 
 launder:  ## 200 million damaged packets through the packet path: is one made right? (15 minutes; ARGS=--quick: 1)
 	@tools/install run

@@ -12,8 +12,9 @@ from fixer.datapath.flows import Flows
 from fixer.datapath.pipeline import Pipeline
 
 from .build import compiled
+from .kernel import Node
 from .report import Outcome, examples, faults, line, write
-from .runs import PORT, Run, all_runs
+from .runs import PORT, Run, all_runs, kernel
 
 BUILD = Path(__file__).parents[1] / "build" / "launder"
 QUICK = 30  # one packet of so many
@@ -23,7 +24,9 @@ LEAST = 20_000
 def main() -> int:
     asked = arguments()
     runs = [
-        run for run in all_runs() if not asked.only or any(part in f"{run.group}: {run.name}" for part in asked.only)
+        run
+        for run in (kernel() if asked.kernel else all_runs())
+        if not asked.only or any(part in f"{run.group}: {run.name}" for part in asked.only)
     ]
     if asked.list:
         print(*(f"{run.packets:>11,}  {run.group}: {run.name}" for run in runs), sep="\n")
@@ -37,7 +40,7 @@ def main() -> int:
         if run.group != group:
             group = run.group
             print(f"\n{group}", flush=True)
-        outcomes.append(ran(run, trial, asked.seed, QUICK if asked.quick else 1))
+        outcomes.append(ran(run, trial, asked.seed, QUICK if asked.quick else 1, kernel=asked.kernel))
         print(line(outcomes[-1]), flush=True)
         if asked.show:
             print(*examples(outcomes[-1]), sep="\n", flush=True)
@@ -55,6 +58,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m launder", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"one packet of {QUICK}: about a minute")
+    parser.add_argument("--kernel", action="store_true", help="with the program that finishes packets before it (root)")
     parser.add_argument("--only", nargs="+", metavar="PART", help="runs with PART in their group or name")
     parser.add_argument("--list", action="store_true", help="the runs and their packets, and nothing else")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is random (1)")
@@ -63,12 +67,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def ran(run: Run, trial: Any, seed: int, share: int) -> Outcome:
-    """One run of one packet in ``share``."""
+def ran(run: Run, trial: Any, seed: int, share: int, *, kernel: bool = False) -> Outcome:
+    """One run of one packet in ``share``, with the program in the ``kernel`` or without."""
     subject = trial(seed=seed, **run.traffic)
     packets = max(run.packets // share, min(run.packets, LEAST))
     begun = time.monotonic()
-    if run.memory:
+    if kernel:
+        with Node(path(run, seed)) as node:
+            subject.put_by(node.examine, packets)
+    elif run.memory:
         for _ in range(packets // run.memory):
             subject.put(path(run, seed), run.memory)
     else:

@@ -178,6 +178,23 @@ def adversaries() -> Iterator[Run]:
     yield Run(group, "the same under zero and good outers", MANY // 2, zeros, remains=OWN_WORDS)
 
 
+def kernel() -> Iterator[Run]:
+    """With the program before the packet path that finishes packets in the kernel: 100 packets are one of `MANY`."""
+    group = "finished in the kernel"
+    base = {"kinds": KINDS, "pairs": 4, "envelopes": 8, "flows": 1000, "unfinished": 700, "options": 20, "tagged": 20,
+            "padded": 50, "damaged": 0.3, "harms": HARMS, "step_ns": 1_000_000}  # fmt: skip
+    few = MANY // 10
+    for sent in ("zero", "pseudo", "lco", "good"):
+        yield Run(group, f"outer {sent}, any damage", few, base | {"sent": {sent: 1}})
+        yield Run(group, f"outer {sent}, envelopes one bit apart", few, base | {"sent": {sent: 1}, "dense": True,
+            "envelopes": 64, "harms": ENVELOPE})  # fmt: skip
+    mixed = base | {"sent": {"zero": 1, "pseudo": 1, "lco": 1, "good": 1}}
+    yield Run(group, "all outers, any damage", few, mixed)
+    yield Run(group, "all outers, a memory cell in the VNI", few, mixed | {"harms": {"cell": 1}, "cells": CELL})
+    yield Run(group, "all outers, damage that repeats", few, mixed | {"again": 20})
+    yield Run(group, "behind NAT", few, mixed | {"causes": {"straight": 1, "port": 1, "address": 1, "field": 1}})
+
+
 def limits() -> Iterator[Run]:
     """Every table is full."""
     group = "tables at their limits"

@@ -162,6 +162,25 @@ cdef class Trial:
             for _i in range(count):
                 self.one(pipeline)
 
+    def put_by(self, examine, uint64_t count):
+        """As `put`, through whoever is asked: examine(the packet, nanoseconds) → (it as it leaves, a repair.Action)."""
+        cdef Packet packet
+        cdef uint8_t done
+        cdef bint before
+        cdef uint32_t size
+        for _ in range(count):
+            done, before = HARMS, False
+            size = self.next_packet(&packet, &done, &before)
+            self.when += self.step
+            self.tally.packets += 1
+            self.tally.bytes += size
+            self.tally.damaged += done != HARMS
+            left, action = examine(self.came[:size], self.when)
+            if len(left) != size:
+                raise ValueError(f"{size} bytes came and {len(left)} left")
+            memcpy(self.left, <const uint8_t *><bytes>left, size)
+            self.judged(&packet, done, before, size, <Action><int>action, False)
+
     cdef void one(self, Pipeline pipeline) noexcept nogil:
         cdef Packet packet
         cdef Handed handed

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import oracle
+from support import finishing, oracle
 
 from fixer.datapath.diagnose import Diagnosis
 from fixer.datapath.pipeline import Pipeline
@@ -19,6 +19,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # behind everything else: fixer
 
 from launder import __main__ as command
 from launder import build, report, runs
+from launder.kernel import Node
 from launder.runs import HARMS, KINDS, PORT, SUMMED, Run
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build the judge with")
@@ -236,3 +237,15 @@ def test_the_tables_go_behind_the_mark_and_nothing_else_is_touched(tmp_path: Pat
     assert "| a run | 7 | every packet is damaged |" in text
     assert "| a run | port | 400 | 300 | 75.00% | 7 | 4, 5 | 1 |" in text
     assert report.MARK in (ROOT / "docs" / "launder.md").read_text()
+
+
+@pytest.mark.root
+def test_nothing_is_laundered_with_the_program_in_the_kernel_before_it(trial: Any) -> None:
+    if why := finishing.missing():
+        pytest.skip(why)
+    run = next(run for run in runs.kernel() if run.name == "all outers, any damage")
+    subject = trial.Trial(seed=1, **run.traffic)
+    with Node(command.path(run, 1)) as node:
+        subject.put_by(node.examine, 4000)
+        assert node.finished > 200
+    assert not list(report.faults(report.Outcome(run, subject.found(), subject.shown(), 0.0)))

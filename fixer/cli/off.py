@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,9 @@ from fixer.cli.options import host_in, netns_options, reason_option, tell, warn
 
 if TYPE_CHECKING:
     from fixer.host.machine import Host
+
+TAKE_BACK_SECONDS = 5.0
+"""How long `off` waits for a daemon to take its program out of the kernel."""
 
 
 @click.command(short_help="Remove the rule again.")
@@ -64,9 +68,26 @@ def off(
         events.note(host, "rule-off", before)
     for line in turned_off(changes):
         tell(line)
+    if before and before.selection and before.selection.in_kernel:
+        remove_program(host)
     if before and before.started_service:
         stop_service(host)
     leftovers.remove(host)
+
+
+def remove_program(host: Host) -> None:
+    """A daemon that lives takes its program back within a second; wait for that, and remove what a dead one left."""
+    from fixer.kernel.attachment import remove_left_everywhere
+    from fixer.state import report
+
+    def finishes() -> bool:
+        return any(isinstance(each.kernel, report.InKernel) and each.kernel.interfaces for each in report.every(host))
+
+    deadline = time.monotonic() + TAKE_BACK_SECONDS
+    while finishes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if remove_left_everywhere():
+        tell("Removed the program that a daemon before had left in the kernel.")
 
 
 def stop_service(host: Host) -> None:

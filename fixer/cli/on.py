@@ -52,16 +52,16 @@ START_SECONDS = 10.0
 @source_option("Only from this network; may be repeated.")
 @click.option(
     "--scope",
-    type=click.Choice(["all", "suspects"]),
+    type=click.Choice(["all", "suspects", "kernel"]),
     default="all",
     show_default=True,
-    help="Queue all of it, or only what looks unfinished.",
+    help="Queue all of it, or only what looks unfinished; kernel: and have the kernel finish what was diagnosed.",
 )
 @click.option(
     "--mtu",
     type=click.IntRange(576, 65535),
     metavar="BYTES",
-    help="With suspects: the longest packet that a wire brings. By default the largest MTU there is.",
+    help="With suspects and kernel: the longest packet that a wire brings. By default the largest MTU there is.",
 )
 @click.option(
     "--backend",
@@ -89,7 +89,7 @@ def on(
     pid: int | None,
     interface: str | None,
     sources: tuple[IPv4Network | IPv6Network, ...],
-    scope: Literal["all", "suspects"],
+    scope: Literal["all", "suspects", "kernel"],
     mtu: int | None,
     backend: Literal["auto", "iptables", "nft"],
     variant: Literal["nft", "legacy"] | None,
@@ -126,6 +126,13 @@ def on(
     but loopback and tunnels, and at least 1500; say it again after an MTU has grown. `fixer status` shows what share of
     the path is looked at.
 
+    With --scope kernel it is as with suspects, and a daemon that lives has the kernel itself finish the packets of each
+    sender that it has diagnosed (a tc program on the interfaces they arrive on; docs/kernel.md): those pass the queue
+    by and reach the rules repaired. One packet a second of each goes to the queue all the same, and what is no longer
+    found unfinished there is finished no longer, within five seconds. Nothing is put on an interface before something
+    was diagnosed, and where the kernel does not take it the queue repairs, as ever. A daemon that dies leaves nothing
+    that goes on for more than five seconds.
+
     With --outgoing, what this host sends is completed before it leaves: for a path that eats what its hardware would
     have left unfinished, so that nothing reaches a receiver that could mend it. A second jump, last in raw/OUTPUT,
     leads it to a queue of its own, in which nothing waits: the kernel finishes checksums and cuts segments where a
@@ -148,6 +155,7 @@ def on(
       fixer on --for 2h --reason "INC-4711: no TCP over the overlay"
       fixer on --scope suspects --interface eth0
       fixer on --outgoing --reason "the hypervisor eats unfinished packets"
+      fixer on --scope kernel --for 8h
       fixer on --plain --netns web --interface eth0 --source 10.1.0.0/16
 
     \b
@@ -160,7 +168,9 @@ def on(
             "what a host sends itself is never finished and needs no repair", param_hint="'--interface'"
         )
     if mtu is not None and scope == "all":
-        raise click.BadParameter("belongs to --scope suspects; all are looked at otherwise", param_hint="'--mtu'")
+        raise click.BadParameter(
+            "belongs to --scope suspects and kernel; all are looked at otherwise", param_hint="'--mtu'"
+        )
     if variant is not None and backend == "nft":
         raise click.BadParameter("says which iptables, and --backend nft takes none", param_hint="'--variant'")
     settings = settings_of(config).overridden(queue=queue, plain=plain)
@@ -180,7 +190,7 @@ def on(
         selection = before.selection
         switched = wanted.obey(host)
     else:
-        if scope == "suspects" and mtu is None:
+        if scope != "all" and mtu is None:
             mtu = links.longest_packet(host, interface)
         selection = Selection.of(
             settings,
@@ -188,6 +198,7 @@ def on(
             sources=sources,
             suspects_up_to=mtu,
             outgoing=outgoing,
+            in_kernel=scope == "kernel",
             until=until_of(span, clock, host.now()),
         )
         drain.check(host, "fixer on", selection.flows_queues(), force, warn)
@@ -226,6 +237,8 @@ def what_to_know(host: Host, selection: Selection, switched: Switched) -> Iterat
         )
     if selection.suspects_up_to is not None:
         yield f"Packets longer than {selection.suspects_up_to:,} bytes are taken for merged by GRO and not looked at."
+    if selection.in_kernel:
+        yield "Whom the daemon diagnoses, the kernel repairs (tc), while the queue goes on confirming it: fixer status."
     versions = {change.family.version for change in switched.changes if change.after and change.after.on}
     yield from map(str, spread.met(host, selection.interface, selection.count, versions))
 

@@ -51,12 +51,17 @@ class Chores:
 
     def do(self, now: Now) -> None:
         self._reporter.write()
-        if (line := self._standing.words(self._reporter.packets(), now)) != self._shown:
+        if (line := self._standing.words(self._reporter.packets(), now, self._in_kernel())) != self._shown:
             notify.status(line)
             self._shown = line
         for saying in (*(self._flows.news() if self._flows else ()), *self._findings.news(now)):
             self._say(saying)
         self._meter.findings = self._findings.open
+
+    def _in_kernel(self) -> int:
+        """How many packets the kernel has finished."""
+        found = self._reporter.in_kernel()
+        return found.packets if found else 0
 
     def end(self) -> None:
         """Once nothing is served any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fixer.daemon.lanes import Lane
 from fixer.datapath.flows import Flows
 from fixer.errors import SystemRefused
 from fixer.state import place, report
-from fixer.state.report import Flags, Report
+from fixer.state.report import Flags, InKernel, Report
 
 
 class Reporter:
@@ -29,12 +29,15 @@ class Reporter:
         lanes: Sequence[Lane],
         rule_packets: dict[str, int | None],
         flows: Flows | None = None,
+        in_kernel: Callable[[], InKernel | None] = lambda: None,
     ) -> None:
-        """``rule_packets``: what our rules had matched before the queues were bound, see ``switch.rule_packets``."""
+        """``rule_packets``: what our rules had matched before the queues were bound, see ``switch.rule_packets``;
+        ``in_kernel``: what the kernel finishes."""
         self.path = path
         self.rule_packets_at_start = rule_packets
         self.lanes = lanes
         self.flows = flows
+        self.in_kernel = in_kernel
         now = _now()
         self._first = Report(
             pid=os.getpid(),
@@ -68,6 +71,7 @@ class Reporter:
             counters=self.packets(),
             queue_counters=total([lane.queue.counters() for lane in self.lanes]),
             flows=self.flows.counters() if self.flows else msgspec.UNSET,
+            kernel=self.in_kernel() or msgspec.UNSET,
         )
         try:
             report.write(self.path, current)
@@ -86,7 +90,11 @@ class Reporter:
     def counters(self) -> dict[str, Any]:
         """Everything the daemon counts, all queues together."""
         counted = total([lane.pipeline.counters() | lane.queue.counters() for lane in self.lanes])
-        return counted | {"flows": self.flows.counters()} if self.flows else counted
+        if self.flows:
+            counted["flows"] = self.flows.counters()
+        if found := self.in_kernel():
+            counted["kernel"] = {"packets": found.packets, **found.left}
+        return counted
 
 
 def total(counted: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``fixer run``: settings, lanes, log and chores put together, until a signal says stop.
 
-Threads: one for each lane, the log's, the guard's, and this one, which waits for signals and does the chores meanwhile.
+Threads: one for each lane, the log's, the guard's, the one that has the kernel finish packets, and this one, which
+waits for signals and does the chores meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fixer.config import Settings
 from fixer.daemon import chores, lanes, notify
 from fixer.daemon.chores import Chores
 from fixer.daemon.exposition import Exposition
+from fixer.daemon.finishing import Finishing
 from fixer.daemon.guard import Guard
 from fixer.daemon.lanes import Lane
 from fixer.daemon.metering import Meter
@@ -33,6 +35,8 @@ from fixer.telemetry.log import Origin, Output, Teller
 from fixer.telemetry.packets import happened
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+FINISHING_SECONDS = 2.0
+"""How long a stop waits for the kernel to be left as it was."""
 LOG_SECONDS = 2.0
 """How long a stop waits for the rest of the log to be written."""
 
@@ -55,10 +59,12 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
     flows = opened.flows if opened else None
     serving = lanes.bind(settings, host, flows)
     pipelines = [lane.pipeline for lane in serving]
-    reporter = Reporter(report.path_of(host, settings.queue.number), settings, serving, matched, flows)
     standing = Standing(settings.monitor)
     origin = Origin(settings.log.namespace, settings.log.labels, settings.log.tags)
     teller = Teller(lambda: noted(happened(pipelines), standing), output, origin)
+    finishing = Finishing(settings, host, pipelines, teller.say)
+    path = report.path_of(host, settings.queue.number)
+    reporter = Reporter(path, settings, serving, matched, flows, finishing.report)
     guard = Guard(settings, host, teller.say, keeps=keeps)
     meter = Meter(settings, host, reporter, teller, guard)
     beside = Chores(reporter, standing, serving, opened, meter, teller.say)
@@ -79,6 +85,7 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
             settings, standing.refused, standing.monitor = wanted, "", wanted.monitor
             reporter.serve_by(settings)
             guard.serve_by(settings)
+            finishing.serve_by(settings)
             teller.say(reloaded(keys))
         notify.ready()
 
@@ -91,6 +98,7 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
         guard.begin()
         guard.start()
         shown.start()
+        finishing.start()
         notify.ready()
         if watchdog:
             watchdog.start()
@@ -98,11 +106,14 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
         notify.stopping()
     finally:  # whatever went wrong here: what is held is answered, and no thread is left that keeps the process
         guard.stop()
+        finishing.stop()
         for lane in serving:
             lane.stop()
         for lane in serving:
             if lane.is_alive():
                 lane.join()
+        if finishing.is_alive():
+            finishing.join(FINISHING_SECONDS)  # else its entries end by themselves
         if watchdog:
             watchdog.stop()
         shown.stop()

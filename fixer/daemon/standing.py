@@ -37,9 +37,10 @@ class Standing:
             if len(self._senders) > _REMEMBERED:
                 del self._senders[next(iter(self._senders))]
 
-    def words(self, counters: dict[str, Any], now: Now) -> str:
-        """The line. ``counters``: of all pipelines together, as :meth:`Pipeline.counters` has them."""
-        packets, repaired = counters["packets"], counters["would"]["repair"]
+    def words(self, counters: dict[str, Any], now: Now, in_kernel: int = 0) -> str:
+        """The line. ``counters``: of all pipelines together, as :meth:`Pipeline.counters` has them; ``in_kernel``:
+        packets that the kernel has finished, and no pipeline saw."""
+        packets, repaired = counters["packets"] + in_kernel, counters["would"]["repair"] + in_kernel
         dropped = counters["would"]["drop"]
         if repaired != self._repaired:
             self._repaired, self._when = repaired, now.steady
@@ -54,6 +55,8 @@ class Standing:
             line = f"listening; {_packets(repaired)} {done}, none in the last minute"
         if dropped:
             line += f", {dropped:,} {'to drop' if self.monitor else 'dropped'}"
+        if in_kernel:
+            line += f" ({_packets(in_kernel)} in the kernel)"
         return line + (f"; not reloaded: {self.refused}" if self.refused else "")
 
     def _for_whom(self, now: Now) -> str:

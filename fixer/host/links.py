@@ -34,6 +34,7 @@ class Link(NamedTuple):
     has_address: bool = False
     master: str = ""
     lower: str = ""
+    is_ethernet: bool = True
 
 
 def every(host: Host) -> list[Link]:
@@ -65,6 +66,7 @@ def _read(each: dict[str, Any]) -> Link:
         has_address=any(address.get("scope") == "global" for address in each.get("addr_info", [])),
         master=each.get("master", ""),
         lower=each.get("link", "") if kind in _ON_TOP else "",
+        is_ethernet=each.get("link_type") == "ether",
     )
 
 

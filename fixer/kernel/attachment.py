@@ -7,6 +7,7 @@ does too. Else as a filter of clsact: that stays, and without entries does nothi
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import suppress
 from errno import EINVAL, EOPNOTSUPP
 from typing import Literal
@@ -82,3 +83,12 @@ def remove_left(interface: int) -> int:
     for each in left:
         clsact.detach(interface, each)
     return len(left)
+
+
+def remove_left_everywhere() -> int:
+    """As :func:`remove_left`, on every interface of this network namespace. Never raises."""
+    removed = 0
+    for interface, _ in socket.if_nameindex():
+        with suppress(OSError):
+            removed += remove_left(interface)
+    return removed

@@ -32,7 +32,8 @@ class Service:
     """The daemon and its rules in ``here`` while the context lasts.
 
     ``settings`` is the text of its configuration file; ``run``, ``on`` and ``off`` are added to ``fixer run``,
-    ``fixer on`` and ``fixer off`` (``on`` None: the rules are somebody else's).
+    ``fixer on`` and ``fixer off`` (``on`` None: the rules are somebody else's). ``without``: capabilities that the
+    daemon lacks.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Service:
         on: tuple[str, ...] | None = (),
         run: tuple[str, ...] = (),
         off: tuple[str, ...] = (),
+        without: tuple[str, ...] = (),
     ) -> None:
         self.here = here
         self._settings = settings
         self._on = on
         self._run = run
         self._off = off
+        self._without = without
         self._process: subprocess.Popen[str] | None = None
         self.counters: dict[str, Any] = {}  # what it counted, once it has ended
 
@@ -123,7 +126,9 @@ class Service:
 
     def _start(self) -> subprocess.Popen[str]:
         with self.log.open("a", encoding="utf-8") as log:
-            return self.here.start(*self._command("run", *self._run), stdout=log)
+            fewer = ",".join(f"-{name}" for name in self._without)
+            first = ("setpriv", f"--bounding-set={fewer}", f"--inh-caps={fewer}") if fewer else ()
+            return self.here.start(*first, *self._command("run", *self._run), stdout=log)
 
     def _wait_until_it_listens(self, process: subprocess.Popen[str]) -> None:
         settings = config.load(self.config)

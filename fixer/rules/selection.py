@@ -65,6 +65,8 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
     flows_queue: QueueNumber | None = None
     flows_sources: tuple[str, ...] = ()
     outgoing_queue: QueueNumber | None = None
+    in_kernel: bool = False
+    """Whether the daemon has the kernel finish what it has diagnosed, before any rule meets it (docs/kernel.md)."""
     until: Moment | None = None
     """When the kernel itself stops taking any; to the second."""
 
@@ -83,6 +85,7 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
         sources: Iterable[Network] = (),
         suspects_up_to: int | None = None,
         outgoing: bool = False,
+        in_kernel: bool = False,
         until: datetime | None = None,
     ) -> Selection:
         """What the settings want taken, narrowed by what was asked for on the command line.
@@ -100,6 +103,7 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
             interface=interface,
             sources=tuple(map(str, sources)),
             suspects_up_to=suspects_up_to,
+            in_kernel=in_kernel,
             syns=mode == "strip",
             flows_queue=settings.timestamps_queue if mode == "normalise" else None,
             flows_sources=settings.timestamps.sources,

@@ -11,10 +11,13 @@ from fixer.rules.selection import FAMILIES
 from fixer.rules.wanted import Intent
 from fixer.screen.changes import moment
 from fixer.screen.console import Console, Part, Text, rows, say, text
-from fixer.state.report import Flags, Report
+from fixer.state.report import Flags, InKernel, Report
 from fixer.status.answer import Flows, FlowsRule, OutgoingRule, Rule, Status
 
 Row = tuple[str, Part]
+
+_VTEPS = 5
+"""Of whose packets it is said how many the kernel has finished."""
 
 
 def show(status: Status, console: Console) -> None:
@@ -47,6 +50,8 @@ def _rows(status: Status) -> Iterator[Row]:
     if spreading := [name for name, obstacle in status.spread.items() if obstacle is None]:
         yield "Spread", f"{', '.join(spreading)}: the flows of one VTEP pair reach several queues"
     if status.daemon:
+        if isinstance(status.daemon.kernel, InKernel):
+            yield from _kernel(status.daemon.kernel)
         yield from _daemon(status.daemon)
 
 
@@ -149,6 +154,23 @@ def _shown_merging(merging: dict[str, bool | None]) -> str:
     if names := by_state[None]:
         parts.append(f"unknown: {', '.join(names)}")
     return " / ".join(parts) or "unknown: no interface to ask about"
+
+
+def _kernel(found: InKernel) -> Iterator[Row]:
+    """What is finished before it reaches the rules, and of whom."""
+    if found.interfaces:
+        where = ", ".join(f"{name} ({how})" for name, how in sorted(found.interfaces.items()))
+        envelopes = f"{found.envelopes:,} envelope{'' if found.envelopes == 1 else 's'}"
+        now = f"finishes {envelopes} now, on {where}"
+    elif found.wanted:
+        now = "finishes nothing yet: nobody was diagnosed" if not found.packets else "finishes nothing now"
+    else:
+        now = "not wanted any more"
+    yield "In kernel", f"{now}; {found.packets:,} packets repaired"
+    if found.vteps:
+        yield "", ", ".join(f"VTEP {source} {count:,}" for source, count in list(found.vteps.items())[:_VTEPS])
+    if left := [f"{name.replace('_', ' ')} {count:,}" for name, count in found.left.items() if count]:
+        yield "", f"left to the queue: {', '.join(left)}"
 
 
 def _daemon(report: Report) -> Iterator[Row]:

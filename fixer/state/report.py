@@ -32,6 +32,26 @@ class Flags(Struct, frozen=True):
     gso: bool = False
 
 
+class InKernel(Struct, frozen=True, kw_only=True):
+    """What the kernel finishes at the daemon's word (docs/kernel.md)."""
+
+    wanted: bool
+    interfaces: dict[str, str] = {}
+    """Where the program stands, and how it is attached there: "TCX" or "clsact"."""
+    ahead: dict[str, int] = {}
+    """How many programs of others a packet meets before it, by interface, where there are any."""
+    envelopes: int = 0
+    """Those that it finishes now."""
+    packets: int = 0
+    """Finished since the daemon started."""
+    vteps: dict[str, int] = {}
+    """Of whom: the busiest first."""
+    left: dict[str, int] = {}
+    """What looked unfinished to the program and was left to the queue, by why."""
+    trouble: str = ""
+    """Why it is not everywhere where it should be."""
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """One daemon, as it was at ``updated``."""
 
@@ -57,6 +77,8 @@ class Report(Struct, frozen=True, kw_only=True):
     queue_counters: dict[str, int]
     flows: dict[str, int | bool] | UnsetType = UNSET
     """The flow table's figures, where timestamps are normalised."""
+    kernel: InKernel | UnsetType = UNSET
+    """Where the scope is or was ``kernel``."""
 
     def table(self, name: str) -> dict[str, int]:
         """One table of the ``counters``; empty if there is none of that name."""

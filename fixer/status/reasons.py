@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from fixer.host import links
 from fixer.rules.installed import Installed
 from fixer.rules.selection import FAMILIES, Family, shown_queues
+from fixer.state.report import InKernel, Report
 from fixer.status import intended, paths, unseen
 from fixer.status.facts import Facts, FlowTable, Rules
 from fixer.status.reason import Reason, Severity
@@ -193,6 +194,7 @@ def _daemon(facts: Facts) -> Iterator[Reason]:
         served = shown_queues(range(facts.queues[0], facts.queues[0] + report.queues))
         what = f"the daemon serves {served}, the rule sends to {shown_queues(facts.queues)}"
         yield Reason(Severity.WARNING, what, "fixer on")
+    yield from _kernel(facts, report)
     if any(rules.takes_plain for rules in on) and not report.plain:
         what = "the rule takes plain packets, the daemon judges VXLAN only"
         yield Reason(Severity.WARNING, what, "fixer run --plain")
@@ -207,6 +209,22 @@ def _daemon(facts: Facts) -> Iterator[Reason]:
     for flag, meaning in _REFUSED.items():
         if getattr(report.asked, flag) and not getattr(report.flags, flag):
             yield Reason(Severity.NOTE, f"{meaning} (queue.{flag} is refused)")
+
+
+def _kernel(facts: Facts, report: Report) -> Iterator[Reason]:
+    """Why the kernel does not finish what it could: the queue repairs it all the same."""
+    wanted = facts.wanted if facts.wanted and facts.wanted.holds(facts.now) else None
+    if wanted is None or wanted.selection is None or not wanted.selection.in_kernel:
+        return
+    if not isinstance(found := report.kernel, InKernel):
+        return
+    if found.trouble:
+        what = f"the kernel does not finish everything that it could: {found.trouble}; the queue repairs it"
+        yield Reason(Severity.NOTE, what)
+    for interface, count in found.ahead.items():
+        who = "1 tc program" if count == 1 else f"{count} tc programs"
+        what = f"{who} of others before ours on {interface}: what ends there it never sees"
+        yield Reason(Severity.NOTE, what, f"bpftool net show dev {interface}", by="See")
 
 
 _REFUSED = {

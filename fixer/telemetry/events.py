@@ -35,6 +35,7 @@ class Event(NamedTuple):
 CATEGORIES = {
     "fixer.daemon": "process",
     "fixer.finding": "network",
+    "fixer.kernel": "configuration",
     "fixer.packet": "network",
     "fixer.rule": "configuration",
     "fixer.timestamps": "network",
@@ -56,6 +57,14 @@ EVENTS = {
         "finding-updated": Event("warning", ("info",), "it goes on, told at most once a minute", kind="alert"),
         "finding-closed": Event("info", ("end",), "it is over, or not followed any more"),
         "findings-left-out": Event("info", ("info",), "how many findings were not told"),
+    },
+    "fixer.kernel": {
+        "kernel-began": Event("info", ("change",), "the kernel finishes packets of a VTEP", outcome="success"),
+        "kernel-ended": Event("info", ("change",), "it finishes none of it any more", outcome="success"),
+        "kernel-lost": Event("warning", ("change",), "the program was taken away or preceded", outcome="failure"),
+        "kernel-failed": Event(
+            "warning", ("change",), "the kernel does not take it: the queue goes on", outcome="failure"
+        ),
     },
     "fixer.packet": {
         "pass": Event("info", ("allowed",), "a packet that is not sound went on as it came"),

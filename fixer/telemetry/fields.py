@@ -209,14 +209,35 @@ def counters() -> Iterator[Field]:
             yield Field(f"fixer.counters.{name}.{each.name.lower()}", "long", "")
     for name, words in _FLOWS.items():
         yield Field(f"fixer.counters.flows.{name}", "boolean" if name == "draining" else "long", words)
+    for name, words in _KERNEL.items():
+        yield Field(f"fixer.counters.kernel.{name}", "long", words)
     for name, words in {"written": "lines of the log", "lost": "lines that could not be written"}.items():
         yield Field(f"fixer.counters.log.{name}", "long", words)
 
+
+KERNEL = (
+    Field("fixer.kernel.interfaces", "keyword", "where the program stands, or should"),
+    Field("fixer.kernel.packets", "long", "how many packets of the VTEP the kernel has finished"),
+)
+_KERNEL = {
+    "packets": "packets that the kernel finished at the daemon's word",
+    "unknown": "left to the queue: no entry for that envelope, or its time was over",
+    "sampled": "left to the queue, for the judge to see whether the fault goes on",
+    "merged": "left, for GRO has merged it",
+    "local": "left, for the kernel finishes it itself",
+    "header_wrong": "left to the queue: an IPv4 header's own checksum is wrong",
+    "outer_open": "left to the queue: only a sum over the payload can tell whether the outer checksum is right",
+    "verifies": "left, for its pseudo-header's sum happens to be right",
+    "too_long": "left to the queue: a longer segment than is summed",
+    "refused": "left to the queue: the kernel let us not read or write it",
+}
+"""Of what `fixer.daemon.finishing` reports."""
 
 OURS = {
     "fixer.packet": PACKET,
     "fixer.finding": (*FINDING, *SNAT),
     "fixer.rule": RULE,
+    "fixer.kernel": KERNEL,
     "fixer.daemon": (*DAEMON, *counters()),
     "fixer.timestamps": TIMESTAMPS,
 }
