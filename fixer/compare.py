@@ -17,7 +17,8 @@ from fixer.capture.source import STDIN
 from fixer.config import Settings
 from fixer.errors import CaptureDamaged, FixerError
 from fixer.findings.fates import fates
-from fixer.findings.legs import Clock, Finding, Leg, ToldBy, Verdict, Way, clock_of, legs_of
+from fixer.findings.finding import Verdict
+from fixer.findings.legs import Clock, Finding, Leg, ToldBy, Way, clock_of, legs_of
 from fixer.findings.match import Fate, Match
 from fixer.scan import warnings_of
 

@@ -11,6 +11,7 @@ import difflib
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,12 +29,14 @@ DEFAULT_PATH = Path("/etc/fixer/fixer.toml")
 VNI_MAX = (1 << 24) - 1
 """A VNI has 24 bits (RFC 7348 section 5)."""
 
+MAX_PORTS = 15
+"""What one `-m multiport` rule holds."""
+
 Switch = Annotated[bool, Meta(description="true or false")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Ports = Annotated[
     tuple[Port, ...],
-    # 15 is what one `-m multiport` rule holds.
-    Meta(min_length=1, max_length=15, description="a list of 1 to 15 UDP ports, each 1 to 65535"),
+    Meta(min_length=1, max_length=MAX_PORTS, description="a list of 1 to 15 UDP ports, each 1 to 65535"),
 ]
 VniNumber = Annotated[int, Meta(ge=0, le=VNI_MAX)]
 VniRange = Annotated[str, Meta(pattern=r"^[0-9]{1,8}-[0-9]{1,8}$")]
@@ -299,11 +302,19 @@ class Settings(_Table, frozen=True):
         }
 
     def overridden(
-        self, *, queue: int | None = None, plain: bool = False, monitor: bool = False, textfile: Path | None = None
+        self,
+        *,
+        queue: int | None = None,
+        plain: bool = False,
+        monitor: bool = False,
+        textfile: Path | None = None,
+        ports: Sequence[int] = (),
     ) -> Settings:
-        """These settings with what the command line asks for on top; a flag that was not given changes nothing.
+        """These settings with what the command line asks for on top; a flag that was not given changes nothing, and
+        ``ports`` are read beside the configured ones.
 
-        Raises :class:`ConfigWrong` where ``queue`` leaves no room for the configured number of queues.
+        Raises :class:`ConfigWrong` where ``queue`` leaves no room for the configured number of queues, or there are
+        too many ports.
         """
         number = self.queue.number if queue is None else queue
         metrics = self.metrics
@@ -312,10 +323,23 @@ class Settings(_Table, frozen=True):
         try:
             queues = msgspec.structs.replace(self.queue, number=number)
             return msgspec.structs.replace(
-                self, plain=self.plain or plain, monitor=self.monitor or monitor, queue=queues, metrics=metrics
+                self,
+                plain=self.plain or plain,
+                monitor=self.monitor or monitor,
+                queue=queues,
+                metrics=metrics,
+                vxlan=self._with_ports(ports),
             )
         except ValueError as error:
             raise ConfigWrong(f"--queue {number}: {error}") from None
+
+    def _with_ports(self, ports: Sequence[int]) -> Vxlan:
+        wanted = tuple(dict.fromkeys((*self.vxlan.ports, *ports)))
+        if len(wanted) > MAX_PORTS:
+            raise ConfigWrong(
+                f"--port: with those of the configuration {len(wanted)} ports, {MAX_PORTS} are read at once"
+            )
+        return msgspec.structs.replace(self.vxlan, ports=wanted)
 
 
 def load(path: Path | None = None) -> Settings:

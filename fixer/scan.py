@@ -26,6 +26,7 @@ from fixer.datapath.walk import Reason
 from fixer.errors import CaptureDamaged, CommandWrong, FixerError
 from fixer.findings.census import Census
 from fixer.findings.finding import Finding
+from fixer.findings.names import named
 from fixer.findings.sender import Counts, Sender
 from fixer.findings.sentences import findings
 from fixer.findings.tally import Tally, new_census
@@ -175,6 +176,14 @@ def what_was_written(write: Path, tally: Tally) -> str:
     return f"{words}."
 
 
+def others_of(report: Report) -> Counter[str]:
+    """What is neither VXLAN nor judged without a tunnel, by what it is."""
+    found = named(report.tally.strangers, ip=not report.settings.plain)
+    if unread := report.tally.unread.total():
+        found["of a link type that is not read"] = unread
+    return found
+
+
 def frames_words(count: int) -> str:
     return f"{count} frame{'' if count == 1 else 's'}"
 
@@ -199,6 +208,7 @@ def as_object(report: Report) -> dict[str, Any]:
         "plain": tally.plain,
         "not_ip": tally.not_ip,
         "other": tally.other.total(),
+        "others_by_name": dict(others_of(report)),
         "diagnoses": dict(diagnoses),
         "reasons": dict(reasons),
         "vteps": {address: of_sender(sender) for address, sender in tally.vteps.items()},

@@ -16,7 +16,8 @@ from support.crossings import LEFT, MS, NOON, RIGHT, SECOND, Sight, around, inne
 
 from fixer.compare import Comparison, ComparisonObject, as_object, compare
 from fixer.config import Settings
-from fixer.findings.legs import Verdict, Way
+from fixer.findings.finding import Verdict
+from fixer.findings.legs import Way
 from fixer.findings.match import Field, Match
 
 DELAY = 1 * MS

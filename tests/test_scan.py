@@ -90,10 +90,10 @@ def test_swarm() -> None:
     assert "error" not in found
     assert verdicts(found) == ["unclear"], "on its own host it would be normal"
     text = flat(as_text(SWARM))
-    assert "unfinished inner checksums (VNI 4097) in 2 of 2 packets, 2 of them sent again and never answered" in text
+    assert "unfinished inner checksums (VNI 4097) in both packets, all of them sent again and never answered" in text
     assert "--taken-on" in text
     text = flat(as_text(SWARM, taken_on=ip_address("192.168.102.5").packed))
-    assert "VTEP 192.168.102.4 sends unfinished inner checksums (VNI 4097) in 2 of 2 packets" in text
+    assert "VTEP 192.168.102.4 sends unfinished inner checksums (VNI 4097) in both packets" in text
     assert "ethtool -K DEV tx-checksum-ip-generic off" in text
     assert "179e → 483c" in text
 
@@ -134,7 +134,7 @@ def test_a_stale_outer_counts_as_wrong_and_repairable_once_its_envelope_is_known
     assert (found["outer"]["wrong"], found["repairable"]) == (5, 3)
     assert found["diagnoses"] == {"outer_stale": 3, "outer_wrong": 2}
     (sentence,) = (finding["text"] for finding in found["findings"])
-    assert "a wrong outer checksum (VNI 4097) in 5 of 5 packets, because" in sentence, "one cause, with hindsight"
+    assert "a wrong outer checksum (VNI 4097) in all 5 packets, because" in sentence, "one cause, with hindsight"
     assert "`fixer run` rights 3 of them" in sentence
     found = of_packets(file, [behind_nat(0)] * 5)
     assert (found["outer"]["wrong"], found["repairable"]) == (5, 0), "one packet, however often, shows nothing"
@@ -229,7 +229,7 @@ def test_frames_marked_as_outgoing_are_no_fault(file: Path) -> None:
         assert verdicts(found) == ["harmless"], name
         assert (found["findings"][0]["packets"], found["findings"][0]["taken"]) == (3, "sender"), name
         assert found["repairable"] == 3, name  # the counts stay those of the matrix
-        assert "not a fault by itself" in found["findings"][0]["text"], name
+        assert "no fault by itself" in found["findings"][0]["text"], name
 
 
 def test_super_packets_are_no_fault_and_excuse_nothing_else(file: Path) -> None:
@@ -256,7 +256,7 @@ def test_unfinished_packets_that_are_answered_are_no_fault(file: Path) -> None:
     for packets in (udp, [*udp, *conversation[:1]]):
         found = of_packets(file, packets)
         assert verdicts(found) == ["harmless"]
-        assert "not a fault by itself" in found["findings"][0]["text"]
+        assert "no fault by itself" in found["findings"][0]["text"]
         assert "the other side answers them" in found["findings"][0]["text"]
         assert "harmless" in as_text(file)
         assert "repaired" not in as_text(file).split("VTEP")[0], "the table says the same"

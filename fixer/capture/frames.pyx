@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
-from fixer.capture.link cimport NO_IP, LinkType, ip_offset, is_known
+from fixer.capture.link cimport NO_IP, LinkType, ethertype_of, ip_offset, is_known
 from fixer.datapath.pipeline cimport INCOMING, OUTGOING, UNMARKED, Direction, Handed, Pipeline
 from fixer.datapath.ring cimport Endpoints, Event
 from fixer.datapath.wire cimport ETH_HEADER, ETH_SOURCE
@@ -141,7 +141,7 @@ cdef inline void count_one(uint8_t *frame, const Place *place, const Here *here,
     cdef Direction marked = UNMARKED
     cdef int64_t ip = ip_offset(place.link_type, frame, place.captured, &marked) if place.captured else NO_IP
     if ip == NO_IP:
-        census.note_other()
+        census.note_other(ethertype_of(place.link_type, frame, place.captured))
         return
     if marked == UNMARKED:
         marked = <Direction>place.marked

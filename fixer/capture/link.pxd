@@ -4,7 +4,7 @@
 Frames from a queue have no link layer: only captures meet this.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 from fixer.datapath.pipeline cimport Direction
 
@@ -30,4 +30,5 @@ cdef inline bint is_known(int link_type) noexcept nogil:
     return link_type in (BSD_LOOP, ETHERNET, RAW_BSD, RAW, LOOP, SLL, IPV4, IPV6, SLL2)
 
 
+cdef uint16_t ethertype_of(int link_type, const uint8_t *frame, size_t captured) noexcept nogil
 cdef int64_t ip_offset(int link_type, const uint8_t *frame, size_t captured, Direction *marked) noexcept nogil

@@ -34,6 +34,20 @@ cdef int64_t ip_offset(int link_type, const uint8_t *frame, size_t captured, Dir
     return at if at < captured and ethertype in (ETHERTYPE_IP4, ETHERTYPE_IP6) else NO_IP
 
 
+cdef uint16_t ethertype_of(int link_type, const uint8_t *frame, size_t captured) noexcept nogil:
+    """The EtherType of a frame, behind its VLAN tags; 0 where its link layer has none, or it ends before it."""
+    cdef size_t at = ETH_TYPE if link_type == ETHERNET else SLL_TYPE if link_type == SLL else SLL2_TYPE
+    cdef int32_t ethertype
+    if link_type not in (ETHERNET, SLL, SLL2):
+        return 0
+    ethertype = half_word(frame, captured, at)
+    if link_type != SLL2:
+        while is_tag(ethertype):
+            at += VLAN_TAG
+            ethertype = half_word(frame, captured, at)
+    return <uint16_t>max(ethertype, 0)
+
+
 cdef inline int32_t half_word(const uint8_t *frame, size_t captured, size_t at) noexcept nogil:
     """The big-endian 16-bit number at `at`, or -1 where the frame ends before it."""
     return be16(frame + at) if at + 2 <= captured else -1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fixer.cli.options import complain, config_option, json_option, print_json, settings_of
+from fixer.cli.options import complain, config_option, json_option, port_option, print_json, settings_of
 
 
 @click.command(short_help="Compare captures of sender and receiver: on which hop does it die.")
@@ -15,8 +15,11 @@ from fixer.cli.options import complain, config_option, json_option, print_json, 
 @click.argument("receiver", type=click.Path(path_type=Path), metavar="RECEIVER.pcap")
 @config_option
 @click.option("--plain", is_flag=True, help="Also compare packets that are not VXLAN.")
+@port_option
 @json_option("One JSON object instead of a table (docs/compare.md has its schema).")
-def compare(sender: Path, receiver: Path, config: Path | None, plain: bool, as_json: bool) -> None:
+def compare(
+    sender: Path, receiver: Path, config: Path | None, plain: bool, ports: tuple[int, ...], as_json: bool
+) -> None:
     """Tell on which side of two points of capture packets die. Needs no root.
 
     Matches the packets of both by what no hop changes, and says what was lost, what arrived changed, what nobody sent,
@@ -34,7 +37,7 @@ def compare(sender: Path, receiver: Path, config: Path | None, plain: bool, as_j
     Exit codes: 0 both read to the end (whatever was found), 65 a capture is damaged or cut,
     66 unreadable, 78 wrong configuration.
     """
-    settings = settings_of(config).overridden(plain=plain)
+    settings = settings_of(config).overridden(plain=plain, ports=ports)
     if str(sender) == str(receiver) or (sender.exists() and receiver.exists() and sender.samefile(receiver)):
         raise click.UsageError(f"{sender} is given twice: give one capture of the sender and one of the receiver")
     from fixer.compare import as_object

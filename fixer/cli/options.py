@@ -32,6 +32,15 @@ reason_option = click.option(
     "--reason", default="", metavar="TEXT", help="Why, for whoever asks fixer status or reads the log."
 )
 
+port_option = click.option(
+    "--port",
+    "ports",
+    type=click.IntRange(1, 65535),
+    multiple=True,
+    metavar="N",
+    help="Read VXLAN on this UDP port too; may be given several times.",
+)
+
 
 def netns_options(verb: Verb) -> Verb:
     """``--netns`` and ``--pid``: in which network namespace the verb works."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fixer.cli.options import complain, config_option, json_option, settings_of
+from fixer.cli.options import complain, config_option, json_option, port_option, settings_of
 
 if TYPE_CHECKING:
     from fixer.config import Settings
@@ -35,6 +35,7 @@ def address_bytes(_context: click.Context, _option: click.Parameter, value: str 
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @config_option
 @click.option("--plain", is_flag=True, help="Also judge packets that are not VXLAN.")
+@port_option
 @json_option("One JSON object per file instead of tables.")
 @click.option(
     "--write", type=click.Path(path_type=Path), metavar="OUT.pcap", help="Write all frames, the broken ones repaired."
@@ -45,6 +46,7 @@ def scan(
     files: tuple[Path, ...],
     config: Path | None,
     plain: bool,
+    ports: tuple[int, ...],
     as_json: bool,
     write: Path | None,
     taken_on: bytes,
@@ -63,6 +65,7 @@ def scan(
     Examples:
       tcpdump -ni eth0 -c 1000 -w vxlan.pcap udp port 4789 && fixer scan vxlan.pcap
       fixer scan --taken-on 192.0.2.5 vxlan.pcap
+      fixer scan --port 7777 vxlan.pcap
       fixer scan --json *.pcap.gz | jq .repairable
       fixer scan broken.pcap --write mended.pcap
       fixer scan broken.pcap --show 3
@@ -72,7 +75,7 @@ def scan(
     Exit codes: 0 read to the end (whatever was found), 65 a capture is damaged or cut, 66 unreadable,
     78 wrong configuration.
     """
-    settings = settings_of(config).overridden(plain=plain)
+    settings = settings_of(config).overridden(plain=plain, ports=ports)
     from fixer.screen.console import console_on
 
     if show is not None:

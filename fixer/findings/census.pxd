@@ -11,11 +11,13 @@ example, and nobody need look at each. Memory is fixed: when there is no room fo
 and whoever runs it takes out (`drain`) what was counted until then.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fixer.datapath.pipeline cimport Direction
 from fixer.datapath.ring cimport Event
 from fixer.findings.conversations cimport Conversations
+from fixer.findings.roads cimport Roads
+from fixer.findings.strangers cimport Strangers
 from fixer.findings.table cimport Table
 
 
@@ -49,13 +51,17 @@ cdef struct Kind:
 cdef struct Kinds:
     Table table
     uint32_t generation      # how often they were drained
+    uint64_t untold          # packets whose fate was told when they had been drained
 
 
 cdef class Census:
     cdef Kinds kinds
     cdef Conversations conversations
+    cdef readonly Roads roads
+    cdef readonly Strangers strangers
     cdef readonly uint64_t frames
     cdef readonly uint64_t not_ip
     cdef bint is_full(self) noexcept nogil
     cdef void note(self, const uint8_t *packet, uint32_t captured, const Event *event, Direction marked) noexcept nogil
-    cdef void note_other(self) noexcept nogil
+    cdef void note_part(self, const uint8_t *packet, uint32_t captured, uint64_t when) noexcept nogil
+    cdef void note_other(self, uint16_t ethertype) noexcept nogil

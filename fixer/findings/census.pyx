@@ -1,14 +1,22 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 from libc.string cimport memcpy, memset
 
-from fixer.datapath.diagnose cimport OUT_NO_TUNNEL
+from fixer.datapath.diagnose cimport IN_UNCHECKABLE, OUT_NO_TUNNEL, UNCHECKABLE, Judgement
 from fixer.datapath.hash cimport seed_or_drawn
 from fixer.datapath.pipeline cimport INCOMING, OUTGOING, UNMARKED
 from fixer.datapath.result cimport Result
-from fixer.datapath.ring cimport Endpoints
+from fixer.datapath.ring cimport Endpoints, describe
+from fixer.datapath.walk cimport Ports, Reason, Walk, walk
+from fixer.datapath.wire cimport UDP_DESTINATION, be16
 from fixer.findings.conversations cimport Conversations, Fate, Segment, Ticket
 from fixer.findings.conversations import Fate as FateName
+from fixer.findings.roads cimport Roads, Sight
+from fixer.findings.strangers cimport Strangers
 from fixer.findings.table cimport table_clear, table_entry, table_find, table_free, table_init, table_number
+
+cdef enum:
+    HEADERS = 256            # bytes of a cut packet that are looked into
+
 
 OUTGOING_NAMES = {UNMARKED: None, INCOMING: False, OUTGOING: True}
 
@@ -20,8 +28,10 @@ cdef class Census:
                   uint32_t most_conversations=1 << 16, uint32_t most_waiting=1 << 17):
         """most_kinds: a power of two; the others: see `Conversations`."""
         table_init(&self.kinds.table, most_kinds, sizeof(KindKey), sizeof(Kind), seed_or_drawn(None))
+        self.roads = Roads()
+        self.strangers = Strangers()
         self.conversations = Conversations(most=most_conversations, most_waiting=most_waiting, common_mtu=common_mtu,
-                                           largest_mtu=largest_mtu)
+                                           largest_mtu=largest_mtu, roads=self.roads)
         self.conversations.owner = &self.kinds
         self.conversations.settle = move
 
@@ -38,6 +48,7 @@ cdef class Census:
         cdef Segment segment
         cdef Ticket ticket
         self.frames += 1
+        self.roads.frame = self.frames
         memset(&key, 0, sizeof(KindKey))        # padding is part of a key
         key.inner = event.judgement.inner
         key.outer = event.judgement.outer
@@ -53,6 +64,15 @@ cdef class Census:
             key.vni = event.vni
             key.marked = <uint8_t>marked
             key.fate = self.conversations.look(packet, captured, event, &segment)
+            if segment.conversation == NULL and event.tunnel:
+                self.roads.note(self.roads.of(event), Sight.PACKETS, 1)
+                if event.judgement.reason == Reason.NO_IP:
+                    self.roads.note_neighbour(packet, captured, event)
+        if not event.tunnel:
+            self.strangers.note_ip(packet, captured, self.frames)
+            self.roads.note_icmp(packet, captured)
+        if event.judgement.reason in (Reason.OUTER_FRAGMENT, Reason.INNER_FRAGMENT):
+            self.note_part(packet, captured, event.when)
         kind = <Kind *>table_find(&self.kinds.table, &key)
         if kind.frame == 0:
             kind.first = event[0]
@@ -63,10 +83,33 @@ cdef class Census:
                             generation=self.kinds.generation)
             self.conversations.wait(&segment, &ticket)
 
-    cdef void note_other(self) noexcept nogil:
-        """Count a frame without IP."""
+    cdef void note_part(self, const uint8_t *packet, uint32_t captured, uint64_t when) noexcept nogil:
+        """A fragment of the underlay, if it is one: what a first one shows of the conversation in it."""
+        cdef uint8_t[HEADERS] whole
+        cdef Walk here
+        cdef Event event
+        cdef Ports ports
+        cdef Judgement judgement
+        cdef Segment segment
+        cdef uint32_t size = self.roads.note_fragment(packet, captured, whole, HEADERS)
+        if size == 0:
+            return
+        memset(&judgement, 0, sizeof(Judgement))
+        judgement.inner = IN_UNCHECKABLE
+        judgement.diagnosis = UNCHECKABLE
+        ports.count = 1
+        ports.port[0] = be16(whole + (whole[0] & 15) * 4 + UDP_DESTINATION) if whole[0] >> 4 == 4 \
+            else be16(whole + 48 + UDP_DESTINATION)
+        walk(whole, size, 1 << 16, &ports, False, &here)
+        if here.inner.field_read:
+            describe(&event, whole, &here, &judgement, when)
+            self.conversations.look(whole, size, &event, &segment)
+
+    cdef void note_other(self, uint16_t ethertype) noexcept nogil:
+        """Count a frame without IP; ethertype: 0 where there is none."""
         self.frames += 1
         self.not_ip += 1
+        self.strangers.note_frame(ethertype)
 
     # The face to Python.
 
@@ -87,9 +130,14 @@ cdef class Census:
         self.note(&data[0] if data.shape[0] else NULL, <uint32_t>data.shape[0], &result.event,
                   UNMARKED if outgoing is None else OUTGOING if outgoing else INCOMING)
 
-    def add_other(self):
+    def add_other(self, uint16_t ethertype=0):
         """Count a frame without IP."""
-        self.note_other()
+        self.note_other(ethertype)
+
+    @property
+    def unfollowed(self):
+        """Packets that are not sound, and whose fate was lost for want of room."""
+        return self.conversations.unfollowed + self.kinds.untold
 
     def drain(self):
         """Take out the kinds counted so far, in the order of their first packets: that packet's `Result`, whether they
@@ -112,6 +160,7 @@ cdef class Census:
     def end(self):
         """After the last packet: what still waits for an answer gets its fate. Drain the census after it."""
         self.conversations.end()
+        self.roads.count_parts()
 
 
 cdef void move(void *owner, const Ticket *ticket, uint32_t count, Fate fate) noexcept nogil:
@@ -122,6 +171,7 @@ cdef void move(void *owner, const Ticket *ticket, uint32_t count, Fate fate) noe
     cdef Kind *there
     cdef KindKey key
     if ticket.generation != kinds.generation or kinds.table.used + 1 >= kinds.table.most:
+        kinds.untold += count
         return
     here = <Kind *>table_entry(&kinds.table, ticket.kind)
     key = here.key

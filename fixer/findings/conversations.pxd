@@ -1,17 +1,19 @@
 # cython: language_level=3
 """What became of packets that are not sound: who of an inner conversation sent them, and what the other side said.
 
-Both directions of a conversation are looked at together. What is broken waits here until the other side acknowledges
+Both directions of a conversation are looked at together, and those of each VNI by themselves. What is broken waits here until the other side acknowledges
 it, answers it or refuses it, until it is sent again, or until the capture ends; then its `Fate` is told to whoever
 counted it. What is said of one packet is said of no other.
 
 Memory is fixed. Conversations that begin when there is no more room are not followed; of too many packets that wait on
-one side those in sequence wait together, else the oldest is given up.
+one side those in sequence wait together, else the oldest is given up. What finds no room is counted (`unfollowed`).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fixer.datapath.ring cimport Event
+from fixer.findings.progress cimport Progress
+from fixer.findings.roads cimport Roads
 from fixer.findings.table cimport Table
 
 
@@ -32,7 +34,8 @@ cdef struct ConversationKey:
     uint16_t port[2]         # ICMP: its identifier, twice
     uint8_t version
     uint8_t protocol
-    uint16_t tunnel
+    uint8_t tunnel
+    uint8_t tenant           # which one it is of those with these ends, each in a VNI of its own
 
 
 cdef struct Ticket:
@@ -64,8 +67,13 @@ cdef struct Side:
     uint32_t digest          # of its last UDP datagram
     uint32_t opened          # TCP: sequence number of its SYN, 0: not seen
     uint32_t finished        # bytes of the longest payload it sent whose checksum is finished
+    uint32_t vni             # valid if it spoke
+    uint32_t road            # number + 1, 0: not known
+    uint32_t packets         # of this connection
+    uint32_t asked           # SYNs, echo requests, DNS queries of it that were sound
     uint16_t most            # MSS that it announced, 0: not seen
     uint16_t spoke
+    Progress progress
 
 
 cdef struct Conversation:
@@ -93,12 +101,18 @@ cdef class Conversations:
     cdef uint32_t used
     cdef uint32_t common_mtu
     cdef uint32_t largest_mtu
+    cdef readonly uint64_t unfollowed    # packets that are not sound, and for whose fate there was no room
+    cdef Roads roads
     cdef void *owner
     cdef Settle settle
     cdef Fate look(self, const uint8_t *packet, uint32_t captured, const Event *event, Segment *out) noexcept nogil
     cdef void wait(self, const Segment *segment, const Ticket *ticket) noexcept nogil
     cdef void end(self) noexcept nogil
-    cdef Conversation *find(self, const Event *event, uint16_t one, uint16_t other, int *side) noexcept nogil
+    cdef Conversation *find(self, const Event *event, uint16_t one, uint16_t other, int *side,
+                            const uint8_t *tcp) noexcept nogil
+    cdef Conversation *of_tenant(self, ConversationKey *key, uint32_t vni, int side, const uint8_t *tcp) noexcept nogil
+    cdef void hear(self, Segment *segment, const Event *event, bint asks) noexcept nogil
+    cdef void conclude(self, Conversation *conversation) noexcept nogil
     cdef void look_tcp(self, const uint8_t *tcp, uint32_t room, const Event *event, Segment *out) noexcept nogil
     cdef void look_udp(self, const uint8_t *udp, uint32_t room, const Event *event, Segment *out) noexcept nogil
     cdef void look_icmp(self, const uint8_t *icmp, uint32_t room, const Event *event, Segment *out) noexcept nogil

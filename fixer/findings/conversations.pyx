@@ -9,11 +9,16 @@ from fixer.datapath.hash cimport seed_or_drawn
 from fixer.datapath.ring cimport Endpoints
 from fixer.datapath.wire cimport *
 from fixer.datapath.zeroed cimport zeroed
+from fixer.findings.progress cimport is_later, progress_acknowledge, progress_sack, progress_send
+from fixer.findings.roads cimport Roads, Sight
 from fixer.findings.table cimport table_entry, table_find, table_free, table_init, table_peek
 
 cdef enum:
     MOST_WAITING = 32                # entries of one side
-    AGAIN = 5000000                  # ns: what comes again sooner is one packet, captured on two devices
+    MOST_TENANTS = 16                # conversations of the same ends that are told apart by their VNI
+    NEAR = 1 << 20                   # an acknowledgement is of what was sent at most so many bytes before
+    STAMPED_HEADER = 32              # of a TCP header that has timestamps and nothing else, which begin so:
+    STAMPED = 0x0101080a
     DNS_PORT = 53
     ACK_WINDOW = 0x40000000          # an acknowledgement reaches so far back (RFC 7323 §2.3)
     ECHO_REPLY = 0
@@ -22,6 +27,8 @@ cdef enum:
     ECHO = 8
     ECHO6 = 128
     ECHO_REPLY6 = 129
+    SOLICITATION = 135               # RFC 4861 §4.3, §4.4
+    ADVERTISEMENT = 136
     UNREACHABLE6 = 1
     PORT_UNREACHABLE6 = 4
     ICMP_ID = 4
@@ -34,9 +41,11 @@ cdef enum:
 cdef class Conversations:
     """Memory of what waits for an answer. One thread at once."""
 
-    def __cinit__(self, *, uint32_t most, uint32_t most_waiting, uint32_t common_mtu, uint32_t largest_mtu):
+    def __cinit__(self, *, uint32_t most, uint32_t most_waiting, uint32_t common_mtu, uint32_t largest_mtu,
+                  Roads roads not None):
         """most: conversations, a power of two; most_waiting: packets of all of them; common_mtu, largest_mtu: bytes,
-        see `is_merged`."""
+        see `is_merged`; roads: where it is noted how they go."""
+        self.roads = roads
         self.common_mtu = common_mtu
         self.largest_mtu = largest_mtu
         table_init(&self.table, most, sizeof(ConversationKey), sizeof(Conversation), seed_or_drawn(None))
@@ -69,6 +78,8 @@ cdef class Conversations:
         elif inner.protocol in (PROTO_ICMP, PROTO_ICMP6) and room >= ICMP_ORIGINAL:
             self.look_icmp(packet + event.transport, room, event, out)
         if broken:
+            if out.conversation == NULL and self.table.used == self.table.most:
+                self.unfollowed += 1
             if event.judgement.inner == IN_PARTIAL and self.is_merged(event, out):
                 fate = Fate.MERGED
         elif event.judgement.inner == IN_VERIFIES and event.judgement.outer in (OUT_GOOD, OUT_ZERO, OUT_NO_TUNNEL) \
@@ -116,6 +127,7 @@ cdef class Conversations:
             self.used += 1
             place = self.used
         else:
+            self.unfollowed += 1
             return
         new = &self.pool[place - 1]
         new[0] = segment.waiting
@@ -133,12 +145,35 @@ cdef class Conversations:
         cdef uint32_t number
         for number in range(self.table.used):
             self.let_all_go(<Conversation *>table_entry(&self.table, number))
+            self.conclude(<Conversation *>table_entry(&self.table, number))
+
+    cdef void conclude(self, Conversation *conversation) noexcept nogil:
+        """A connection is over: what is to be said of the roads that its two sides took."""
+        cdef Side *side
+        cdef uint64_t now = self.roads.frame
+        cdef int number
+        cdef uint32_t heard[2]
+        self.roads.frame = 0            # none of this is of one frame
+        for number in range(2):
+            heard[number] = conversation.side[1 - number].packets
+        for number in range(2):
+            side = &conversation.side[number]
+            self.roads.note_end(side.road, &side.progress)
+            self.roads.note(side.road, Sight.PACKETS, side.packets)
+            if heard[number] == 0:
+                self.roads.note(side.road, Sight.ASKED, side.asked)
+            elif number == conversation.began:
+                self.roads.note(side.road, Sight.ANSWERED, 1)
+            side.packets = side.asked = 0
+            memset(&side.progress, 0, sizeof(side.progress))
+        self.roads.frame = now
 
     # How each protocol answers.
 
-    cdef Conversation *find(self, const Event *event, uint16_t one, uint16_t other, int *side) noexcept nogil:
+    cdef Conversation *find(self, const Event *event, uint16_t one, uint16_t other, int *side,
+                            const uint8_t *tcp) noexcept nogil:
         """The conversation of `event`, from port `one` to port `other`, and which side has sent it; NULL if it is not
-        followed."""
+        followed. tcp: its TCP header, or NULL."""
         cdef ConversationKey key
         cdef Conversation *found
         cdef const Endpoints *inner = &event.inner
@@ -151,14 +186,50 @@ cdef class Conversations:
         key.port[1 - place] = other
         key.version = inner.version
         key.protocol = inner.protocol
-        key.tunnel = event.tunnel
+        key.tunnel = <uint8_t>event.tunnel
         side[0] = place
-        found = <Conversation *>table_find(&self.table, &key)
+        found = self.of_tenant(&key, event.vni, place, tcp)
         if found != NULL:
             if not found.side[0].spoke and not found.side[1].spoke:
                 found.began = <uint8_t>place
             found.side[place].spoke = True
+            found.side[place].vni = event.vni
         return found
+
+    cdef Conversation *of_tenant(self, ConversationKey *key, uint32_t vni, int side, const uint8_t *tcp) noexcept nogil:
+        """Of all conversations with these ends the one in this VNI.
+
+        Where the way back has a VNI of its own (a router at either end, RFC 9135 §4.1), an answer joins what it is an
+        answer to: of TCP only if it acknowledges what was sent there.
+        """
+        cdef Conversation *found
+        cdef Conversation *asked = NULL
+        cdef const Side *there
+        cdef int tenant
+        for tenant in range(MOST_TENANTS):
+            key.tenant = <uint8_t>tenant
+            found = <Conversation *>table_peek(&self.table, key)
+            if found == NULL:
+                break
+            there = &found.side[1 - side]
+            if found.side[side].spoke:
+                if found.side[side].vni == vni:
+                    return found
+            elif there.vni == vni:
+                return found
+            elif asked == NULL and (tcp == NULL or is_answer(tcp, there)):
+                asked = found
+        else:
+            return asked
+        return asked if asked != NULL else <Conversation *>table_find(&self.table, key)
+
+    cdef void hear(self, Segment *segment, const Event *event, bint asks) noexcept nogil:
+        """A packet of one side, and on which road it came; asks: if it is sound, somebody answers it."""
+        cdef Side *side = &segment.conversation.side[segment.side]
+        if side.road == 0:
+            side.road = self.roads.of(event)
+        side.packets += 1
+        side.asked += asks and not is_broken(event)
 
     cdef void look_tcp(self, const uint8_t *tcp, uint32_t room, const Event *event, Segment *out) noexcept nogil:
         cdef uint32_t header = <uint32_t>(tcp[TCP_OFFSET] >> 4) * 4
@@ -168,7 +239,7 @@ cdef class Conversations:
         cdef Side *there
         if header < TCP_HEADER or header > event.covered or header > room:
             return
-        out.conversation = self.find(event, event.inner.source_port, event.inner.destination_port, &out.side)
+        out.conversation = self.find(event, event.inner.source_port, event.inner.destination_port, &out.side, tcp)
         if out.conversation == NULL:
             return
         here = &out.conversation.side[out.side]
@@ -192,11 +263,22 @@ cdef class Conversations:
         if flags & TCP_SYN and event.judgement.inner != IN_WRONG:
             if here.opened and here.opened != out.waiting.begin:    # another connection between the same ports
                 self.let_all_go(out.conversation)
+                self.conclude(out.conversation)
                 here.finished = there.finished = 0
             here.opened = out.waiting.begin
             here.most = <uint16_t>(option_of(tcp, header, TCP_OPTION_MSS, 2) >> 16)
         if here.first and not out.pure:
             self.compare(here, out, is_broken(event))
+        self.hear(out, event, flags & (TCP_SYN | TCP_ACK) == TCP_SYN)
+        if event.judgement.inner == IN_WRONG:
+            return
+        if flags & TCP_ACK:
+            progress_acknowledge(&there.progress, be32(tcp + TCP_ACKNOWLEDGED))
+            if header > STAMPED_HEADER or (header == STAMPED_HEADER and be32(tcp + TCP_HEADER) != STAMPED):
+                progress_sack(&there.progress, longest_sacked(tcp, header))
+        if payload and not flags & TCP_SYN:
+            progress_send(&here.progress, out.waiting.begin, payload, not is_broken(event), event.when,
+                          self.roads.frame)
 
     cdef void look_udp(self, const uint8_t *udp, uint32_t room, const Event *event, Segment *out) noexcept nogil:
         cdef uint16_t source = event.inner.source_port, destination = event.inner.destination_port
@@ -204,7 +286,7 @@ cdef class Conversations:
         cdef uint32_t digest = <uint32_t>event.judgement.inner_right << 16 | (event.covered & 0xffff)
         cdef Side *here
         cdef Side *there
-        out.conversation = self.find(event, source, destination, &out.side)
+        out.conversation = self.find(event, source, destination, &out.side, NULL)
         if out.conversation == NULL:
             return
         here = &out.conversation.side[out.side]
@@ -212,6 +294,7 @@ cdef class Conversations:
         out.waiting.begin = be16(udp + UDP_HEADER) if dns else 0
         out.waiting.end = digest
         out.waiting.expects = dns and destination == DNS_PORT
+        self.hear(out, event, out.waiting.expects)
         if there.first and event.judgement.inner != IN_WRONG:
             if out.conversation.began != out.side:
                 self.answer(there, out.waiting.begin, not dns)
@@ -236,16 +319,21 @@ cdef class Conversations:
         cdef uint16_t identifier
         if kind == (ECHO6 if six else ECHO) or kind == (ECHO_REPLY6 if six else ECHO_REPLY):
             identifier = be16(icmp + ICMP_ID)
-            out.conversation = self.find(event, identifier, identifier, &out.side)
+            out.conversation = self.find(event, identifier, identifier, &out.side, NULL)
             if out.conversation == NULL:
                 return
             out.waiting.begin = out.waiting.end = be16(icmp + ICMP_SEQUENCE)
             out.waiting.expects = kind == (ECHO6 if six else ECHO)
+            self.hear(out, event, out.waiting.expects)
             if not out.waiting.expects and event.judgement.inner != IN_WRONG:
                 self.answer(&out.conversation.side[1 - out.side], out.waiting.begin, False)
         elif event.judgement.inner != IN_WRONG and kind == (UNREACHABLE6 if six else UNREACHABLE) \
                 and icmp[1] == (PORT_UNREACHABLE6 if six else PORT_UNREACHABLE):
             self.look_unreachable(icmp + ICMP_ORIGINAL, room - ICMP_ORIGINAL, event)
+        elif event.tunnel:
+            if six and kind in (SOLICITATION, ADVERTISEMENT):
+                self.roads.note(self.roads.of(event), Sight.SOUGHT if kind == SOLICITATION else Sight.FOUND, 1)
+            self.roads.note_too_long(icmp, room, event)
 
     cdef void look_unreachable(self, const uint8_t *original, uint32_t room, const Event *event) noexcept nogil:
         """A receiver quotes the datagram to a port where nobody listens, having verified it."""
@@ -253,7 +341,7 @@ cdef class Conversations:
         cdef uint32_t header
         cdef ConversationKey key
         cdef Conversation *conversation
-        cdef int side
+        cdef int side, tenant
         memset(&key, 0, sizeof(ConversationKey))
         if event.inner.version == 4:
             if room < IP4_HEADER:
@@ -281,10 +369,15 @@ cdef class Conversations:
         key.port[side] = be16(original + header + UDP_SOURCE)
         key.port[1 - side] = be16(original + header + UDP_DESTINATION)
         key.version = event.inner.version
-        key.tunnel = event.tunnel
-        conversation = <Conversation *>table_peek(&self.table, &key)
-        if conversation != NULL and conversation.side[side].first:
-            self.let_go(&conversation.side[side], &conversation.side[side].first, 0, Fate.REFUSED)
+        key.tunnel = <uint8_t>event.tunnel
+        for tenant in range(MOST_TENANTS):
+            key.tenant = <uint8_t>tenant
+            conversation = <Conversation *>table_peek(&self.table, &key)
+            if conversation == NULL:
+                return
+            if conversation.side[side].vni == event.vni and conversation.side[side].first:
+                self.let_go(&conversation.side[side], &conversation.side[side].first, 0, Fate.REFUSED)
+                return
 
     # What one packet says of those that wait.
 
@@ -388,9 +481,10 @@ cdef inline bint is_broken(const Event *event) noexcept nogil:
     return event.judgement.diagnosis != SOUND and event.judgement.diagnosis != UNCHECKABLE
 
 
-cdef inline bint is_later(uint64_t when, uint64_t before) noexcept nogil:
-    """Whether what comes again was sent again, as far as the capture knows the time."""
-    return when == 0 or when >= before + AGAIN or when < before
+cdef inline bint is_answer(const uint8_t *tcp, const Side *there) noexcept nogil:
+    """Whether a TCP header acknowledges what the other side has sent of late."""
+    cdef uint32_t upto = there.progress.next if there.progress.sent else there.opened + 1
+    return tcp[TCP_FLAGS] & TCP_ACK != 0 and upto - be32(tcp + TCP_ACKNOWLEDGED) < NEAR
 
 
 cdef uint32_t option_of(const uint8_t *tcp, uint32_t header, uint8_t wanted, uint32_t behind) noexcept nogil:
@@ -409,6 +503,23 @@ cdef uint32_t option_of(const uint8_t *tcp, uint32_t header, uint8_t wanted, uin
             return <uint32_t>be16(tcp + at + behind) << 16 if behind + 2 <= size else 0
         at += size
     return 0
+
+
+cdef uint32_t longest_sacked(const uint8_t *tcp, uint32_t header) noexcept nogil:
+    """Bytes of the longest selective block; 0: none."""
+    cdef uint32_t at = TCP_HEADER, size, edge, longest = 0
+    while at + 1 < header and tcp[at] != TCP_OPTION_END:
+        if tcp[at] == TCP_OPTION_NOP:
+            at += 1
+            continue
+        size = tcp[at + 1]
+        if size < 2 or at + size > header:
+            break
+        if tcp[at] == TCP_OPTION_SACK:
+            for edge in range(at + 2, at + size - 7, 8):
+                longest = max(longest, be32(tcp + edge + 4) - be32(tcp + edge))
+        at += size
+    return longest
 
 
 cdef bint is_sacked(const uint8_t *tcp, uint32_t header, uint32_t begin, uint32_t end) noexcept nogil:

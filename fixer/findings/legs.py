@@ -14,13 +14,8 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from fixer.datapath.diagnose import InnerState, OuterState
+from fixer.findings.finding import Verdict
 from fixer.findings.match import Fate, Field
-
-
-class Verdict(StrEnum):
-    FAULT = "fault"
-    HARMLESS = "harmless"
-    UNCLEAR = "unclear"
 
 
 class Way(StrEnum):

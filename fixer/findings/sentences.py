@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from fixer.datapath.diagnose import Diagnosis, Explanation, OuterState
 from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
-from fixer.findings.causes import WRONG_OUTER, in_hindsight
+from fixer.findings.causes import ABSENT6, CORRUPT, NEVER_COMPUTED, OUTER_IP_HEADER, WRONG_OUTER, in_hindsight
+from fixer.findings.causes import UNFINISHED as LEFT_UNFINISHED
 from fixer.findings.conversations import Fate
 from fixer.findings.finding import Fact, Finding, Place, Role, Verdict
+from fixer.findings.lookalikes import lookalikes
 from fixer.findings.sender import UNFINISHED, Row, Sender, is_unfinished
-from fixer.findings.tally import Tally
+from fixer.findings.tally import MOST_CONVERSATIONS, MOST_KINDS, Tally
 from fixer.findings.verdicts import Unfinished, other
+from fixer.findings.words import packets_words, share
 from fixer.words import reason_words
-
-SENDER_CURE = "`ethtool -K DEV tx-checksum-ip-generic off`"
-"""DEV is the sender's NIC: the kernel then finishes every checksum itself before the packet leaves."""
 
 MOST_SAID = 20
 """Senders that are spoken of one by one: the worst."""
@@ -43,14 +43,19 @@ def findings(tally: Tally, ports: Sequence[int], *, plain: bool) -> list[Finding
     """Everything worth saying about one file, most urgent first for each sender; never empty."""
     said: list[Finding] = []
     worst, others = tally.worst(MOST_SAID)
-    alike = sum(bool(Unfinished(sender, address).accepted) for _, address, sender in worst) > 1
+    seen = [Unfinished(sender, address) for _, address, sender in worst]
+    alike = any(one.accepted for one in seen) and sum(bool(one.accepted or one.outgoing) for one in seen) > 1
     for is_vtep, address, sender in worst:
         said += OfSender(sender, address, is_vtep=is_vtep, everybody=alike).findings()
+    if tally.unfollowed:
+        said.append(of_unfollowed(tally))
     if others.harm:
-        text = f"And {others.words}: {others.harm} of {_packets(others.sender.packets)} not sound."
+        text = f"And {others.words}: {share(others.harm, others.sender.packets)} not sound."
         said.append(
             Finding(others.words, Role.VTEP, "others", Verdict.UNCLEAR, text, others.harm, others.sender.packets)
         )
+    accused = {one.who for one in said if one.verdict is not Verdict.HARMLESS}
+    said += lookalikes(tally, ports, accused)
     said += of_file(tally, ports, plain=plain)
     return said or [nothing(tally)]
 
@@ -63,7 +68,6 @@ class OfSender:
         self.address = address
         self.is_vtep = is_vtep
         self.who = f"VTEP {address or 'unknown'}" if is_vtep else address or "An unknown sender"
-        self.of = f"of {_packets(sender.packets)}"
         self.unfinished = Unfinished(sender, address)
         self.place = self.unfinished.place(everybody=everybody)
 
@@ -74,6 +78,9 @@ class OfSender:
         yield from self.of_headers()
         yield from self.of_unfinished(Verdict.UNCLEAR)
         yield from self.of_unfinished(Verdict.HARMLESS)
+
+    def of(self, count: int) -> str:
+        return share(count, self.sender.packets)
 
     def found(
         self,
@@ -107,11 +114,11 @@ class OfSender:
         if not rows:
             return
         packets = sum(self.unfinished.verdicts(row)[verdict] for row in rows)
-        cure = f"{SENDER_CURE} for its NIC"
-        what = f"unfinished {_layers(rows)}checksums{_vni_words(self.sender, rows)} in {packets} {self.of}"
+        cure = LEFT_UNFINISHED.cure
+        what = f"unfinished {_layers(rows)}checksums{_vni_words(self.sender, rows)} in {self.of(packets)}"
         if verdict is Verdict.FAULT:
             text = (
-                f" sends {what}{self.in_vain()}; receivers discard such. Cure, on its host: {cure}. "
+                f" sends {what}{self.in_vain(packets)}; receivers discard such. Cure, on its host: {cure}. "
                 f"Until then, on the receiver: `fixer on` and `fixer run`."
             )
         elif verdict is Verdict.UNCLEAR and self.unfinished.accepted:
@@ -121,38 +128,38 @@ class OfSender:
             )
         elif verdict is Verdict.UNCLEAR:
             text = (
-                f": {what}{self.in_vain()}. Taken on its own host, before its NIC, that is normal; behind it that "
-                f"is a fault, and receivers discard such. What decides: a capture on the other side, or where this "
-                f"one was taken, said with `--taken-on ADDRESS`. Cure of a fault, on its host: {cure}."
+                f": {what}{self.in_vain(packets)}. Taken on its own host, before its NIC, that is normal; behind it "
+                f"that is a fault, and receivers discard such. What decides: a capture on the other side, or where "
+                f"this one was taken, said with `--taken-on ADDRESS`. Cure of a fault, on its host: {cure}."
             )
         else:
-            text = f": {packets} {self.of} unfinished here, but {self.why()}, not a fault by itself." + (
+            text = f": {self.of(packets)} unfinished here, which is no fault by itself: {self.why()}." + (
                 " What reaches the other side shows in a capture there." if self.place is Place.SENDER else ""
             )
             cure = ""
         yield self.found("unfinished", verdict, text, rows, packets=packets, cure=cure)
 
-    def in_vain(self) -> str:
+    def in_vain(self, packets: int) -> str:
         lost, none = self.unfinished.lost, self.unfinished.in_vain
         if lost:
-            return f", {lost} of them sent again and never answered"
+            return f", {'all' if lost == packets else lost} of them sent again and never answered"
         return ", never answered" if none else ""
 
     def why(self) -> str:
         """Why what is harmless is; without a full stop."""
-        behind = "or they are repaired behind this point"
+        behind = "or repaired behind this point"
         if self.unfinished.loopback:
             return "on loopback nobody finishes a checksum and nobody asks for it"
+        if self.place is Place.ONE_HOST:
+            return f"the other side accepts them, and sends such too: one host for both (veth, a hypervisor), {behind}"
+        if self.unfinished.accepted_incoming:
+            return f"they came in so and are accepted: {behind[3:]}, or sender and receiver are on one host"
         if self.unfinished.outgoing:
             return "they are marked as outgoing: taken on this host before its NIC finished the checksums"
-        if self.place is Place.ONE_HOST:
-            return (
-                f"the other side accepts them, and it sends such too: one host for both (veth, a hypervisor), {behind}"
-            )
         if self.unfinished.accepted:
             return f"the other side answers them: taken on this host before its NIC finished the checksums, {behind}"
         return (
-            "they are several in one, merged here by GRO or LRO or still to be cut by GSO: no word of what was "
+            "they were merged from several here (GRO, LRO), or are still to be cut (GSO), and say nothing of what was "
             "on the wire"
         )
 
@@ -167,17 +174,17 @@ class OfSender:
         damaged = [row for row in rows if row.reason is not Reason.NEVER_COMPUTED]
         if never:
             count = sum(self.sender.rows[row] for row in never)
-            cure = "what generates these packets, or the offload that should have finished them"
+            cure = NEVER_COMPUTED.cure
             text = (
-                f": a checksum field of 0000 in {count} {self.of}: nobody ever computed it; `fixer run` drops such. "
+                f": a checksum field of 0000 in {self.of(count)}: nobody ever computed it; `fixer run` drops such. "
                 f"Cure, on its host: {cure}."
             )
             yield self.found("never_computed", other(self.sender, never), text, never, cure=cure)
         if damaged:
             count = sum(self.sender.rows[row] for row in damaged)
-            cure = "look at the links, NICs and memory between"
+            cure = CORRUPT.cure
             broken = any(self.unfinished.verdicts(row)[Verdict.FAULT] for row in self.sender.rows if is_unfinished(row))
-            text = f": {count} {self.of} corrupt: `fixer run` drops such. " + (
+            text = f": {self.of(count)} corrupt: `fixer run` drops such. " + (
                 "It leaves checksums unfinished too, and a NAT hop behind such a sender can turn one into the other."
                 if broken or self.unfinished.in_vain
                 else f"Damaged before encapsulation or on the way: {cure}."
@@ -198,7 +205,7 @@ class OfSender:
             )
             verdict = Verdict.UNCLEAR if name is Explanation.UNEXPLAINED else other(self.sender, rows)
             text = (
-                f": a wrong outer checksum{_vni_words(self.sender, rows)} in {count} {self.of}, because {cause.what}; "
+                f": a wrong outer checksum{_vni_words(self.sender, rows)} in {self.of(count)}, because {cause.what}; "
                 f"kernels discard such, `fixer run` {does}. Cure: {cause.cure}."
             )
             yield self.found(
@@ -209,9 +216,9 @@ class OfSender:
         rows = [row for row in self.sender.rows if row.diagnosis is Diagnosis.OUTER_IP_WRONG]
         if rows:
             count = sum(self.sender.rows[row] for row in rows)
-            cure = "the hop that writes or damages that header"
+            cure = OUTER_IP_HEADER.cure
             text = (
-                f": the outer IP header's own checksum is wrong in {count} {self.of}: a receiver's kernel drops such "
+                f": the outer IP header's own checksum is wrong in {self.of(count)}: a receiver's kernel drops such "
                 f"before any rule sees them, so `fixer run` never gets them. Cure: {cure}."
             )
             yield self.found("outer_ip_header", other(self.sender, rows), text, rows, role=Role.PATH, cure=cure)
@@ -219,8 +226,8 @@ class OfSender:
         if rows:
             count = sum(self.sender.rows[row] for row in rows)
             verdict = other(self.sender, rows)
-            cure = "make it with that, or the sender's without udp6zerocsumtx"
-            text = f" sends outer checksum zero over IPv6 in {count} {self.of}: " + (
+            cure = ABSENT6.cure
+            text = f" sends outer checksum zero over IPv6 in {self.of(count)}: " + (
                 "the other side answers them, so its VXLAN device has udp6zerocsumrx."
                 if verdict is Verdict.HARMLESS
                 else f"receivers drop such unless their VXLAN device has udp6zerocsumrx (`ip -d link`). Cure: {cure}. "
@@ -254,8 +261,18 @@ def nothing(tally: Tally) -> Finding:
     ]
     reasons = {reason_words(row.reason, row.outer) for row, _ in rows}
     but = f"; {sum(count for _, count in rows)} cannot be checked: {'; '.join(sorted(reasons))}" if rows else ""
-    text = f"Nothing to repair in {_packets(judged)}{but}."
+    text = f"Nothing to repair in {packets_words(judged)}{but}."
     return Finding("", Role.FILE, "sound", Verdict.HARMLESS, text, judged, judged)
+
+
+def of_unfollowed(tally: Tally) -> Finding:
+    """What no conclusion holds for."""
+    text = (
+        f"What became of {packets_words(tally.unfollowed)} is not known: there are more conversations "
+        f"({MOST_CONVERSATIONS:,}) or kinds of packets ({MOST_KINDS:,}) than can be followed. Split the capture "
+        f"(`editcap -c 100000 IN OUT`) and scan the parts."
+    )
+    return Finding("", Role.FILE, "not_followed", Verdict.UNCLEAR, text, tally.unfollowed, tally.frames)
 
 
 def of_file(tally: Tally, ports: Sequence[int], *, plain: bool) -> Iterator[Finding]:
@@ -268,14 +285,12 @@ def of_file(tally: Tally, ports: Sequence[int], *, plain: bool) -> Iterator[Find
         count for sender in tally.everybody() for row, count in sender.rows.items() if row.reason is Reason.TRUNCATED
     )
     if cut:
-        text = f"{_packets(cut)} cut short by the capture, so they cannot be checked: capture with `tcpdump -s 0`."
+        text = f"{packets_words(cut)} cut short by the capture, so they cannot be checked: capture with `tcpdump -s 0`."
         yield found("truncated", text, cut)
-    if geneve := tally.other[Reason.GENEVE]:
-        yield found("geneve", f"{_packets(geneve)} of Geneve (UDP 6081), which is another tunnel than VXLAN.", geneve)
     if not tally.frames:
         text = "The capture is empty: nothing arrived while it was taken, or its filter let nothing pass."
         yield found("empty", text)
-    elif not tally.total.vxlan and not tally.plain:
+    elif not tally.total.vxlan and not tally.plain and not set(tally.strangers.alike_seen()) - set(ports):
         *most, last = [str(port) for port in ports]
         named = f"{', '.join(most)} or {last}" if most else last
         yield found(
@@ -307,7 +322,3 @@ def _vni_words(sender: Sender, rows: Iterable[Row]) -> str:
     if len(vnis) > MOST_VNIS:
         return f" ({len(vnis)} VNIs)"
     return f" (VNI {', '.join(map(str, vnis))})"
-
-
-def _packets(count: int) -> str:
-    return f"{count} packet{'' if count == 1 else 's'}"

@@ -14,7 +14,9 @@ from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 from fixer.findings.census import Census
 from fixer.findings.conversations import Fate
+from fixer.findings.roads import Seen
 from fixer.findings.sender import Counts, Row, Sender
+from fixer.findings.strangers import Strangers
 from fixer.findings.verdicts import harm_of
 
 NO_VNI = frozenset({Reason.OUTER_UNREADABLE, Reason.OUTER_FRAGMENT, Reason.NOT_VXLAN})
@@ -71,6 +73,12 @@ class Tally:
         self.other: Counter[Reason] = Counter()
         self.vteps: dict[str, Sender] = {}
         self.senders: dict[str, Sender] = {}
+        self.roads: list[Seen] = []
+        self.later_parts = 0
+        """Fragments of the underlay that are not the first of their packet."""
+        self.strangers = Strangers()
+        self.unfollowed = 0
+        """Packets that are not sound, and for whose fate there was no room."""
         self.others = {True: Sender(), False: Sender()}  # VTEPs, and senders of plain packets
         self._gone: set[int] = set()
         self._harm = 0  # of those
@@ -86,6 +94,8 @@ class Tally:
         """After the last packet: take the rest."""
         census.end()
         self.take(census)
+        self.roads, self.later_parts = census.roads.all(), census.roads.later_parts
+        self.strangers, self.unfollowed = census.strangers, census.unfollowed
         self._shrink()
 
     def _add(self, result: Result, outgoing: bool | None, fate: Fate, frame: int, count: int) -> None:
@@ -112,9 +122,9 @@ class Tally:
 
     def _shrink(self) -> None:
         """Keep MOST_SENDERS apart, and no more."""
-        for is_vtep, address, sender in self.by_harm()[MOST_SENDERS:]:
+        for harm, is_vtep, address, sender in self._ranked()[MOST_SENDERS:]:
             del (self.vteps if is_vtep else self.senders)[address]
-            self._harm += harm_of(sender, address)  # each by itself: what excuses one sender excuses no other
+            self._harm += harm  # each by itself: what excuses one sender excuses no other
             self.others[is_vtep].join(sender)
             self._vnis -= sum(map(len, sender.vnis.values()))
             if len(self._gone) < MOST_GONE:
@@ -122,19 +132,25 @@ class Tally:
 
     def by_harm(self) -> list[tuple[bool, str, Sender]]:
         """Who is kept apart, whether it is a VTEP, and its packets: those of whom most are not sound first."""
+        return [each[1:] for each in self._ranked()]
+
+    def _ranked(self) -> list[tuple[int, bool, str, Sender]]:
+        """The same, each behind how many packets of it harm."""
         known = [(True, *each) for each in self.vteps.items()] + [(False, *each) for each in self.senders.items()]
-        return sorted(known, key=lambda each: (-harm_of(each[2], each[1]), -each[2].packets))
+        ranked = [(harm_of(sender, address), is_vtep, address, sender) for is_vtep, address, sender in known]
+        return sorted(ranked, key=lambda each: (-each[0], -each[3].packets))
 
     def worst(self, most: int) -> tuple[list[tuple[bool, str, Sender]], Others]:
         """The `most` worst senders, as in `by_harm`, and the others."""
-        known = self.by_harm()
+        ranked = self._ranked()
+        known = [each[1:] for each in ranked]
         rest = Sender()
         for sender in (*self.others.values(), *(sender for *_, sender in known[most:])):
             rest.join(sender)
         # Who was counted with the others may have come back.
         others = len(known[most:]) + len(self._gone - {hash((is_vtep, address)) for is_vtep, address, _ in known})
         over = "over " if len(self._gone) == MOST_GONE else ""
-        harm = self._harm + sum(harm_of(sender, address) for _, address, sender in known[most:])
+        harm = self._harm + sum(each[0] for each in ranked[most:])
         return known[:most], Others(f"{over}{others:,} others" if others else "", rest, harm)
 
     @property

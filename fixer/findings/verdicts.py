@@ -9,7 +9,6 @@ sender's other packets are finished. Where the user says that it came in, it nee
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import ip_address
 
 from fixer.findings.conversations import Fate
 from fixer.findings.finding import Place, Verdict
@@ -18,6 +17,7 @@ from fixer.findings.sender import Row, Sender, is_unfinished
 ENOUGH_FINISHED = 2
 """Finished segments that show that a sender's NIC has been passed: one may be forwarded, or right by chance."""
 
+ALL = tuple(Fate)
 ARRIVED = (Fate.ACCEPTED, Fate.ACCEPTED_DATA, Fate.REFUSED)
 IN_VAIN = (Fate.LOST, Fate.UNANSWERED)
 
@@ -32,20 +32,21 @@ class Unfinished:
             if is_unfinished(row):
                 self.cells.update(cells)
         self.total = self.cells.total()
-        self.loopback = bool(address) and ip_address(address).is_loopback
+        self.loopback = address == "::1" or (address.startswith("127.") and ":" not in address)
         self.outgoing = self.count(True)
         self.merged = self.count(None, False, fates=(Fate.MERGED,))
         self.accepted = self.count(None, False, fates=(Fate.ACCEPTED, Fate.REFUSED))
         self.acknowledged = self.count(None, False, fates=(Fate.ACCEPTED_DATA,))
         self.in_vain = self.count(None, False, fates=IN_VAIN)
         self.lost = self.count(None, False, fates=(Fate.LOST,))
+        self.accepted_incoming = self.count(False, fates=(Fate.ACCEPTED, Fate.REFUSED))
         self.lost_incoming = self.count(False, fates=(Fate.LOST,))
         self.passed_nic = sender.finished >= ENOUGH_FINISHED
         if not self.passed_nic:  # nothing says that these were merged by a receiver
             self.accepted += self.acknowledged
 
-    def count(self, *outgoing: bool | None, fates: tuple[Fate, ...] = tuple(Fate)) -> int:
-        return sum(self.cells[mark, fate] for mark in outgoing for fate in fates)
+    def count(self, *outgoing: bool | None, fates: tuple[Fate, ...] = ALL) -> int:
+        return sum(packets for (mark, fate), packets in self.cells.items() if mark in outgoing and fate in fates)
 
     def verdict(self, outgoing: bool | None, fate: Fate) -> Verdict:
         if self.loopback or outgoing or fate in ARRIVED or fate is Fate.MERGED:
@@ -63,9 +64,11 @@ class Unfinished:
         return found
 
     def place(self, *, everybody: bool) -> Place:
-        """everybody: whether others' unfinished packets are accepted here as well."""
-        if self.loopback or (self.accepted and everybody):
+        """everybody: whether others send such here as well, and somebody's are accepted before any NIC had them."""
+        if self.loopback or ((self.accepted or self.outgoing) and everybody):
             return Place.ONE_HOST
+        if self.accepted_incoming:
+            return Place.RECEIVER
         if self.outgoing or self.accepted:
             return Place.SENDER
         if self.passed_nic and (self.merged or self.acknowledged):

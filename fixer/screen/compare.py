@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from rich.box import SIMPLE_HEAD
 
 from fixer.compare import Comparison
-from fixer.findings.legs import FIELDS, Leg, Verdict
+from fixer.findings.finding import Verdict
+from fixer.findings.legs import FIELDS, Leg
 from fixer.screen.console import Console, Part, Table, Text, exactly, say, text
 
 MOST_LEGS = 20

@@ -19,7 +19,8 @@ from fixer.findings.sender import Row, Sender
 from fixer.findings.sentences import MOST_SAID, MOST_VNIS
 from fixer.findings.tally import Tally
 from fixer.findings.verdicts import row_verdicts
-from fixer.scan import Report, Step, frames_words
+from fixer.findings.words import list_words
+from fixer.scan import Report, Step, frames_words, others_of
 from fixer.screen.console import Console, Table, Text, exactly, say, text
 from fixer.words import ACTIONS, INNER_STATES, OUTER_STATES, diagnosis_words, reason_words
 
@@ -43,7 +44,8 @@ def show(report: Report, console: Console) -> None:
     if report.settings.plain:
         parts.append(f"{plain} plain")
     if other := tally.frames - vxlan - plain:
-        parts.append(f"{other} other")
+        named = list_words(others_of(report))
+        parts.append(f"{other} other ({named})" if named else f"{other} other")
     exactly(console, text((report.name, "bold"), f": {', '.join(parts)}"))
     for warning in report.warnings:
         say(console, ("!", "yellow"), f" {warning}.", indent=2)

@@ -14,7 +14,8 @@ from support.captures import enhanced, interface, section
 
 from fixer.compare import Comparison, compare
 from fixer.config import Settings
-from fixer.findings.legs import Verdict, Way
+from fixer.findings.finding import Verdict
+from fixer.findings.legs import Way
 from fixer.host.machine import Host
 from fixer.lab import traffic
 from fixer.lab.net import End, Lab, Layout, Pump

@@ -27,6 +27,9 @@ class Capture:
     now: int = 10**18
     marks: tuple[bool | None, bool | None] = (None, None)
     """Of what the first VTEP sends, and of what the second one does."""
+    plain: bool = False
+    """Without a tunnel: the hosts' packets as they are."""
+    vni: int = 4097
 
     def put(self, side: int, transport: bytes, protocol: int, state: str, *, outer: str = "zero") -> None:
         """A packet of one side (0, 1); its checksum field is where the protocol has it."""
@@ -34,10 +37,21 @@ class Capture:
         ends = HOSTS[side], HOSTS[1 - side]
         header = b"" if protocol == 1 else pseudo(*ends, protocol, len(transport))
         right_field = right(header, transport)
-        value = {"finished": right_field, "unfinished": total(header), "wrong": right_field ^ 0x0110}[state]
+        first = transport[: 1500 - 20]  # of what a NIC's LRO merged
+        states = {
+            "finished": right_field,
+            "unfinished": total(header),
+            "wrong": right_field ^ 0x0110,
+            "lro": right(pseudo(*ends, protocol, len(first)), first),
+        }
+        value = states[state]
         transport = transport[:at] + struct.pack(">H", value) + transport[at + 2 :]
-        inner = Wire().macs + b"\x08\0" + ip_header(*ends, protocol, len(transport), len(self.packets)) + transport
-        payload = struct.pack(">II", 0x08000000, 4097 << 8) + inner
+        packet = ip_header(*ends, protocol, len(transport), len(self.packets)) + transport
+        if self.plain:
+            self.packets.append((self.now, packet, self.marks[side]))
+            self.now += SECOND // 1000
+            return
+        payload = struct.pack(">II", 0x08000000, self.vni << 8) + Wire().macs + b"\x08\0" + packet
         length, vteps = 8 + len(payload), (VTEPS[side], VTEPS[1 - side])
         udp = struct.pack(">HHHH", 40000, 4789, length, total(pseudo(*vteps, 17, length)) if outer == "partial" else 0)
         whole = ip_header(*vteps, 17, length, len(self.packets)) + udp + payload
@@ -58,14 +72,15 @@ class Capture:
 
     def findings(self, told: int | None = None) -> list[Finding]:
         """What the datapath and the census conclude; told: on which side the user says it was taken."""
-        pipeline, census, tally = Pipeline(ports=[4789]), new_census(), Tally(told=told is not None)
+        pipeline, census = Pipeline(ports=[4789], plain=self.plain), new_census()
+        tally = Tally(told=told is not None)
         for when, packet, outgoing in self.packets:
             result = pipeline.examine(bytearray(packet), when_ns=when)
             if told is not None:
                 outgoing = result.outer_source == VTEPS[told]
             census.add(result, outgoing, packet)
         tally.finish(census)
-        return findings(tally, [4789], plain=False)
+        return findings(tally, [4789], plain=self.plain)
 
 
 @dataclass
