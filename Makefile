@@ -71,6 +71,11 @@ kernels:  ## fixer on Debian's kernels, 5.10 and newer, each booted under QEMU (
 	@tools/install run test kernels
 	@$(python) -m kernels $(ARGS)
 
+.PHONY: pages
+pages:  ## docs/causes.md and docs/conclusions.md, from what is in the tree
+	@tools/install run test
+	@PYTHONPATH=tests $(python) -m support.pages
+
 finish:  ## the program that finishes packets in the kernel, from its source (clang 14, llvm 14; docs/kernel.md)
 	@tools/finish
 

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 from support.netns import Namespace
+from support.told import confusion_told
 
 from fixer.host.machine import Host
 from fixer.lab import net
@@ -64,6 +65,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in terminalreporter.config.stash.get(confusion_told, []):
+        terminalreporter.write_line(f"conclusions: {line}")
     if root_tests := terminalreporter.config.stash[ran_as_root]:
         ran = sum(root_tests)
         terminalreporter.write_line(f"tests that need root: {ran} ran, {len(root_tests) - ran} skipped")

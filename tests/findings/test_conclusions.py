@@ -2,58 +2,39 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.dialogue import VTEPS, Capture, Connection
-from support.labelled import LABELLED, LEFT, Label, answered
+from support import pages
+from support.dialogue import Capture, Connection
+from support.labelled import LABELLED, LEFT, answered
+from support.told import confusion_told
 
-from fixer.findings.finding import Place, Verdict
+from fixer.findings.finding import Verdict
 
 FAULT, UNCLEAR, HARMLESS = Verdict
-
-
-def concluded(name: str) -> tuple[Label, set[Place]]:
-    build, _, _, told = LABELLED[name]
-    capture = Capture()
-    build(capture)
-    found: Label = {}
-    for one in capture.findings(told):
-        if one.cause != "sound":
-            found[one.who, one.verdict] = found.get((one.who, one.verdict), 0) + one.packets
-    return found, {one.taken for one in capture.findings(told)}
 
 
 @pytest.mark.parametrize("name", LABELLED)
 def test_each_capture_has_its_conclusion(name: str) -> None:
     _, expected, place, _ = LABELLED[name]
-    found, places = concluded(name)
+    found, places = pages.concluded(name)
     assert found == expected
     if place is not None:
         assert places == {place}
 
 
-def test_no_false_accusation_and_no_missed_fault(record_property: Callable[[str, object], None]) -> None:
-    """The confusion, printed as a table (pytest -s): rows are what is right, columns what was concluded."""
-    confusion: Counter[tuple[str, str]] = Counter()
-    for name, (_, expected, _, _) in LABELLED.items():
-        found, _ = concluded(name)
-        for vtep in VTEPS:
-            confusion[worst(expected, vtep), worst(found, vtep)] += 1
-    names = ["fault", "unclear", "harmless", "sound"]
-    lines = [f"{'right':10}" + "".join(f"{name:>10}" for name in names)]
-    lines += [f"{row:10}" + "".join(f"{confusion[row, column]:>10}" for column in names) for row in names]
-    print("\n".join(["", *lines]))
-    record_property("confusion", lines)
-    assert all(row == column for row, column in confusion)
-    assert all(confusion[name, name] >= 3 for name in names), "each is tried"
+def test_no_false_accusation_and_no_missed_fault(request: pytest.FixtureRequest) -> None:
+    """The confusion, told at the end of the run, and kept in docs/conclusions.md."""
+    request.config.stash[confusion_told] = pages.table_of_confusion()
+    counts = pages.confusion()
+    assert all(row == column for row, column in counts), counts
+    assert all(counts[name, name] >= 3 for name in pages.VERDICTS), "each is tried"
 
 
-def worst(found: Label, vtep: str) -> str:
-    return next((str(verdict) for verdict in Verdict if (vtep, verdict) in found), "sound")
+@pytest.mark.parametrize("name", pages.PAGES)
+def test_the_page_in_the_documents_is_what_is_in_the_tree(name: str) -> None:
+    assert (pages.DOCS / name).read_text(encoding="utf-8") == pages.PAGES[name](), "write it again: make pages"
 
 
 # --- whatever is said -------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from support.dialogue import ACK, FIN, PUSH, RST, SYN, VTEPS, Capture, Connection
+from support.dialogue import ACK, FIN, HOSTS, MSS, PUSH, RST, SYN, VTEPS, Capture, Connection
 
 from fixer.findings.finding import Place, Verdict
 
@@ -223,3 +223,55 @@ def damage(capture: Capture) -> None:
     connection.send(0, ACK | PUSH, "wrong", b"data")
     connection.send(0, ACK | PUSH, "finished", b"data", again=True)
     connection.send(1, ACK, "finished")
+
+
+@label({})
+def merged_by_a_nics_lro(capture: Capture) -> None:
+    """Without a tunnel, where NICs do it: the checksum is that of the first segment, and nobody can verify it."""
+    capture.plain = True
+    connection = Connection(capture).open()
+    for _ in range(3):
+        connection.say(0, "lro", bytes(4380))
+
+
+@label({(HOSTS[0], HARMLESS): 2})
+def a_container_behind_a_veth(capture: Capture) -> None:
+    """Without a tunnel: on one host nobody finishes anything."""
+    capture.plain = True
+    Connection(capture).open("unfinished")
+
+
+@label({(LEFT, FAULT): 3}, Place.BEHIND)
+def two_tenants_of_the_same_addresses_and_one_is_broken(capture: Capture) -> None:
+    capture.vni = 1
+    Connection(capture).knock()
+    capture.vni = 2
+    Connection(capture).open().say(0, "finished", b"hello")
+
+
+@label({(LEFT, HARMLESS): 3}, Place.SENDER)
+def the_way_back_has_a_vni_of_its_own(capture: Capture) -> None:
+    connection = Connection(capture)
+    for side, flags, state in ((0, SYN, "unfinished"), (1, SYN | ACK, "finished"), (0, ACK, "unfinished")):
+        capture.vni = 1 + side
+        connection.send(side, flags, state, mss=MSS)
+    capture.vni = 1
+    connection.send(0, ACK | PUSH, "unfinished", b"hello")
+    capture.vni = 2
+    connection.send(1, ACK, "finished")
+
+
+@label({(LEFT, FAULT): 4})
+def long_packets_do_not_arrive(capture: Capture) -> None:
+    """An MTU that is too large, and no checksum that is wrong: after the first of it the handshake is acknowledged."""
+    connection = Connection(capture).open()
+    for number in range(5):
+        connection.send(0, ACK | PUSH, "finished", bytes(MSS), again=number > 0)
+        connection.numbers[0] -= MSS
+        connection.send(1, ACK, "finished")
+        connection.numbers[0] += MSS
+
+
+@label({(LEFT, UNCLEAR): 4})
+def sound_and_nothing_answers(capture: Capture) -> None:
+    Connection(capture).knock("finished", times=4)
