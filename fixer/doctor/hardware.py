@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fixer.cure.plan import TUNNEL_SUMS
 from fixer.doctor import releases, symptoms
 from fixer.doctor.check import Ailment, Check, Verdict, ailment
 from fixer.doctor.node import Node
-from fixer.doctor.releases import VETH_BELIEVES
+from fixer.doctor.releases import VETH_BELIEVES, VMXNET3_PORTS
 from fixer.host.devices import Device
 
 _STANDARD_PORTS = (4789, 8472)
-"""The ports of VXLAN that vmxnet3 computes checksums for, with Geneve's; others since Linux 5.14 the driver itself."""
+"""The ports of VXLAN that vmxnet3 computes checksums for, beside Geneve's (b22580233d47, vmxnet3_features_check)."""
 
 _DECIDES = (
     "What decides: a capture on the host that receives, given to `fixer scan`, or `fixer doctor --watch 10` there."
@@ -33,10 +34,9 @@ def vmxnet3(node: Node) -> Iterator[Ailment]:
             f"again and again not to, with Docker Swarm, Calico, flannel and Cilium: ping works, TCP does not."
         )
         odd = sorted({device.vxlan.port for device in tunnels if device.vxlan} - set(_STANDARD_PORTS))
-        if odd and node.kernel and node.kernel.version < (5, 14) and nic.has("tx-udp_tnl-csum-segmentation"):
-            text += (
-                f" Before Linux 5.14 the driver leaves to it what goes to a port it does not know ({odd[0]} here), too."
-            )
+        older = releases.has(VMXNET3_PORTS, node.platform)
+        if odd and older is not False and nic.has(TUNNEL_SUMS):
+            text += f" And {VMXNET3_PORTS.what}, such as {odd[0]}. {releases.said(VMXNET3_PORTS, node.platform)}"
         if nic.has("tx-udp_tnl-segmentation"):
             text += (
                 " Less may do: two reports were cured by `tx-udp_tnl-segmentation` and `tx-udp_tnl-csum-segmentation` "
@@ -159,9 +159,7 @@ def veth_believes(node: Node) -> Iterator[Ailment]:
 def _left_to(nic: Device) -> list[str]:
     feature = nic.computes()
     shown = [f"`ethtool -i {nic.name}`: {nic.driver['driver']}", f"`ethtool -k {nic.name}`: {feature} on"]
-    return shown + [
-        f"`ethtool -k {nic.name}`: {name} on" for name in ("tx-udp_tnl-csum-segmentation",) if nic.has(name)
-    ]
+    return shown + [f"`ethtool -k {nic.name}`: {name} on" for name in (TUNNEL_SUMS,) if nic.has(name)]
 
 
 def _suspect(nic: Device, cause: str, text: str, shown: list[str], ill: list[str], what: str) -> Ailment:
@@ -195,6 +193,7 @@ CHECKS = (
             "https://github.com/moby/moby/issues/41775",
             "https://github.com/openshift/machine-config-operator/pull/2734",
             "https://github.com/cilium/cilium/issues/21801",
+            "https://git.kernel.org/linus/b22580233d47",
             "https://github.com/weaveworks/weave/issues/3887",
             "https://github.com/projectcalico/calico/issues/4727",
             "https://github.com/deckhouse/deckhouse/pull/10087",

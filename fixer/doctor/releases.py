@@ -28,7 +28,13 @@ NAT_OF_ZERO = KernelFault(
     "ea64d8d6c675",
     "nf_nat writes into a UDP checksum of zero when it changes address or port",
     (5, 7),
-    {(5, 4): 41, (4, 19): 123},
+    {(5, 6): 13, (5, 4): 41, (4, 19): 123, (4, 14): 181},
+)
+VMXNET3_PORTS = KernelFault(
+    "b22580233d47",
+    "vmxnet3 leaves checksums inside tunnels to the hypervisor on ports that it does not know",
+    (5, 14),
+    {(5, 10): 53},
 )
 VETH_BELIEVES = KernelFault(
     "ce8c839b74e3",

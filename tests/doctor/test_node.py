@@ -229,7 +229,7 @@ def test_kube_proxy_masquerades_twice() -> None:
     assert (found.cause, found.verdict) == ("double_masquerade", FAULT)
     assert found.now == "`ethtool -K vxlan.calico tx-checksum-ip-generic off`"
     assert "kube-proxy masquerades them twice" in found.text
-    assert "ea64d8d6c675: 5.7, 5.4.41, 4.19.123" in found.text
+    assert "ea64d8d6c675: 5.7, 5.6.13, 5.4.41, 4.19.123, 4.14.181" in found.text
 
 
 @pytest.mark.parametrize(
@@ -281,6 +281,15 @@ def test_swarm_on_esxi() -> None:
     (found,) = seen(host)
     assert (found.cause, found.verdict) == ("offload_vmxnet3", UNCLEAR)
     assert any("sent again" in fact.what for fact in found.evidence)
+    for release, said in (("5.10.52", True), ("5.10.53", False), ("5.13.0-30-generic", True), ("5.14.0", False)):
+        odd = (
+            FakeNode(release, "Linux")
+            .vmware()
+            .nic("ens192", "vmxnet3", tx_udp_tnl_csum_segmentation="on")
+            .tunnel(port=4799)
+        )
+        (vmxnet3, _) = seen(odd)
+        assert ("b22580233d47" in vmxnet3.text) is said
     cured = FakeNode().vmware().nic("ens192", "vmxnet3", tx_checksum_ip_generic="off").tunnel().retransmits()
     assert told(cured) == [("cure_unkept", UNCLEAR)]
 

@@ -15,7 +15,7 @@ from fixer.lab import traffic
 from fixer.lab.net import End, Lab, Layout, Pump, meanwhile
 from fixer.lab.pump import Fault, Finish
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.kernels]
 EVERYTHING = Pump(Fault(finish=Finish.EVERYTHING))
 
 
