@@ -126,7 +126,11 @@ class Host:
             raise SystemRefused(f"{path} cannot be read: {error.strerror}") from None
 
     def exists(self, path: str) -> bool:
-        return Path(path).exists()
+        """Whether there is such a file; not, if it lies where only root may look."""
+        try:
+            return Path(path).exists()
+        except OSError:
+            return False
 
     def listed(self, directory: str) -> list[str]:
         """The names in a directory, in order; none where there is no such one, or it cannot be read."""
@@ -192,8 +196,9 @@ class Host:
     def other_namespaces(self) -> list[tuple[str, Path]]:
         """Each network namespace but ours that can be seen, once: how a verb's command line names it, and its file."""
         found: dict[int, tuple[str, Path]] = {self.netns_inode(): ("", Path())}
-        named = [(f"--netns {path.name}", path) for path in sorted(Path("/run/netns").glob("*"))]
-        named += [(f"--netns {path}", path) for path in sorted(Path("/run/docker/netns").glob("*"))]
+        docker = Path("/run/docker/netns")
+        named = [(f"--netns {name}", Path("/run/netns", name)) for name in self.listed("/run/netns")]
+        named += [(f"--netns {docker / name}", docker / name) for name in self.listed(str(docker))]
         numbers = sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
         named += [(f"--pid {number}", Path(f"/proc/{number}/ns/net")) for number in numbers]
         for option, path in named:

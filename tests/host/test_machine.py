@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from support.fakehost import FakeHost
@@ -59,6 +61,48 @@ def test_reading(tmp_path: Path) -> None:
     assert Host().read(f"{tmp_path}/nowhere") is None
     with pytest.raises(SystemRefused, match="Is a directory"):
         Host().read(str(tmp_path))
+
+
+def test_where_only_root_may_look_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /run/docker is for everybody else."""
+
+    def refused(self: Path, **_: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    everything = Path.iterdir
+
+    def listing(self: Path) -> Iterator[Path]:
+        return everything(self) if self == Path("/proc") else refused(self)
+
+    monkeypatch.setattr(Path, "iterdir", listing)
+    assert Host().listed("/run/docker/netns") == []
+    assert all(option.startswith("--pid ") for option, _ in Host().other_namespaces())
+    monkeypatch.setattr(Path, "stat", refused)
+    assert not Host().exists("/var/lib/rancher/rke2")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "file"
+    Host().write(str(path), "one\n", 0o755)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("one\n", 0o755)
+    Host().write(str(path), "two\n")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("two\n", 0o644)
+    assert Host().listed(str(path.parent)) == ["file"]
+    with pytest.raises(SystemRefused, match="cannot be written: File exists"):
+        Host().write(f"{path}/below", "x")
+    Host().remove(str(path))
+    Host().remove(str(path))
+    assert Host().listed(str(path.parent)) == []
+
+
+@pytest.mark.root
+def test_what_is_in_another_namespace_is_looked_at_there_and_we_stay_here(netns: Namespace) -> None:
+    host, here = Host(), Host().netns_inode()
+    there = host.within(Path("/run/netns", netns.name), lambda other: other.netns_inode())
+    assert there == netns.call(host.netns_inode) != here
+    assert host.netns_inode() == here
+    with pytest.raises(FileUnreadable):
+        host.within(Path("/run/netns/gone"), lambda _: None)
 
 
 def test_capabilities_are_the_threads_own(monkeypatch: pytest.MonkeyPatch) -> None:
