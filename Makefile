@@ -5,7 +5,7 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench nat cure launder cycles kernels finish finishing wheels test-wheels bundle test-bundle release test-release \
+.PHONY: help demo test test-all-pythons lint format sanitize bench nat cure launder cycles guard kernels finish finishing wheels test-wheels bundle test-bundle release test-release \
 	image test-image test-reproducible clean
 
 help:  ## show this list
@@ -66,6 +66,10 @@ launder:  ## 200 million damaged packets through the packet path: is one made ri
 cycles:  ## on and off 1,000 times for each backend under one TCP connection over a broken wire (root, half an hour; FIXER_CYCLES=N)
 	@tools/install run test
 	@$(python) -m pytest -s -q tests/e2e/cycles.py $(ARGS)
+
+guard:  ## each way of losing the rule under one TCP connection, Docker's own rules too: seen and put back? (root, 4 minutes)
+	@tools/install run test guard
+	@$(python) -m pytest -s -q tests/e2e/guard.py $(ARGS)
 
 kernels:  ## fixer on Debian's kernels, 5.10 and newer, each booted under QEMU (root; ARGS=NAME: one of them; docs/compatibility.md)
 	@tools/install run test kernels

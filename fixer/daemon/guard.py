@@ -10,16 +10,20 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from fixer.config import Settings
-from fixer.daemon.lost import Loss, losses
+from fixer.daemon.lost import NO_INTERFACE, Loss, losses
 from fixer.daemon.outgoing import Outgoing
 from fixer.errors import FixerError, KernelLacks, ProgramMissing
+from fixer.host import interfaces
 from fixer.host.machine import Host
 from fixer.host.operator import operator
 from fixer.host.ruleset import Events, Process
 from fixer.now import Now
 from fixer.rules import switch, wanted
 from fixer.rules.installed import Installed
+from fixer.rules.iptables import legacy_has_raw
 from fixer.rules.selection import FAMILIES, Family, Selection
 from fixer.rules.wanted import Intent
 from fixer.state import place
@@ -57,6 +61,7 @@ class Guard(threading.Thread):
         """… and that it was put right."""
         self.has_stopped = False
         """Whether it was put back too often, and is not again."""
+        self._is_without_interface = False
         self._complained = ""
         self._looked = 0.0
         self._outgoing = Outgoing(settings, host, say)
@@ -111,6 +116,7 @@ class Guard(threading.Thread):
             intent = wanted.read(self._host)
             self._outgoing.follow(intent)
             self._tell(intent)
+            self._tell_of_interface(intent)
             if self._is_ours(intent) and self._is_due(now, news):
                 self._looked = now.steady
                 with place.locked(self._host):  # or what an operator is about to do would look like a loss
@@ -134,22 +140,36 @@ class Guard(threading.Thread):
         return news is None or bool(news) or self._has_legacy() or now.steady - self._looked >= ANYWAY_SECONDS
 
     def _has_legacy(self) -> bool:
-        """Whether the rules are where there are no events."""
+        """Whether there are rules where there are no events: ours, or others' with which ours may come back."""
+        if legacy_has_raw(self._host):
+            return True
         written = switch.remembered(self._host).written.values()
         return any("legacy" in each.backend for each in written)
+
+    def _tell_of_interface(self, intent: Intent | None) -> None:
+        """A rule for an interface that was renamed or removed takes nothing: whose it is now only an operator knows."""
+        interface = intent.selection.interface if intent and intent.selection else None
+        lacks = self._is_ours(intent) and interface is not None and not interfaces.is_there(self._host, interface)
+        if lacks and not self._is_without_interface:
+            what = f"the rule is for what arrives on {interface}, and there is no such interface"
+            self._say(told.event("rule-lost", f"{what}: fixer on --interface IF", {"fixer.rule.lost": [NO_INTERFACE]}))
+        self._is_without_interface = lacks
 
     def _tell(self, intent: Intent | None) -> None:
         """What the operator has said since the last look."""
         before, self._last = self._last, intent
         if intent is None or intent == before:
             return
+        self.has_stopped = False
+        self._put_back.clear()
+        if before and replace(intent, said=None) == replace(before, said=None):
+            return  # the same once more
         packets = switch.rule_packets(self._host, self._settings.queue.number)
         fields = told.who_and_why(intent.by.user, intent.by.login, intent.by.sudo, intent.reason)
         fields |= told.counted("before", self._packets) | told.counted("after", packets)
         self._packets = packets
         start = before.since if before and before.on else intent.since
         fields |= told.how_long(start, intent.until, self._host.now())
-        self.has_stopped = False
         if not intent.on:
             if before and before.on:
                 self._say(told.event("rule-off", f"off, as {intent.by} wanted", fields))

@@ -12,6 +12,9 @@ from fixer.rules.selection import Family, Selection
 
 Kind = Literal["gone", "twice", "not last", "changed", "leftover"]
 
+NO_INTERFACE = "no interface"
+"""As a kind of loss, beside those: the rule is as it was, and the interface it is for is not there any more."""
+
 
 class Loss(NamedTuple):
     """One thing that somebody else has done to the rules of a family."""

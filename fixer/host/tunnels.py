@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from fixer.errors import FixerError
+from fixer.host import interfaces
 from fixer.host.machine import NET, Host
 
 _TABLES = {4: "udp", 6: "udp6"}
@@ -54,11 +55,7 @@ def ports(host: Host) -> dict[int, frozenset[int]] | None:
 
 def received(host: Host, names: Collection[str]) -> int | None:
     """How many packets these devices have handed out so far; None if the kernel does not say so of one of them."""
-    found = {}
-    for line in (host.read(f"{NET}/dev") or "").splitlines():
-        name, colon, figures = line.partition(":")
-        if colon:
-            found[name.strip()] = int(figures.split()[1])
+    found = interfaces.received(host)
     return sum(found[name] for name in names) if names and found.keys() >= set(names) else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,7 +22,7 @@ from fixer.rules import ahead
 from fixer.rules.chains import chains_of
 from fixer.rules.installed import Ahead, Change, Counted, Installed, Place
 from fixer.rules.rawtable import CHAIN, ENTRIES, HOOK, OUTPUT, Chains, Hook, Line, RawTable, parse, spelt
-from fixer.rules.selection import IPV4, IPV6, Family, Selection
+from fixer.rules.selection import FAMILIES, IPV4, IPV6, Family, Selection
 from fixer.state.baseline import Written
 
 Variant = Literal["iptables", "nft", "legacy", "native"]
@@ -86,11 +87,9 @@ class Iptables:
             self._write(table, wanted)
 
     def _table(self) -> RawTable:
-        if self.variant == "legacy":
-            names = "ip6_tables_names" if self.family is IPV6 else "ip_tables_names"
-            # iptables-legacy-save creates the table it is asked for.
-            if "raw" not in (self.host.read(f"{NET}/{names}") or "").split():
-                return RawTable()
+        # iptables-legacy-save creates the table it is asked for.
+        if self.variant == "legacy" and not _has_legacy_raw(self.host, self.family):
+            return RawTable()
         done = self.host.run([f"{self.command}-save", "-c", "-t", "raw"])
         if done.status == 0:
             if _FOREIGN.search(done.out):
@@ -180,6 +179,18 @@ class Iptables:
         if "xtables lock" in words:
             return SystemRefused(f"another program holds the xtables lock; try again when it is done: {words}")
         return SystemRefused(f"{self.command} refused: {words}")
+
+
+def legacy_has_raw(host: Host) -> bool:
+    """Whether there is a raw table of iptables-legacy, of whose changes nobody is told; not, if only root may know."""
+    with suppress(NotPermitted):
+        return any(_has_legacy_raw(host, family) for family in FAMILIES)
+    return False
+
+
+def _has_legacy_raw(host: Host, family: Family) -> bool:
+    names = "ip6_tables_names" if family is IPV6 else "ip_tables_names"
+    return "raw" in (host.read(f"{NET}/{names}") or "").split()
 
 
 def variants(host: Host, family: Family, asked: Variant | None = None) -> list[Iptables]:

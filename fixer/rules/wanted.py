@@ -54,6 +54,7 @@ def on(
             selection=selection,
             variant=variant,
             since=earlier.since if goes_on and earlier else now,
+            said=now,
             until=selection.until,
             by=by,
             reason=reason or (earlier.reason if goes_on and earlier else ""),
@@ -71,7 +72,8 @@ def off(host: Host, *, by: Operator, reason: str = "") -> tuple[list[Change], In
     with place.locked(host):
         earlier = before(host)
         last = earlier.selection if earlier else None
-        intent.write(host, Intent(on=False, selection=last, since=host.now(), by=by, reason=reason))
+        now = host.now()
+        intent.write(host, Intent(on=False, selection=last, since=now, said=now, by=by, reason=reason))
         return switch.off(host), earlier
 
 

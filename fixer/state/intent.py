@@ -34,6 +34,8 @@ class Intent(Struct, Generic[Wanted], frozen=True, kw_only=True, forbid_unknown_
     """Which iptables was asked for, or nftables itself; None: nobody asked for any."""
     since: Moment
     """When it was first wanted on; or when it was last wanted off."""
+    said: Moment | None = None
+    """When that was said last; the same words said again are another moment."""
     until: Moment | None = None
     by: Operator
     reason: Annotated[str, Meta(max_length=REASON_MOST)] = ""

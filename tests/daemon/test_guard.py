@@ -177,8 +177,6 @@ def test_each_way_of_losing_the_rule_is_seen_and_put_right_within_two_seconds(ne
             pytest.skip("needs iptables-legacy in the kernel")
         began = time.monotonic()
         netns.run("sh", "-c", command)
-        if kind == "leftover":  # of which the kernel has no events, and nobody looks there each second
-            netns.run(*f"{RAW} -A OUTPUT -j RETURN".split())
         lost = log.wait_for("rule-lost")
         assert lost["fixer"]["rule"]["lost"][0] == kind
         if process:
@@ -227,9 +225,31 @@ def test_somebody_as_stubborn_wins_after_five_times_and_that_is_said(netns: Name
         assert "put back 5 times in a minute, and not once more" in log.wait_for("guard-stopped", 3)["message"]
         time.sleep(1.5)
         assert is_on(netns) == [False, True]
-        say(netns, "on", f"--queue={QUEUE}", "--reason", "once more")
-        log.wait_for("rule-on", 5, count=2)
+        say(netns, "on", f"--queue={QUEUE}")
         assert is_on(netns) == [True, True]
+        time.sleep(1.5)
+        netns.run(*f"{RAW} -F".split())
+        log.wait_for("rule-put-back", 5, count=6)
+
+
+@pytest.mark.root
+def test_an_interface_that_is_not_there_any_more_is_said_once(netns: Namespace) -> None:
+    netns.configure("link add eth0 type veth peer name eth1")
+    with daemon(netns) as running:
+        log = Log(running)
+        say(netns, "on", f"--queue={QUEUE}", "--interface", "eth0")
+        log.wait_for("rule-on", 5)
+        netns.configure("link set eth1 name eth2")
+        time.sleep(1.5)
+        assert not log.has("rule-lost"), "another one's name is nothing to us"
+        for name in ("eth9", "eth0", "eth8"):
+            netns.configure(f"link set {'eth9' if name == 'eth0' else 'eth0'} name {name}")
+            time.sleep(2.5)
+        log.wait_for("rule-lost", 5, count=2)
+        lost = [event for event in log.events if event["event"]["action"] == "rule-lost"]
+        assert len(lost) == 2
+        assert lost[0]["fixer"]["rule"]["lost"] == ["no interface"]
+        assert not log.has("rule-put-back")
 
 
 @pytest.mark.root

@@ -6,13 +6,13 @@ Not collected with the rest, for it takes minutes. ``FIXER_CYCLES`` says how man
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from support.talk import PATIENCE_SECONDS, Talk, answering
 
 from fixer.host import queues
 from fixer.host.machine import Host
@@ -26,8 +26,6 @@ from fixer.rules.selection import Selection
 
 CYCLES = int(os.environ.get("FIXER_CYCLES", "1000"))
 SELECTION = Selection(queue=0, ports=(4789,))
-PATIENCE_SECONDS = 20.0
-"""How long a connection may stand still: its sender has waited for longer and longer while the rule was off."""
 OTHERS = ("OUTPUT", "-p", "udp", "--dport", "53", "-j", "RETURN")
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(7200)]
@@ -55,58 +53,6 @@ def meddling(there: Namespace, variant: str) -> Iterator[list[int]]:
     finally:
         over.set()
         thread.join()
-
-
-@contextmanager
-def answering(there: Namespace, port: int) -> Iterator[None]:
-    """A server that says again what it is told."""
-
-    def listener() -> socket.socket:
-        return socket.create_server(("", port))
-
-    def answer() -> None:
-        conversation, _ = server.accept()
-        with conversation:
-            while some := conversation.recv(65536):
-                conversation.sendall(some)
-
-    server = there.call(listener)
-    with server:
-        threading.Thread(target=answer, daemon=True).start()
-        yield
-
-
-class Talk:
-    """One connection, over which a line goes there and comes back, again and again."""
-
-    def __init__(self, here: Namespace, address: str, port: int) -> None:
-        self._socket: socket.socket = here.call(socket.create_connection, (address, port), PATIENCE_SECONDS)
-        self._socket.settimeout(PATIENCE_SECONDS)
-        self._over = threading.Event()
-        self.said = 0
-        self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._talk, daemon=True)
-        self._thread.start()
-
-    def _talk(self) -> None:
-        try:
-            while not self._over.is_set():
-                line = f"{self.said:09}\n".encode() * 50
-                self._socket.sendall(line)
-                back = b""
-                while len(back) < len(line):
-                    some = self._socket.recv(65536)
-                    assert some, "the connection is closed"
-                    back += some
-                assert back == line
-                self.said += 1
-        except BaseException as failure:
-            self.failure = failure
-
-    def end(self) -> None:
-        self._over.set()
-        self._thread.join()
-        self._socket.close()
 
 
 @pytest.mark.parametrize("variant", ["nft", "legacy", "native"])
@@ -141,14 +87,9 @@ def test_a_connection_outlives_a_thousand_cycles(variant: Variant) -> None:
         right.call(switch_off, host)
         seconds = time.monotonic() - began
         right.call(switch_on, host, variant)
-        said = talk.said
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while talk.said == said and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert talk.goes_on(), talk.failure
         talk.end()
-        assert talk.failure is None
         right.call(switch_off, host)
-        assert talk.said > said
         left = [right.run(f"iptables-{each}-save", "-t", "raw").out for each in ("nft", "legacy")]
         assert not any("FIXER" in table or "--dport 53" in table for table in left)
         assert right.run(f"iptables-{foreign}-save", "-t", "mangle").out.count("-A") == before.count("-A")
