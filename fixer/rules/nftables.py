@@ -62,16 +62,20 @@ class Nftables:
         if not wants or wanted is None:
             self._write("")
             return Change(self.family, "removed", before, self.read())
-        self._write(script(wanted, self.family))
+        hooked = sum('"hook"' in each for each in before.said)
+        self._write(script(wanted, self.family), keeps_hook=before.in_place and hooked == len(_chains(wanted)))
         table = self._table()
         # What the kernel says of it now is what was written.
         meant = Written(self.command, tuple(map(_spelt, table)), msgspec.Raw(msgspec.json.encode(wanted)))
         return Change(self.family, "written", before, self._installed(table, meant))
 
     def takes(self, wanted: Selection) -> bool:
-        """Whether nft and this kernel can: what would be written, in a scratch table that is never committed."""
+        """Whether nft and this kernel can: the rules that would be written, in a scratch table that is never committed.
+
+        Without its hook: to take one back, as an abort does too, the kernel drops what every queue here holds.
+        """
         try:
-            trial = script(wanted, self.family, f"{TABLE}-trial")
+            trial = script(wanted, self.family, f"{TABLE}-trial", is_hooked=False)
         except KernelLacks:
             return False
         return self._run("--check", "-f", "-", input=trial).status == 0
@@ -134,9 +138,14 @@ class Nftables:
         """Nobody can append behind us there."""
         return Place(f"{self._kind} {TABLE} {hook} at priority {PRIORITY}", 1 if is_there else None, 1, hook)
 
-    def _write(self, text: str) -> None:
-        """Make our table anew, or remove it. Adding it first makes that no error where it is not there."""
-        head = f"add table {self._kind} {TABLE}\ndelete table {self._kind} {TABLE}\n"
+    def _write(self, text: str, *, keeps_hook: bool = False) -> None:
+        """Make our table anew, or remove it. Adding it first makes that no error where it is not there.
+
+        ``keeps_hook``: the rules alone, for taking back a hook makes the kernel drop what every queue here holds
+        (nf_unregister_net_hook, nfqnl_nf_hook_drop).
+        """
+        verb = "flush" if keeps_hook else "delete"
+        head = f"add table {self._kind} {TABLE}\n{verb} table {self._kind} {TABLE}\n"
         done = self._nft(head + text)
         if done.status != 0:
             raise self._refusal(done)
@@ -159,15 +168,20 @@ class Nftables:
         return SystemRefused(f"nft refused: {words or f'status {done.status}'}")
 
 
-def script(selection: Selection, family: Family, table: str = TABLE) -> str:
+def script(selection: Selection, family: Family, table: str = TABLE, *, is_hooked: bool = True) -> str:
     """The table as nft reads it."""
     kind = "ip6" if family is IPV6 else "ip"
-    chains = [CHAIN] if selection.outgoing_queue is None else [CHAIN, OUTPUT]
-    return f"table {kind} {table} {{\n{''.join(_chain(chain, selection, family) for chain in chains)}}}\n"
+    chains = "".join(_chain(chain, selection, family, is_hooked) for chain in _chains(selection))
+    return f"table {kind} {table} {{\n{chains}}}\n"
 
 
-def _chain(chain: str, selection: Selection, family: Family) -> str:
-    lines = [f"type filter hook {chain} priority {PRIORITY}; policy accept;", *_rules(chain, selection, family)]
+def _chains(selection: Selection) -> list[str]:
+    return [CHAIN] if selection.outgoing_queue is None else [CHAIN, OUTPUT]
+
+
+def _chain(chain: str, selection: Selection, family: Family, is_hooked: bool) -> str:
+    hook = f"type filter hook {chain} priority {PRIORITY}; policy accept;"
+    lines = [*([hook] if is_hooked else []), *_rules(chain, selection, family)]
     body = "\n".join(f"\t\t{line}" for line in lines)
     return f"\tchain {chain} {{\n{body}\n\t}}\n"
 
