@@ -75,7 +75,7 @@ MAY_IMPORT = {
     "config": {"errors", "datapath"},
     "capture": {"errors", "datapath", "findings"},
     "nfqueue": {"errors", "datapath"},
-    "host": {"errors"},
+    "host": {"errors", "kernel"},
     "kernel": set(),
     "findings": {"now", "datapath", "words"},
     "state": {"errors", "datapath", "host", "config"},

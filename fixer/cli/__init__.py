@@ -52,7 +52,7 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="fixer", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Repair VXLAN packets whose checksums were never finished, or went stale on the way.
+    """Repair VXLAN packets whose checksums were never finished, or that somebody on the way has spoiled.
 
     Ping works over the overlay and TCP does not? fixer takes the packets from a netfilter queue on the receiving host,
     finishes what can be proven to be unfinished, drops what can be proven to be corrupt, and says what it found. It

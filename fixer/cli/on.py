@@ -120,7 +120,7 @@ def on(
     With --scope suspects, the kernel itself looks at each packet's headers (-m bpf) and queues only what may be
     unfinished: an inner or outer checksum field that holds its pseudo-header's sum, an outer ffff, and headers that it
     does not follow; with [timestamps], SYNs as well. The rest passes at full speed and unverified. What suspects cannot
-    see: random corruption (so corrupt = "drop" does not hold), a stale outer checksum other than ffff, VXLAN that was
+    see: random corruption (so corrupt = "drop" does not hold), a wrong outer checksum other than ffff, VXLAN that was
     fragmented on the underlay, and whatever is longer than --mtu: those are taken for packets that GRO has merged,
     which look unfinished and are not. The default for --mtu is the MTU of --interface, or the largest of all interfaces
     but loopback and tunnels, and at least 1500; say it again after an MTU has grown. `fixer status` shows what share of

@@ -100,8 +100,9 @@ class Guard(threading.Thread):
                     news = None
                 if not self._over.is_set():
                     self.look(Now.read(), news)
-                    # Others who change rules all the time must not keep an operator from the lock.
-                    self._over.wait(PAUSE_SECONDS)
+                    if self._events and news != []:
+                        # Others who change rules all the time must not keep an operator from the lock.
+                        self._over.wait(PAUSE_SECONDS)
         finally:
             self._outgoing.close()
             if self._events:

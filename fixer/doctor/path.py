@@ -170,7 +170,7 @@ CHECKS = (
     ),
     Check(
         "ebpf",
-        "eBPF at XDP or tc ingress (tcx, if bpftool is there) of the NICs",
+        "eBPF at XDP or tc ingress (TCX too) of the NICs",
         ("ebpf_first",),
         {Verdict.HARMLESS: "there is some, and VXLAN ends here"},
         ("https://github.com/projectcalico/calico/issues/7040", "https://github.com/projectcalico/calico/pull/9288"),

@@ -206,6 +206,15 @@ class Host:
                 found.setdefault(path.stat().st_ino, (option, path))
         return [each for each in found.values() if each[0]]
 
+    def tcx_programs(self, interface: str) -> list[str]:
+        """The names of the eBPF programs at the entry of an interface by TCX, in order; none where there is no TCX."""
+        from fixer.kernel import bpf  # only here: it is not to be paid for by who does not ask
+
+        with suppress(OSError, KeyError):
+            index = socket.if_nametoindex(interface)
+            return [bpf.name_of(each) for each in bpf.attached_tcx(index, bpf.TCX_INGRESS)]
+        return []
+
     def enter_netns(self, name: str | None = None, pid: int | None = None) -> None:
         """Move this thread, and the commands it runs, into a network namespace.
 

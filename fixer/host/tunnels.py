@@ -6,8 +6,8 @@ socket's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -17,6 +17,8 @@ from fixer.errors import FixerError
 from fixer.host import interfaces
 from fixer.host.machine import NET, Host
 
+PROGRAM = "fixer_finish"
+"""Ours, of ``--scope kernel``, which takes nothing away; the kernel keeps 15 characters of a name."""
 _TABLES = {4: "udp", 6: "udp6"}
 
 
@@ -72,22 +74,21 @@ def elsewhere(host: Host, wanted: Collection[int]) -> str | None:
 
 
 def programs(host: Host, interface: str) -> list[str]:
-    """Who sees packets of this interface before the rules do: eBPF at ``XDP``, ``tc``, as far as ip and tc tell.
+    """Who else sees packets of this interface before the rules do: eBPF at ``XDP``, ``tc``, ``TCX``, as far as is told.
 
-    Since Linux 6.6 a program can be attached as ``tcx``, which tc does not show: only bpftool does, where it is.
+    The first two by ip and tc, which know nothing of the third: the kernel is asked itself, and says their names.
     """
     found = []
-    try:
+    with suppress(FixerError, msgspec.DecodeError):
         link = host.run(["ip", "-details", "-json", "link", "show", "dev", interface]).out
         if any("xdp" in each for each in msgspec.json.decode(link or "[]")):
             found.append("XDP")
-        asked = [["tc", "filter", "show", "dev", interface, "ingress"]]
-        asked += [["bpftool", "net", "show", "dev", interface]] * (host.which("bpftool") is not None)
-        if re.search(r"\bbpf\b|\btcx/ingress\b", "".join(host.run(argv).out for argv in asked)):
+    with suppress(FixerError):
+        filters = host.run(["tc", "filter", "show", "dev", interface, "ingress"]).out.splitlines()
+        if any("bpf" in line and PROGRAM not in line for line in filters):
             found.append("tc")
-    except (FixerError, msgspec.DecodeError):
-        pass
-    return found
+    names = [name for name in host.tcx_programs(interface) if not PROGRAM.startswith(name or "?")]
+    return found + [f"TCX {name}".rstrip() for name in names]
 
 
 def _ports(table: str) -> frozenset[int]:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 # <linux/bpf.h>
 MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY = 0, 1, 2, 3, 4
-PROG_LOAD, PROG_TEST_RUN, OBJ_GET_INFO_BY_FD, PROG_QUERY, LINK_CREATE = 5, 10, 15, 16, 28
-PROG_TYPE_SCHED_CLS = 3
-TCX_INGRESS, TCX_EGRESS = 46, 47
+PROG_LOAD, PROG_TEST_RUN, PROG_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD, PROG_QUERY, LINK_CREATE = 5, 10, 13, 15, 16, 28
+PROG_TYPE_SCHED_CLS, PROG_TYPE_XDP = 3, 6
+XDP, TCX_INGRESS, TCX_EGRESS = 37, 46, 47
 F_BEFORE = 1 << 3
 TEST_CHECKSUM_COMPLETE = 1 << 2
 SYSCALL = {"x86_64": 321, "aarch64": 280}
@@ -70,13 +70,16 @@ def _element(command: int, map_: int, key: bytes, value: ctypes.Array[ctypes.c_c
     _bpf(command, struct.pack("=I4xQQQ", map_, ctypes.addressof(at), place, 0))
 
 
-def load(code: bytes, licence: bytes, name: str = "", log: bool = False) -> int:
-    """A tc program's descriptor. With ``log`` an error carries what the verifier said, as its ``filename``."""
+def load(code: bytes, licence: bytes, name: str = "", log: bool = False, *, kind: int = PROG_TYPE_SCHED_CLS) -> int:
+    """A program's descriptor, a tc program's unless another ``kind`` is named.
+
+    With ``log`` an error carries what the verifier said, as its ``filename``.
+    """
     instructions, terms = ctypes.create_string_buffer(code), ctypes.create_string_buffer(licence)
     said = ctypes.create_string_buffer(LOG_BYTES if log else 1)
     attributes = struct.pack(
         "=IIQQIIQII16s",
-        PROG_TYPE_SCHED_CLS,
+        kind,
         len(code) // 8,
         ctypes.addressof(instructions),
         ctypes.addressof(terms),
@@ -96,7 +99,10 @@ def load(code: bytes, licence: bytes, name: str = "", log: bool = False) -> int:
 
 
 def attach_tcx(program: int, interface: int, point: int, *, first: bool = False) -> int:
-    """A link's descriptor: the program runs at ``point`` while it is open. OSError EINVAL before Linux 6.6."""
+    """A link's descriptor: the program runs at ``point`` while it is open. OSError EINVAL before Linux 6.6.
+
+    At ``XDP`` too, which has links since 5.9.
+    """
     flags = F_BEFORE if first else 0
     return _bpf(LINK_CREATE, struct.pack("=IIII", program, interface, point, flags))
 
@@ -119,6 +125,17 @@ def id_of(program: int) -> int:
     _bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, len(room), ctypes.addressof(room)))
     (number,) = struct.unpack_from("=I", room, 4)
     return int(number)
+
+
+def name_of(number: int) -> str:
+    """The name of a program by its id: 15 characters at most, '' if it has none."""
+    program = _bpf(PROG_GET_FD_BY_ID, struct.pack("=I", number))
+    try:
+        room = ctypes.create_string_buffer(80)
+        _bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, len(room), ctypes.addressof(room)))
+        return room.raw[64:80].rstrip(b"\0").decode(errors="replace")  # struct bpf_prog_info
+    finally:
+        os.close(program)
 
 
 def try_out(program: int, frame: bytes, *, repeat: int = 1, complete: bool = False, gso_size: int = 0) -> Ran:

@@ -19,8 +19,11 @@ from fixer.kernel import bpf
 from fixer.lab.net import Namespace, own_name
 
 # <linux/bpf.h>
+BPF_XDP = bpf.XDP
 BPF_TCX_INGRESS, BPF_TCX_EGRESS = bpf.TCX_INGRESS, bpf.TCX_EGRESS
 TCX_PASS, TCX_DROP = 0, 2
+XDP_DROP, XDP_PASS = 1, 2
+XDP_DATA, XDP_DATA_END = 0, 4  # offsets in struct xdp_md
 # Helper functions.
 SKB_STORE_BYTES, L4_CSUM_REPLACE, SKB_VLAN_PUSH, SKB_VLAN_POP, SKB_LOAD_BYTES, CSUM_LEVEL = 9, 11, 18, 19, 26, 135
 FRAME_POINTER = 10  # the register that points behind the program's own 512 bytes
@@ -97,6 +100,10 @@ def skip_if_equal(register: int, value: int, skipped: int) -> bytes:
     return _instruction(0x15, to=register, value=value, offset=skipped)
 
 
+def skip_if_greater(register: int, other: int, skipped: int) -> bytes:
+    return _instruction(0x2D, to=register, of=other, offset=skipped)
+
+
 def call(helper: int) -> bytes:
     return _instruction(0x85, value=helper)
 
@@ -114,6 +121,21 @@ def pop_tag(vlan: int) -> Program:
     """Take the tag ``vlan`` off; drop every frame that does not carry it, so that nothing crosses untagged."""
     tagged = call(SKB_VLAN_POP) + leave(TCX_PASS)
     return load32(2, 1, SK_BUFF_VLAN_TCI) + skip_unless_equal(2, vlan, len(tagged) // 8) + tagged + leave(TCX_DROP)
+
+
+def eat(port: int) -> Program:
+    """At the entry: drop what is for UDP ``port`` over IPv4 without options, as who decapsulates by himself does."""
+    fetch = copy(6, 1) + set_to(2, 14 + 20 + 2) + copy(3, FRAME_POINTER) + add_value(3, -8) + set_to(4, 2)
+    eats = load16(2, FRAME_POINTER, -8) + skip_unless_equal(2, socket.htons(port), 2) + leave(TCX_DROP)
+    return fetch + call(SKB_LOAD_BYTES) + skip_unless_equal(0, 0, len(eats) // 8) + eats + leave(TCX_PASS)
+
+
+def eat_at_xdp(port: int) -> Program:
+    """The same at XDP, where the frame lies bare in memory."""
+    behind = 14 + 20 + 4
+    eats = load16(5, 2, behind - 2) + skip_unless_equal(5, socket.htons(port), 2) + leave(XDP_DROP)
+    look = load32(2, 1, XDP_DATA) + load32(3, 1, XDP_DATA_END) + copy(4, 2) + add_value(4, behind)
+    return look + skip_if_greater(4, 3, len(eats) // 8) + eats + leave(XDP_PASS)
 
 
 def claim_verified() -> Program:
@@ -223,7 +245,9 @@ def missing(host: Host) -> str | None:
 
 @contextmanager
 def attached(here: Namespace, device: str, point: int, program: Program) -> Iterator[None]:
-    """Run ``program`` on each packet at ``point`` (BPF_TCX_INGRESS or _EGRESS) of ``device`` while the context lasts.
+    """Run ``program`` on each packet at ``point`` of ``device`` while the context lasts.
+
+    The point: BPF_TCX_INGRESS, BPF_TCX_EGRESS or BPF_XDP.
 
     Raises OSError with the kernel's error.
     """
@@ -235,7 +259,7 @@ def attached(here: Namespace, device: str, point: int, program: Program) -> Iter
 
 
 def _attach(device: str, point: int, program: Program) -> int:
-    loaded = bpf.load(program, b"GPL")
+    loaded = bpf.load(program, b"GPL", "lab", kind=bpf.PROG_TYPE_XDP if point == BPF_XDP else bpf.PROG_TYPE_SCHED_CLS)
     try:
         return bpf.attach_tcx(loaded, socket.if_nametoindex(device), point)
     finally:

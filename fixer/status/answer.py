@@ -13,8 +13,11 @@ from fixer.rules.wanted import Intent
 from fixer.state.report import Report
 from fixer.status import facts, reasons, unseen
 from fixer.status.facts import Facts, FlowTable, Rules
-from fixer.status.reason import Reason
+from fixer.status.reason import Reason, Severity
 from fixer.status.wire import Wire
+
+OUT_OF_ORDER = 3
+"""As ``systemctl status``."""
 
 
 class FlowsRule(Struct, frozen=True):
@@ -131,7 +134,7 @@ class Status(Struct, frozen=True):
     @property
     def exit_code(self) -> int:
         """0 if every promise holds, else 3."""
-        return reasons.exit_code(self.reasons)
+        return OUT_OF_ORDER if any(reason.severity is not Severity.NOTE for reason in self.reasons) else 0
 
 
 def collect(host: Host, queue: int, count: int = 1, *, monitor: bool = False) -> Status:

@@ -120,7 +120,7 @@ class Facts:
     """A namespace that has the rules' ports open, where ours has not; as a command line names it."""
     wire: Wire | None = None
     programs: dict[str, list[str]] = field(default_factory=dict)
-    """eBPF programs on ``carriers``, looked for if VXLAN passes our rules by."""
+    """eBPF programs on ``carriers``, looked for if no VXLAN has met our rules while it was watched."""
 
     def on(self) -> list[tuple[Family, Installed]]:
         """The families whose rules are on."""
@@ -154,6 +154,7 @@ def look(host: Host, queue: int, count: int = 1, *, monitor: bool = False) -> Fa
         seen = wire.look(
             host,
             ends,
+            taken,
             _met(families),
             queued=lambda: _sequences(host, asked),
             counted=lambda: _met({family.key: _rules(host, family) for family in FAMILIES}),
@@ -182,7 +183,7 @@ def look(host: Host, queue: int, count: int = 1, *, monitor: bool = False) -> Fa
         is_unvisited=unvisited,
         elsewhere=tunnels.elsewhere(host, taken) if unvisited else None,
         wire=seen,
-        programs={link.name: tunnels.programs(host, link.name) for link in carriers} if seen and seen.passes_by else {},
+        programs={link.name: tunnels.programs(host, link.name) for link in carriers} if seen and not seen.met else {},
     )
 
 

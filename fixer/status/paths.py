@@ -9,8 +9,9 @@ from fixer.rules.installed import Installed
 from fixer.status import intended
 from fixer.status.facts import Facts
 from fixer.status.reason import Reason, Severity
-from fixer.status.wire import LOOK_SECONDS
+from fixer.status.wire import LOOK_SECONDS, Wire
 
+_EBPF = "bpftool net show"
 _SETTING = "vxlan.ports in /etc/fixer/fixer.toml, then fixer on and start fixer run again"
 
 
@@ -70,13 +71,20 @@ def _namespace(facts: Facts, on: list[Installed]) -> Iterator[Reason]:
 def _wire(facts: Facts) -> Iterator[Reason]:
     """VXLAN arrives and passes the rules by: why, as far as that can be seen."""
     wire = facts.wire
-    if wire is None or not wire.passes_by:
+    if wire is None or any(rules.selection and rules.selection.sources for _, rules in facts.on()):
+        return  # of what comes from elsewhere none is to meet them
+    if not wire.passes_by:
+        yield from _unseen(facts, wire)
         return
     came = f"{wire.arrived:,} packets came out of {', '.join(wire.devices)} in {LOOK_SECONDS:.0f} s"
+    if not wire.arrived:
+        came = (
+            f"{wire.came:,} VXLAN packets arrived in {LOOK_SECONDS:.0f} s, none came out of {', '.join(wire.devices)}"
+        )
     what = f"{came}, and none met the rule"
     blame = [f"an eBPF program ({', '.join(found)}) on {name}" for name, found in facts.programs.items() if found]
     if blame:
-        yield Reason(Severity.DOWN, f"{what}: {' and '.join(blame)} sees them first")
+        yield Reason(Severity.DOWN, f"{what}: {' and '.join(blame)} sees them first", _EBPF, by="See")
         return
     interfaces = [rules.interface for _, rules in facts.on() if rules.interface]
     if any(rules.ahead for _, rules in facts.on()):
@@ -88,6 +96,14 @@ def _wire(facts: Facts) -> Iterator[Reason]:
     else:
         command = f"tcpdump -ni any udp port {_any(facts)}"
         yield Reason(Severity.DOWN, f"{what}: nothing is known to be in the way", command)
+
+
+def _unseen(facts: Facts, wire: Wire) -> Iterator[Reason]:
+    """Nothing arrives that can be counted here: what XDP takes cannot."""
+    xdp = [name for name, found in facts.programs.items() if any(each.startswith("XDP") for each in found)]
+    if xdp and not (wire.arrived or wire.came or wire.met):
+        what = f"no VXLAN was seen just now; what an eBPF program (XDP) on {', '.join(xdp)} takes, nobody sees here"
+        yield Reason(Severity.NOTE, what, _EBPF, by="See")
 
 
 def _any(facts: Facts) -> str:

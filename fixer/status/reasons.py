@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from fixer.host import links
 from fixer.rules.installed import Installed
@@ -11,9 +11,6 @@ from fixer.state.report import InKernel, Report
 from fixer.status import intended, paths, unseen
 from fixer.status.facts import Facts, FlowTable, Rules
 from fixer.status.reason import Reason, Severity
-
-OUT_OF_ORDER = 3
-"""As ``systemctl status``."""
 
 _SILENT_SECONDS = 10
 
@@ -34,11 +31,6 @@ def judge(facts: Facts) -> list[Reason]:
         *_interfaces(facts),
     ]
     return sorted(found, key=lambda reason: list(Severity).index(reason.severity))
-
-
-def exit_code(reasons: Iterable[Reason]) -> int:
-    """0 if every promise holds, or 3."""
-    return OUT_OF_ORDER if any(reason.severity is not Severity.NOTE for reason in reasons) else 0
 
 
 def ahead(rules: Installed) -> list[Reason]:

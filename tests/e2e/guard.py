@@ -204,7 +204,9 @@ def dockerd(there: Namespace, room: Path) -> Iterator[list[str]]:
     address = f"unix://{room}/socket"
     own = [f"--data-root={room}/data", f"--exec-root={room}/exec", f"--pidfile={room}/pid", f"--host={address}"]
     daemon = ["dockerd", *own, "--storage-driver=vfs", "--userland-proxy=false"]
-    hidden = 'mount -t tmpfs tmpfs /run/containerd 2>/dev/null; mount -t tmpfs tmpfs /run/docker 2>/dev/null; exec "$@"'
+    hidden = (
+        'mount -t tmpfs tmpfs /run/containerd 2>/dev/null; mount -t tmpfs tmpfs /run/docker 2>/dev/null; exec "$@" 2>&1'
+    )
     command = [*("setpriv", "--pdeathsig", "TERM", "nsenter", f"--net=/run/netns/{there.name}", "unshare", "--mount")]
     with (room / "log").open("w") as log:
         process = host.start([*command, "sh", "-c", hidden, "sh", *daemon], stdout=log)

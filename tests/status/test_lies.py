@@ -22,7 +22,7 @@ from support.netns import Namespace
 
 from fixer.host import queues
 from fixer.host.machine import Host
-from fixer.lab import net
+from fixer.lab import bpf, net
 from fixer.state import leftovers, report
 
 QUEUE = 7
@@ -176,6 +176,34 @@ def test_a_promise_that_is_broken_is_said_first(site: Site, name: str) -> None:
         found = site.reasons()
         assert found, "it said that all is well"
         assert row.first in found[0], found
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("point", "eaten", "first"),
+    [
+        (bpf.BPF_TCX_INGRESS, 4789, "VXLAN packets arrived in 2 s, none came out of vxlan0, and none met the rule"),
+        (bpf.BPF_TCX_INGRESS, 4790, None),
+        (bpf.BPF_XDP, 4789, None),  # what that takes, nobody can count
+    ],
+)
+def test_vxlan_that_an_ebpf_program_takes_before_us(site: Site, point: int, eaten: int, first: str | None) -> None:
+    if lacking := bpf.missing(Host()):
+        pytest.skip(lacking)
+    program = (bpf.eat_at_xdp if point == bpf.BPF_XDP else bpf.eat)(eaten)
+    with site.daemon(), site.traffic():
+        site.on()
+        assert site.reasons() == []
+        with bpf.attached(site.here, "eth0", point, program):
+            found = site.reasons()
+            if first:
+                assert first in found[0]
+                assert "an eBPF program (TCX lab) on eth0 sees them first. See: bpftool net show" in found[0]
+            else:
+                assert found == []
+            said = json.loads(site.fixer("status", "--json", f"--queue={QUEUE}").stdout)
+            assert any("(XDP) on eth0 takes, nobody sees" in note for note in said["notes"]) is (point == bpf.BPF_XDP)
+        assert site.reasons() == []
 
 
 @pytest.mark.root

@@ -38,6 +38,7 @@ class FakeHost(Host):
         self.modes: dict[str, int] = {}
         self.owners: dict[int, Owner] = {}
         self.net_admin = True
+        self.tcx: dict[str, list[str]] = {}
         self.namespaces: list[tuple[str, Path]] = []
         self.inside: dict[Path, FakeHost] = {}
         """What is found in each of the other namespaces; one that is missing is as if it had ended."""
@@ -105,6 +106,9 @@ class FakeHost(Host):
         if namespace not in self.inside:
             raise FileUnreadable(f"there is no network namespace {namespace}")
         return look(self.inside[namespace])
+
+    def tcx_programs(self, interface: str) -> list[str]:
+        return self.tcx.get(interface, [])
 
     def socket_owner(self, inode: int) -> Owner | None:
         return self.owners.get(inode)
