@@ -161,6 +161,9 @@ def of_packets(counted: Mapping[str, Any]) -> dict[str, Values]:
     }
     errors = ("refused", "unsent", "unreadable", "overruns")
     found["queue_verdict_errors_total"] = {(kind,): counted[kind] for kind in errors}
+    if kernel := counted.get("kernel"):
+        left = {name: count for name, count in kernel.items() if name != "packets"}
+        found["kernel_packets_total"] = by_name({"finished": kernel["packets"], **left})
     if flows := counted.get("flows"):
         found["flow_table_entries"] = {(name,): flows[name] for name in ("capacity", "used", "normalised")}
         found["flow_fates_total"] = {(name,): flows[name] for name in ("evicted", "expired", "damaged", "one_way")}

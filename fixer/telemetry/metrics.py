@@ -62,6 +62,12 @@ METRICS = (
     Metric("rule_lost_total", "counter", "Times that somebody else removed or changed it."),
     Metric("rule_put_back_total", "counter", "Times that the guard put it right."),
     Metric("guard_stopped", "gauge", "1: it was put back too often, and is not again."),
+    Metric(
+        "kernel_packets_total",
+        "counter",
+        "Unfinished packets that met the program in the kernel: finished, or why they were left.",
+        ("outcome",),
+    ),
     Metric("flow_table_entries", "gauge", "Entries of the flow table: capacity, used, normalised.", ("state",)),
     Metric("flow_fates_total", "counter", "What became of flows: evicted, expired, damaged, one_way.", ("fate",)),
     Metric("tcp_paws_passive_rejected_total", "counter", "PAWSPassive: SYNs refused for their timestamps."),

@@ -28,6 +28,7 @@ from deploy import elastic
 from fixer.config import Settings
 from fixer.daemon import guard as guarding
 from fixer.daemon import run
+from fixer.daemon.finishing import Finishing
 from fixer.daemon.guard import Guard
 from fixer.daemon.lost import Loss
 from fixer.daemon.report import Reporter
@@ -38,10 +39,12 @@ from fixer.findings.lifecycle import Case, News, Stage
 from fixer.host.machine import Host
 from fixer.host.operator import Operator
 from fixer.host.ruleset import Process
+from fixer.kernel.finisher import OUTCOMES
 from fixer.nfqueue.queue import Queue
 from fixer.now import Now
 from fixer.rules.selection import IPV4, Selection
 from fixer.state.intent import Intent
+from fixer.state.report import InKernel
 from fixer.telemetry import findings, snat
 from fixer.telemetry.events import CATEGORIES, EVENTS, Saying, state_change
 from fixer.telemetry.fields import ECS, FIELDS
@@ -89,7 +92,8 @@ def daemon() -> Iterator[Saying]:
         yield state_change(action, "for a reason")
     lane = SimpleNamespace(number=9, pipeline=node.pipeline, queue=queue)
     lane.queue = SimpleNamespace(flags={"fail_open": True, "gso": True}, counters=queue.counters)
-    reporter = Reporter(Path("none"), Settings(), [lane], {}, node.flows)
+    in_kernel = InKernel(wanted=True, left=dict.fromkeys(OUTCOMES, 0))
+    reporter = Reporter(Path("none"), Settings(), [lane], {}, node.flows, lambda: in_kernel)
     counted = reporter.counters() | {"log": Teller(lambda: (), io.StringIO()).counters()}
     yield state_change("stopped", "stopped", {f"fixer.counters.{name}": value for name, value in counted.items()})
     yield state_change("log-lost", "2 lines", {LOST: 2})
@@ -127,6 +131,21 @@ def raised() -> Any:
     from fixer.errors import SystemRefused
 
     raise SystemRefused("iptables has not ended after 30 s")
+
+
+def in_kernel() -> Iterator[Saying]:
+    """Of the program in the kernel. The kernel is not asked: its answers are made here."""
+    said: list[Saying] = []
+    one = Finishing(Settings(), Host(), [], said.append)
+    one._complain("this kernel does not take the program: Operation not permitted")
+    one._attached._there = {"eth0": SimpleNamespace(how="TCX", ahead=lambda: 1)}  # type: ignore[dict-item]
+    one._attached._tell_ahead()
+    one._intent = SimpleNamespace(until=None)  # type: ignore[assignment]
+    one._finisher = type("Taking", (), {"put": lambda *_, **__: True, "__contains__": lambda *_: False})()
+    key = bytes(12) + bytes([192, 0, 2, 4]) + bytes(22) + (4).to_bytes(2, sys.byteorder)
+    one._confirm(key, 1, Now(0.0, 0))
+    one._say_ended("192.0.2.4", "it is not wanted any more")
+    yield from said
 
 
 def flows() -> Iterator[Saying]:
@@ -185,7 +204,7 @@ def a_suspect(clocks: tuple[Clock, ...]) -> Finding:
     return snat.finding(suspect)
 
 
-PRODUCERS: list[Callable[[], Iterator[Saying]]] = [packets, daemon, rules, flows, found]
+PRODUCERS: list[Callable[[], Iterator[Saying]]] = [packets, daemon, rules, in_kernel, flows, found]
 
 
 @pytest.fixture(scope="module")
