@@ -124,7 +124,8 @@ class Comparison:
         """What bounds the above: clocks, and what was not counted and why."""
         said = list(self.warnings)
         if self.clock is not None:
-            ahead = f"the clock of {self.names[1]} is {self.clock.offset / 1e6:+.3f} ms ahead of {self.names[0]}'s"
+            which = "behind" if self.clock.offset < 0 else "ahead of"
+            ahead = f"the clock of {self.names[1]} is {abs(self.clock.offset) / 1e6:.3f} ms {which} {self.names[0]}'s"
             if self.clock.delay is None:
                 said.append(f"{ahead}, the time on the way included (packets are matched one way only)")
             else:
