@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -29,6 +30,9 @@ CLONE_NEWNET = 0x40000000
 
 NET = "/proc/thread-self/net"
 """The network namespace's files as *this thread* sees them: ``/proc/net`` belongs to the process's first thread."""
+
+_NEW_NSID, _GET_NSID = 88, 90
+"""RTM_*, linux/rtnetlink.h"""
 
 SO_NETNS_COOKIE = 71
 """asm-generic/socket.h, Linux 5.14"""
@@ -205,6 +209,18 @@ class Host:
             with suppress(OSError):  # it has just ended, or is somebody else's
                 found.setdefault(path.stat().st_ino, (option, path))
         return [each for each in found.values() if each[0]]
+
+    def leads_into(self, namespace: Path) -> bool:
+        """Whether an interface of ours has its other end in that namespace, or the other way round: the kernel numbers
+        those for each other (``linux/net_namespace.h``). False too if it is gone.
+        """
+        with suppress(OSError), namespace.open() as file, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as route:
+            # nlmsghdr, rtgenmsg, NETNSA_FD
+            route.send(struct.pack("=IHHIIB3xHHI", 28, _GET_NSID, 1, 0, 0, 0, 8, 3, file.fileno()))
+            answer = route.recv(4096)
+            (kind,) = struct.unpack_from("=H", answer, 4)
+            return kind == _NEW_NSID and struct.unpack_from("=i", answer, 24)[0] >= 0  # the first one: NETNSA_NSID
+        return False
 
     def tcx_programs(self, interface: str) -> list[str]:
         """The names of the eBPF programs at the entry of an interface by TCX, in order; none where there is no TCX."""

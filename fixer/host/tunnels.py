@@ -62,8 +62,13 @@ def received(host: Host, names: Collection[str]) -> int | None:
 
 
 def elsewhere(host: Host, wanted: Collection[int]) -> str | None:
-    """Another namespace that has one of these UDP ports open, as a command line names it; None: none is seen."""
+    """Another namespace that has one of these UDP ports open, as a command line names it; None: none is seen.
+
+    Of those that an interface of ours leads into: a machine may have others, with a VXLAN that is none of ours.
+    """
     for option, path in host.other_namespaces():
+        if not host.leads_into(path):
+            continue
         try:
             said = host.run(["nsenter", f"--net={path}", "cat", "/proc/net/udp", "/proc/net/udp6"])
         except FixerError:

@@ -164,3 +164,9 @@ def test_off_removes_what_nobody_will_finish_or_read_and_nothing_else(host: Fake
     assert sorted(each.name for each in here.iterdir()) == sorted(
         [f"{inode}-0.json", f"{inode}-0.json.13.new", f"{inode}0-0.json.12.new", f"{inode}0-1.json"]
     )
+
+
+def test_the_packages_remove_the_same_directory() -> None:
+    """Their script runs when no fixer is left that could be asked."""
+    script = Path(__file__).parents[2] / "packaging" / "scripts" / "left"
+    assert f"rm -rf {place.path_of(Host(), 'intent').parent}\n" in script.read_text()

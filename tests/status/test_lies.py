@@ -293,6 +293,8 @@ def test_a_rule_in_the_wrong_namespace(site: Site) -> None:
         wrong.here, wrong.there = empty, site.there
         with wrong.daemon():
             wrong.on()
+            assert wrong.reasons() == [], "another's VXLAN, into which no interface of ours leads"
+            empty.configure(f"link add eth0 type veth peer name eth7 netns {site.here.name}")
             first, *_ = wrong.reasons()
             assert first.startswith("VXLAN (port 4789, 6784, 8472) ends in another network namespace than the rule's")
             assert "fixer on --netns " in first

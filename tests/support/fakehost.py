@@ -107,6 +107,9 @@ class FakeHost(Host):
             raise FileUnreadable(f"there is no network namespace {namespace}")
         return look(self.inside[namespace])
 
+    def leads_into(self, namespace: Path) -> bool:
+        return True
+
     def tcx_programs(self, interface: str) -> list[str]:
         return self.tcx.get(interface, [])
 
