@@ -67,7 +67,14 @@ def one_host_marked_as_incoming(capture: Capture) -> None:
     answered(capture, "unfinished", "unfinished")
 
 
-@label({(LEFT, HARMLESS): 5})
+@label({(LEFT, HARMLESS): 5, (RIGHT, HARMLESS): 4}, Place.ONE_HOST)
+def one_host_from_one_end_of_the_veth(capture: Capture) -> None:
+    """What one side sends is marked as outgoing, the other's came in, and nobody ever finished either."""
+    capture.marks = (False, True)
+    answered(capture, "unfinished", "unfinished")
+
+
+@label({(LEFT, HARMLESS): 5}, Place.RECEIVER)
 def repaired_behind_this_point(capture: Capture) -> None:
     capture.marks = (False, True)
     answered(capture, "unfinished")
