@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from fixer.config import Settings
 from fixer.daemon.lost import NO_INTERFACE, Loss, losses
 from fixer.daemon.outgoing import Outgoing
-from fixer.errors import FixerError, KernelLacks, ProgramMissing
+from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing
 from fixer.host import interfaces
 from fixer.host.machine import Host
 from fixer.host.operator import operator
@@ -81,6 +81,8 @@ class Guard(threading.Thread):
             elif self._is_ours(self._last):
                 wanted.obey(self._host)
             self._outgoing.follow(self._last)
+        except NotPermitted:
+            pass  # iptables-legacy, and a user that is not root: whether it is there nobody knows, which `look` says
         except FixerError as error:
             self._say(state_change("degraded", f"the rule that is wanted is not in place: {error}"))
 

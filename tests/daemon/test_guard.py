@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 import time
@@ -264,31 +265,47 @@ def test_without_the_guard_a_rule_that_is_gone_stays_so(netns: Namespace) -> Non
         assert not log.has("rule-lost")
 
 
-@pytest.mark.root
-def test_a_daemon_that_is_nobody_guards_too(netns: Namespace, tmp_path: Path) -> None:
+@contextmanager
+def daemon_of_nobody(netns: Namespace) -> Iterator[Log]:
     """As the service runs it: another user, with CAP_NET_ADMIN alone."""
-    if "nf_tables" not in netns.run("iptables", "--version").out:
-        pytest.skip("needs an iptables that is nft: the other one needs root")
     nobody = ("--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all,+net_admin")
     caps = ("--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin")
     place = Path("/run/fixer")
-    mode = place.stat().st_mode
-    place.chmod(0o777)  # the service's directory is its user's
+    owner = place.stat().st_uid
+    os.chown(place, 65534, -1)  # the service's directory is its user's
     try:
         process = netns.start("setpriv", *nobody, *caps, *FIXER, "run", f"--queue={QUEUE}")
         try:
             log = Log(process)
-            log.wait_for("started", 10)
+            log.wait_for("started", 30)
             netns.call(wait_for_report)
-            assert say(netns, "on", f"--queue={QUEUE}").returncode == 0
-            log.wait_for("rule-on", 5)
-            netns.run(*f"{RAW} -F".split())
-            log.wait_for("rule-put-back", 3)
-            assert is_on(netns) == [True, True]
+            yield log
         finally:
             net.stop(process)
     finally:
-        place.chmod(mode)
+        os.chown(place, owner, -1)
+
+
+@pytest.mark.root
+def test_a_daemon_that_is_nobody_guards_too(netns: Namespace) -> None:
+    if "nf_tables" not in netns.run("iptables", "--version").out:
+        pytest.skip("needs an iptables that is nft: the other one needs root")
+    with daemon_of_nobody(netns) as log:
+        assert say(netns, "on", f"--queue={QUEUE}").returncode == 0
+        log.wait_for("rule-on", 5)
+        netns.run(*f"{RAW} -F".split())
+        log.wait_for("rule-put-back", 3)
+        assert is_on(netns) == [True, True]
+
+
+@pytest.mark.root
+def test_what_nobody_cannot_see_he_does_not_say_to_be_missing(netns: Namespace, variant: str) -> None:
+    """iptables-legacy needs root even to look."""
+    assert say(netns, "on", f"--queue={QUEUE}", "--variant", variant).returncode == 3
+    with daemon_of_nobody(netns) as log:
+        if variant == "legacy":
+            assert "cannot be guarded" in log.wait_for("guard-failed", 10)["message"]
+        assert not any("not in place" in event["message"] for event in log.events), log.events
 
 
 # Until when
