@@ -74,8 +74,8 @@ cdef uint32_t server_of(const Clocks *clocks, const uint8_t *address) noexcept n
 
 
 cdef bint bring_up(const Clock *clock, uint32_t server, uint32_t value, uint32_t now, uint32_t *delta) noexcept nogil:
-    """What brings a SYN with the TSval `value` up to its source's clock: 0 for one that is ahead, or whose server has not
-    replied to the source lately, since that one remembers nothing of it.
+    """What brings a SYN with the TSval `value` up to its source's clock: 0 for one that is ahead, or whose server has
+    not replied to the source lately, since that one remembers nothing of it.
 
     False if it would need one, and gets 0, because the server's replies are known not to pass us. A SYN does not move
     the clock by itself: the server remembers of connections that were established. So a flood of SYNs with any TSvals

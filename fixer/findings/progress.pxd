@@ -20,7 +20,7 @@ cdef struct Progress:
     uint32_t upto            # acknowledged by the other side; valid if `acked`
     uint32_t flight          # bytes of the longest payload since everything was acknowledged
     uint32_t through         # no payload that arrived had more bytes
-    uint32_t again           # where the first segment begins that came again and is not acknowledged; valid if `repeats`
+    uint32_t again           # where the first segment begins that came again, unacknowledged; valid if `repeats`
     uint32_t payload         # its bytes
     uint32_t repeats         # how often it came again, each time later by PAUSE
     uint32_t heard           # packets of the other side since it came again for the second time

@@ -2,7 +2,8 @@
 """Who sends to whom, and how that goes: what is answered, what is sent in vain, what is too long or cut to pieces.
 
 A road is one direction of two VTEPs, or of two hosts without a tunnel. What is noted here is no fault of a checksum,
-and what people look for a checksum's fault in all the same. Memory is fixed; roads and fragments beyond it are not noted.
+and what people look for a checksum's fault in all the same. Memory is fixed; roads and fragments beyond it are not
+noted.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -66,7 +67,7 @@ cdef class Roads:
     cdef Table table
     cdef Table parts
     cdef readonly uint64_t later_parts   # fragments that are not the first of their packet
-    cdef uint64_t frame      # number of the packet that is looked at; whoever has it sets it before the others are asked
+    cdef uint64_t frame      # number of the packet that is looked at: to be set before the others are asked
     cdef uint32_t of(self, const Event *event) noexcept nogil
     cdef uint32_t between(self, const uint8_t *source, const uint8_t *destination, uint8_t version,
                           bint tunnel) noexcept nogil

@@ -28,7 +28,10 @@ cdef class Strangers:
         free(self.first)
 
     cdef void note_ip(self, const uint8_t *packet, uint32_t captured, uint64_t frame) noexcept nogil:
-        """An IP packet that is not UDP to a VXLAN port; its later fragments by themselves. (IPv6 extension headers count as what they are.)"""
+        """An IP packet that is not UDP to a VXLAN port; its later fragments by themselves.
+
+        IPv6 extension headers count as what they are.
+        """
         cdef uint32_t header = IP6_HEADER, length
         cdef uint8_t protocol
         cdef uint16_t port
