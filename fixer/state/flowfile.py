@@ -59,7 +59,7 @@ def paths(host: Host) -> list[Path]:
 def look(path: Path) -> Live | None:
     """What the file's header says; None if there is no file. ValueError if it is no flow table of ours, OSError too."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(place.opened(path), "rb") as file:
             header = file.read(_HEADER.size)
     except FileNotFoundError:
         return None
@@ -75,7 +75,7 @@ def set_draining(path: Path, draining: bool) -> None:
     """Have new connections left alone from now on, or not any more; the daemon sees it at once. ValueError, OSError."""
     if look(path) is None:
         raise FileNotFoundError(path)
-    with path.open("r+b") as file:
+    with os.fdopen(place.opened(path, os.O_RDWR), "r+b") as file:
         file.seek(_DRAINING)
         file.write(struct.pack("=I", draining))
 
@@ -138,7 +138,7 @@ def _make(path: Path, capacity: int) -> Opened:
 def _held(path: Path) -> Iterator[None]:
     """Lock the file that is there, if one is, until ours has taken its name."""
     try:
-        old = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        old = place.opened(path, os.O_RDWR)
     except FileNotFoundError:
         yield
         return
@@ -161,7 +161,8 @@ def _lock(descriptor: int, path: Path) -> None:
 def _adopt(flows: Flows, path: Path) -> tuple[int, tuple[str, ...]]:
     """Take over what the file under ``path`` holds; how many connections, and what to warn of."""
     try:
-        old = path.read_bytes()
+        with os.fdopen(place.opened(path), "rb") as file:
+            old = file.read()
     except FileNotFoundError:
         return 0, ()
     try:

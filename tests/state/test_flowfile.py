@@ -237,11 +237,26 @@ def test_what_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
-    victim.write_bytes(b"precious")
-    (tmp_path / "1-0.flows").symlink_to(victim)
-    with pytest.raises(SystemRefused):
-        flowfile.open_flows(tmp_path / "1-0.flows", 1024)
-    assert victim.read_bytes() == b"precious"
+    before = flowfile.open_flows(victim, 1024)
+    del before
+    content = victim.read_bytes()
+    path = tmp_path / "1-0.flows"
+    path.symlink_to(victim)
+    with pytest.raises(SystemRefused, match="it is a symbolic link"):
+        flowfile.open_flows(path, 1024)
+    with pytest.raises(OSError, match="it is a symbolic link"):
+        flowfile.set_draining(path, True)
+    assert victim.read_bytes() == content
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    """Whoever the directory belongs to could hold off, status and the daemon's start with it."""
+    path = tmp_path / "1-0.flows"
+    os.mkfifo(path)
+    with pytest.raises(SystemRefused, match="it is no ordinary file"):
+        flowfile.open_flows(path, 1024)
+    with pytest.raises(OSError, match="it is no ordinary file"):
+        flowfile.look(path)
 
 
 def test_killed_anywhere_it_is_whole(tmp_path: Path) -> None:
