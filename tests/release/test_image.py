@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.made import ROOT, made, need, need_root, run
+from support.made import ROOT, has_our_rule, made, need, need_root, run
 
 from fixer.host.machine import Host
 from fixer.lab import traffic
@@ -73,10 +73,6 @@ def serving(podman: Sequence[str], end: End, start: Sequence[str]) -> Iterator[s
         run(*podman, "stop", "--time", "10", name)
 
 
-def rules(end: End) -> str:
-    return end.run("iptables-save").out + end.run("ip6tables-save").out
-
-
 @pytest.mark.timeout(200)
 def test_with_net_admin_alone_and_a_root_that_is_read_only_it_repairs_and_leaves_no_rule(podman: list[str]) -> None:
     content = bytes(range(256)) * 2000
@@ -87,8 +83,8 @@ def test_with_net_admin_alone_and_a_root_that_is_read_only_it_repairs_and_leaves
         with serving(podman, lab.left, start), serving(podman, lab.right, start):
             page = traffic.download(lab.left, lab.right.overlay4)
             assert page.sha256 == hashlib.sha256(content).hexdigest()
-            assert "FIXER" in rules(lab.right)
-        assert "FIXER" not in rules(lab.left) + rules(lab.right)
+            assert has_our_rule(lab.right)
+        assert not any(map(has_our_rule, (lab.left, lab.right)))
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -132,11 +128,11 @@ def test_the_daemonsets_pod_repairs_and_its_hooks_put_the_rule_there_and_take_it
         try:
             run(*podman, "exec", "fixer-fixer", *on)
             run(*podman, "exec", "fixer-fixer", *ready)
-            assert "FIXER" in rules(lab.right)
+            assert has_our_rule(lab.right)
             traffic.connect(lab.left, lab.right.overlay4, traffic.HTTP_PORT, seconds=0.5)
             time.sleep(2)  # the daemon's report is written once a second
             assert '"repair": 0' not in run(*podman, "exec", "fixer-fixer", "fixer", "status", "--json")
             run(*podman, "exec", "fixer-fixer", *off)
-            assert "FIXER" not in rules(lab.right)
+            assert not has_our_rule(lab.right)
         finally:
             run(*podman, "kube", "down", tmp_path / "pod.yaml")

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from fixer.lab.net import Namespace
+
 ROOT = Path(__file__).parents[2]
 DIST = Path(os.environ.get("DIST", "/nowhere"))
 BUILD = Path(os.environ.get("BUILD", ROOT / "build" / "packaging"))
@@ -57,6 +59,13 @@ def run(*argv: str | Path, **options: object) -> str:
     done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return str(done.stdout)
+
+
+def has_our_rule(end: Namespace) -> bool:
+    """Whether there is a table or a chain of fixer's in ``end``, in whichever backend's words."""
+    need("nft")
+    rules = (end.run(*command).out for command in (("nft", "list", "ruleset"), ("iptables-legacy-save",)))
+    return "fixer" in "".join(rules).lower()
 
 
 def elf_files(directory: Path) -> Iterator[Path]:
