@@ -8,9 +8,12 @@ import sys
 import sysconfig
 import tomllib
 import zipfile
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from support.made import GLIBC, MACHINES, ROOT, SWARM, elf_files, elf_machine, glibc_asked, made, need, need_root, run
 
 WHEEL = re.compile(
@@ -73,7 +76,22 @@ def test_the_wheelhouse_installs_without_a_network_and_judges_a_capture(python: 
 
 
 def test_the_locked_requirements_are_those_of_the_package() -> None:
-    locked = set(re.findall(r"^([\w-]+)==", (ROOT / "packaging" / "requirements.txt").read_text(), re.MULTILINE))
+    """And nothing else: each is one that fixer asks for, or one that these ask for."""
+    locked = dict(
+        re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "packaging" / "requirements.txt").read_text(), flags=re.MULTILINE)
+    )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = {re.match(r"[\w-]+", one)[0] for one in project["dependencies"]}  # type: ignore[index]
-    assert asked <= locked, f"packaging/requirements.txt lacks {asked - locked}: its first lines say how it is made"
+    left = [Requirement(one) for one in project["dependencies"]]
+    reached = set()
+    while left:
+        wanted = left.pop()
+        if wanted.marker and not any(wanted.marker.evaluate({"extra": extra}) for extra in wanted.extras or {""}):
+            continue
+        name = re.sub("[-_.]+", "-", wanted.name).lower()
+        assert name in locked, f"packaging/requirements.txt lacks {wanted}: its first lines say how it is made"
+        assert wanted.specifier.contains(locked[name]), f"{wanted} is not {locked[name]}, which is locked"
+        if name not in reached:
+            reached.add(name)
+            with suppress(metadata.PackageNotFoundError):  # without libnetfilter_queue that one is not installed
+                left += [Requirement(one) for one in metadata.requires(name) or []]
+    assert set(locked) == reached
