@@ -94,25 +94,27 @@ bundle: wheels  ## /opt/fixer with a Python of its own, as tar.xz, .deb and .rpm
 	@packaging/bundle
 	@packaging/packages
 
-test-bundle: bundle  ## from bare systems that boot, without Python, to a repaired path, and back to nothing (root, debootstrap)
-	@tools/install run test
+test-bundle: bundle  ## from bare systems that boot, without Python, to a repaired path, and back to nothing (root)
+	@tools/install run test roots
 	@packaging/roots
 	@DIST=$$PWD/dist $(python) -m pytest $(ARGS) tests/release/test_bundle.py tests/release/test_unit.py tests/release/test_packages.py
 
-release: bundle  ## all of that in one directory with checksums, SBOM and the script that installs (KEY=FILE: an SSH key signs)
+release: bundle image  ## all of that in one directory with checksums, SBOM and what installs it (KEY=FILE: an SSH key signs)
 	@packaging/release
 
 test-release: release  ## what is not as released is refused; from that directory to the first repair in a minute (root)
-	@tools/install run test
+	@tools/install run test roots
+	@$(python) -m pip install -q -r packaging/judges.txt
 	@packaging/roots
 	@DIST=$$PWD/dist $(python) -m pytest $(ARGS) tests/release/test_release.py
 
 image: bundle  ## a container image for each machine, in dist (mmdebstrap, buildah); deploy/ runs it
+	@tools/install run image
 	@packaging/image
 
 test-image: image  ## under podman, with what deploy/ gives it, it repairs a path and leaves no rule; the manifests are right
 	@tools/install run test
-	@$(python) -m pip install -q -r packaging/manifests.txt
+	@$(python) -m pip install -q -r packaging/judges.txt
 	@DIST=$$PWD/dist $(python) -m pytest $(ARGS) tests/release/test_image.py
 
 test-reproducible: release  ## build everything a second time, elsewhere, and compare byte by byte (half an hour)

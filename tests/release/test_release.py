@@ -29,6 +29,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def release(key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The release of what is in dist, for this machine, signed with a key of ours."""
     made("fixer_*_amd64.deb", "bundle")
+    made("fixer-*-image-x86_64.tar.gz", "image")
     dist = tmp_path_factory.mktemp("dist")
     for path in DIST.glob("fixer[-_]*"):
         if path.is_file():
@@ -77,6 +78,61 @@ def test_the_archive_is_an_artifact_too(node: Path) -> None:
     status, said = get(node, "--kind", "tar")
     assert status == 0, said
     assert run("chroot", node, "/usr/local/bin/fixer", "--version")
+
+
+@pytest.fixture
+def alpine(release: Path, tmp_path: Path) -> Path:
+    """What a system without glibc looks like to the script: busybox and the release, nothing else."""
+    need_root()
+    need("busybox")
+    for name in ("bin", "release", "dev"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+    (tmp_path / "root" / "dev" / "null").touch()
+    busybox = tmp_path / "root" / "bin" / "busybox"
+    shutil.copy(shutil.which("busybox") or "", busybox)
+    if subprocess.run(["chroot", tmp_path / "root", "/bin/busybox", "true"], check=False).returncode != 0:
+        pytest.skip("this busybox needs libraries: apt-get install busybox-static")
+    run("chroot", tmp_path / "root", "/bin/busybox", "--install", "-s", "/bin")
+    for name in ("dpkg", "getconf", "rpm"):  # busybox has small ones of its own, which Alpine does without
+        (tmp_path / "root" / "bin" / name).unlink(missing_ok=True)
+    shutil.copytree(release, tmp_path / "root" / "release", dirs_exist_ok=True)
+    return tmp_path / "root"
+
+
+def test_a_host_without_glibc_is_told_what_it_needs_and_nothing_is_installed(alpine: Path) -> None:
+    status, said = get(alpine, "--unsigned")
+    assert status == 1
+    assert "no glibc (Alpine?), and neither docker nor podman to run the container image" in said
+    status, said = get(alpine, "--unsigned", "--kind", "tar")
+    assert status == 1
+    assert "no glibc (Alpine?): --kind image" in said
+    assert not installed(alpine)
+
+
+def test_the_image_is_loaded_and_the_next_command_runs_it(release: Path, key: Path, tmp_path: Path) -> None:
+    need_root()
+    need("podman", "runc")
+    podman = tmp_path / "bin" / "podman"
+    podman.parent.mkdir()
+    own = (
+        f"--storage-driver vfs --root {tmp_path}/root --runroot {tmp_path}/run --runtime runc --cgroup-manager cgroupfs"
+    )
+    podman.write_text(f'#!/bin/sh\nexec {shutil.which("podman")} {own} "$@"\n')
+    podman.chmod(0o755)
+    # No docker on this PATH, which else would be asked to load it.
+    for name in ("id", "uname", "dirname", "getconf", "sed", "grep", "sha256sum", "gunzip", "gzip", "sh", "ssh-keygen"):
+        (podman.parent / name).symlink_to(shutil.which(name) or "")
+    command = ["/bin/sh", release / "get", "--kind", "image", "--signer", fingerprint(key)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": str(podman.parent)})
+    assert done.returncode == 0, done.stderr
+    assert "loaded localhost/fixer:0.1.0" in done.stderr
+    [following] = re.findall(r"next: podman (run .*)$", done.stderr, flags=re.MULTILINE)
+    following = following.replace("run -d", "run --rm").replace("--restart unless-stopped", "")
+    limits = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096"]
+    said = run(
+        "unshare", "--net", podman, *following.split()[:2], *limits, *following.split()[2:], "fixer", "--version"
+    )
+    assert said.startswith("fixer ")
 
 
 @pytest.mark.parametrize("what", ["package", "list", "signer", "signature"])
@@ -137,6 +193,17 @@ def test_the_bill_of_materials_names_what_the_tree_holds(release: Path) -> None:
     assert linked <= set(named)
     assert named["CPython"].startswith("3.13.")
     assert bill["metadata"]["component"]["name"] == "vxlan-fixer"
+
+
+def test_the_bill_of_materials_is_what_cyclonedx_takes(release: Path) -> None:
+    validation = pytest.importorskip("cyclonedx.validation.json", reason="no cyclonedx here: make test-release has it")
+    schema = pytest.importorskip("cyclonedx.schema")
+    judge = validation.JsonStrictValidator(schema.SchemaVersion.V1_5)
+    [file] = release.glob("*.cdx.json")
+    assert judge.validate_str(file.read_text()) is None
+    wrong = json.loads(file.read_text())
+    wrong["components"][0]["licences"] = wrong["components"][0].pop("version")
+    assert judge.validate_str(json.dumps(wrong)) is not None
 
 
 def test_two_builds_are_the_same_to_the_byte() -> None:
