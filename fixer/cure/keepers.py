@@ -21,6 +21,7 @@ NETWORKD_WITH_OFFLOADS = 245
 INTERFACES, IFCFG = "/etc/network/interfaces", "/etc/sysconfig/network-scripts"
 NETPLAN, LINKS, RULES = "/etc/netplan", "/etc/systemd/network", "/etc/udev/rules.d"
 _VENDOR_LINKS = ("/usr/lib/systemd/network/99-default.link", "/lib/systemd/network/99-default.link")
+_RELOAD = ("udevadm", "control", "--reload")  # udevd by itself looks for new files every 3 s at most
 _ETHTOOL_OPTS = re.compile(r'^ETHTOOL_OPTS=(["\']?)(.*?)\1\s*$', re.MULTILINE)
 
 Keeper = Callable[[Host, Setting], Plan | None]
@@ -142,7 +143,7 @@ def networkd(host: Host, setting: Setting) -> Plan | None:
     )
     text = "\n".join((OURS, "[Match]", who, "", "[Link]", *kept, "TransmitChecksumOffload=no", ""))
     notes = (f"What {applied} says of this link is taken over: only one .link file is applied.",) if kept else ()
-    return Plan("systemd-udevd (.link)", "udev runs here", setting, (File(path, text),), notes=notes)
+    return Plan("systemd-udevd (.link)", "udev runs here", setting, (File(path, text),), verify=_RELOAD, notes=notes)
 
 
 def udev(host: Host, setting: Setting) -> Plan | None:
@@ -156,9 +157,8 @@ def udev(host: Host, setting: Setting) -> Plan | None:
         f'RUN+="{" ".join((ethtool, *setting.command[1:]))}"\n'
     )
     path = f"{RULES}/90-fixer-{setting.file_name}.rules"
-    reload_ = ("udevadm", "control", "--reload")
     return Plan(
-        "udev", "udev runs here, and sees every device that is made", setting, (File(path, text),), verify=reload_
+        "udev", "udev runs here, and sees every device that is made", setting, (File(path, text),), verify=_RELOAD
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.container import boot, overlaid
 
-pytestmark = [pytest.mark.root, pytest.mark.long]
+pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.timeout(400)]
 DEBS = Path(os.environ.get("DEBS", "build/cure"))
 NEEDED = ("udev", "ifupdown", "network-manager")
 
@@ -29,7 +29,7 @@ def test_it_is_kept_by_who_is_in_charge_and_undone(tmp_path: Path) -> None:
             (root / "etc/systemd/system" / name).unlink(missing_ok=True)
         (root / "root/run").write_text(f"#!/bin/sh\nexec /root/node {sys.executable} -m fixer\n")
         (root / "root/run").chmod(0o755)
-        status, said = boot(root, {"node": Path(__file__).with_name("node")}, "run", 100)
+        status, said = boot(root, {"node": Path(__file__).with_name("node")}, "run", 300)
     print(said)
     assert status == 0, said[-3000:]
     assert said.count("ok: ") == 12
