@@ -54,9 +54,9 @@ cure:  ## udevd, NetworkManager and ifupdown of Debian, booted, keep what fixer 
 		libteamdctl0 libjansson4 libmm-glib0 libpolkit-gobject-1-0 libpsl5 libbluetooth3 libcurl3-gnutls libreadline8 && touch .complete; }
 	@$(python) -m pytest -m long tests/cure/test_booted.py $(ARGS)
 
-finishing:  ## fixer on --scope kernel on every path of the lab, killed, off, beside others; and damage (root, 5 minutes)
+finishing:  ## fixer on --scope kernel on every path of the lab, killed, off, beside others; each state; damage (root, 15 minutes)
 	@tools/install run test
-	@$(python) -m pytest -m long tests/e2e/test_finishing.py $(ARGS)
+	@$(python) -m pytest -m long tests/e2e/test_finishing.py tests/e2e/test_finishing_matrix.py $(ARGS)
 	@$(python) -m launder --kernel --quick
 
 launder:  ## 200 million damaged packets through the packet path: is one made right? (15 minutes; ARGS=--quick: 1)
