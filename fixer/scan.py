@@ -27,7 +27,7 @@ from fixer.errors import CaptureDamaged, CommandWrong, FixerError
 from fixer.findings.census import Census
 from fixer.findings.finding import Finding
 from fixer.findings.names import named
-from fixer.findings.sender import Counts, Sender
+from fixer.findings.sender import Counts, Door, Sender
 from fixer.findings.sentences import findings
 from fixer.findings.tally import Tally, new_census
 
@@ -71,7 +71,7 @@ def scan_file(
     """
     pipeline = pipeline_for(settings)
     census = new_census()
-    report = Report(path, settings, Tally(told=bool(taken_on)))
+    report = Report(path, settings, Tally(Door.TOLD if taken_on else Door.CAPTURE))
 
     try:
         with Capture(path, taken_on) as capture, ExitStack() as outputs:

@@ -15,7 +15,7 @@ PYTHON = sorted(PACKAGE.rglob("*.py"))
 # The datapath's modules, from the ground up: each may cimport those before it.
 DATAPATH = (
     *("wire", "hash", "zeroed", "sets", "traits", "walk", "diagnose", "memory", "envelopes", "regimes", "evidence"),
-    *("repair", "clocks", "flows", "timestamps", "snat", "unfinished", "ring", "result", "pipeline"),
+    *("repair", "clocks", "flows", "timestamps", "snat", "unfinished", "ring", "witness", "result", "pipeline"),
 )
 # Each compiled module, and the ones of ours it may cimport.
 MAY_CIMPORT: dict[str, set[str]] = {
@@ -45,6 +45,10 @@ MAY_CIMPORT: dict[str, set[str]] = {
         "findings.roads",
         "findings.strangers",
         "findings.table",
+    },
+    "findings.ledger": {
+        *("datapath.diagnose", "datapath.hash", "datapath.pipeline", "datapath.repair", "datapath.result"),
+        *("datapath.ring", "datapath.walk", "datapath.witness", "datapath.zeroed", "findings.census"),
     },
     "findings.identity": {"datapath.hash", "datapath.wire", "datapath.walk", "datapath.diagnose"},
     "findings.match": {
@@ -87,7 +91,8 @@ MAY_IMPORT = {
     "scan": GROUND | {"capture", "findings"},
     "compare": GROUND | {"capture", "findings", "scan"},
     "daemon": GROUND | {"nfqueue", "kernel", "host", "state", "rules", "telemetry", "findings"},
-    "screen": GROUND | {"capture", "state", "status", "rules", "host", "findings", "doctor", "cure", "scan", "compare"},
+    "screen": GROUND
+    | {"telemetry", "capture", "state", "status", "rules", "host", "findings", "doctor", "cure", "scan", "compare"},
 }
 ANYTHING = {"cli", "lab", "data", "__main__", "__init__"}
 # And who in the pipeline hands it to those two, and who hands it to the pipeline.

@@ -10,8 +10,10 @@ from fixer.daemon.lanes import Lane
 from fixer.daemon.metering import Meter
 from fixer.daemon.report import Reporter
 from fixer.daemon.standing import Standing
+from fixer.findings.wire import Wire
 from fixer.now import Now
 from fixer.state.flowfile import Opened
+from fixer.state.samples import Samples
 from fixer.telemetry.events import Saying, state_change
 from fixer.telemetry.flows import FlowWatch
 from fixer.telemetry.snat import SnatWatch
@@ -30,6 +32,8 @@ class Chores:
         lanes: Sequence[Lane],
         opened: Opened | None,
         meter: Meter,
+        wire: Wire,
+        samples: Samples,
         say: Callable[[Saying], None],
     ) -> None:
         """``opened``: the flow table, which the last lane uses. ``say`` takes a line for the log and does not wait."""
@@ -40,7 +44,7 @@ class Chores:
         self._opened = opened
         self._say = say
         self._flows = FlowWatch(opened.flows, lanes[-1].pipeline) if opened else None
-        self._findings = Findings(self._flows, SnatWatch([lane.pipeline for lane in lanes]))
+        self._findings = Findings(self._flows, SnatWatch([lane.pipeline for lane in lanes]), wire, samples)
 
     def begin(self) -> None:
         if trouble := self._reporter.write():
@@ -50,13 +54,13 @@ class Chores:
                 self._say(saying)
 
     def do(self, now: Now) -> None:
-        self._reporter.write()
-        if (line := self._standing.words(self._reporter.packets(), now, self._in_kernel())) != self._shown:
-            notify.status(line)
-            self._shown = line
         for saying in (*(self._flows.news() if self._flows else ()), *self._findings.news(now)):
             self._say(saying)
         self._meter.findings = self._findings.open
+        self._reporter.write(self._findings.cases)
+        if (line := self._standing.words(self._reporter.packets(), now, self._in_kernel())) != self._shown:
+            notify.status(line)
+            self._shown = line
 
     def _in_kernel(self) -> int:
         """How many packets the kernel has finished."""

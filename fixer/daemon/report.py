@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from fixer.config import Settings
 from fixer.daemon.lanes import Lane
 from fixer.datapath.flows import Flows
 from fixer.errors import SystemRefused
+from fixer.findings.lifecycle import Case
 from fixer.state import place, report
-from fixer.state.report import Flags, InKernel, Report
+from fixer.state.report import Flags, InKernel, OpenFinding, Report
 
 
 class Reporter:
@@ -63,8 +64,8 @@ class Reporter:
             self._first, monitor=settings.monitor, plain=settings.plain, timestamps=settings.timestamps.mode
         )
 
-    def write(self) -> SystemRefused | None:
-        """Replace the report. Returns what was in the way, if anything."""
+    def write(self, cases: Iterable[Case] = ()) -> SystemRefused | None:
+        """Replace the report; ``cases``: what is open. Returns what was in the way, if anything."""
         current = msgspec.structs.replace(
             self._first,
             updated=_now(),
@@ -72,6 +73,7 @@ class Reporter:
             queue_counters=total([lane.queue.counters() for lane in self.lanes]),
             flows=self.flows.counters() if self.flows else msgspec.UNSET,
             kernel=self.in_kernel() or msgspec.UNSET,
+            findings=tuple(map(_finding, cases)),
         )
         try:
             report.write(self.path, current)
@@ -105,6 +107,15 @@ def total(counted: Sequence[dict[str, Any]]) -> dict[str, Any]:
         else sum(each[name] for each in counted)
         for name, value in counted[0].items()
     }
+
+
+def _finding(case: Case) -> OpenFinding:
+    life = {"id": case.id, "since": _moment(case.since_ns), "last": _moment(case.last_ns), "samples": case.samples}
+    return msgspec.convert(case.finding.as_object() | life, OpenFinding)
+
+
+def _moment(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds // 1_000_000_000, tz=UTC)
 
 
 def _now() -> datetime:

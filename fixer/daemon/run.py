@@ -25,10 +25,12 @@ from fixer.daemon.reload import reload
 from fixer.daemon.report import Reporter
 from fixer.daemon.standing import Standing
 from fixer.errors import FixerError, NotPermitted, SystemRefused
+from fixer.findings.wire import Wire, watch
 from fixer.host.machine import Host
 from fixer.now import Now
 from fixer.rules import switch
 from fixer.state import flowfile, report
+from fixer.state.samples import Samples
 from fixer.telemetry import outputs
 from fixer.telemetry.events import Saying, state_change
 from fixer.telemetry.log import Origin, Output, Teller
@@ -41,11 +43,19 @@ LOG_SECONDS = 2.0
 """How long a stop waits for the rest of the log to be written."""
 
 
-def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps: bool = True) -> int:
+def run(
+    settings: Settings,
+    host: Host,
+    again: Callable[[], Settings],
+    *,
+    keeps: bool = True,
+    show: Callable[[Saying], None] | None = None,
+) -> int:
     """Serve the queues in this thread's network namespace until SIGTERM or SIGINT; returns the exit code.
 
     ``again`` reads the settings anew, for SIGHUP, or raises what reading them raises. ``keeps``: whether the
-    rule that is wanted is put back when somebody else removes it.
+    rule that is wanted is put back when somebody else removes it. ``show`` shows people each line of the log, which
+    then does not go to standard output itself.
 
     Raises :class:`NotPermitted` and what :func:`fixer.daemon.lanes.bind` and :func:`fixer.state.flowfile.open_flows` do
     before anything was changed.
@@ -53,7 +63,7 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
     signals = received_signals()
     if not host.has_net_admin():
         raise NotPermitted("binding a queue needs root (CAP_NET_ADMIN): run this as root, or with sudo")
-    output = opened_log(settings)
+    output = opened_log(settings) if not show or settings.log.to != outputs.STDOUT else None
     matched = switch.rule_packets(host, settings.queue.number)
     opened = opened_flows(settings, host)
     flows = opened.flows if opened else None
@@ -61,13 +71,15 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
     pipelines = [lane.pipeline for lane in serving]
     standing = Standing(settings.monitor)
     origin = Origin(settings.log.namespace, settings.log.labels, settings.log.tags)
-    teller = Teller(lambda: noted(happened(pipelines), standing), output, origin)
+    teller = Teller(lambda: noted(happened(pipelines), standing), output, origin, show)
     finishing = Finishing(settings, host, pipelines, teller.say)
     path = report.path_of(host, settings.queue.number)
     reporter = Reporter(path, settings, serving, matched, flows, finishing.report)
+    wire = Wire(watch(pipelines), monitor=settings.monitor)
+    samples = Samples(host, settings.queue.number)
     guard = Guard(settings, host, teller.say, keeps=keeps)
     meter = Meter(settings, host, reporter, teller, guard)
-    beside = Chores(reporter, standing, serving, opened, meter, teller.say)
+    beside = Chores(reporter, standing, serving, opened, meter, wire, samples, teller.say)
     shown = exposed(settings, meter, teller, serving)
     bites = notify.watchdog_seconds()
     watchdog = Watchdog(serving, bites) if bites else None
@@ -83,6 +95,7 @@ def run(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps:
             teller.say(state_change("not-reloaded", f"the configuration stays as it was: {error}"))
         else:
             settings, standing.refused, standing.monitor = wanted, "", wanted.monitor
+            wire.monitor = wanted.monitor
             reporter.serve_by(settings)
             guard.serve_by(settings)
             finishing.serve_by(settings)

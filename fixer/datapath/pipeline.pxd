@@ -13,6 +13,7 @@ from fixer.datapath.snat cimport Snat
 from fixer.datapath.timestamps cimport OUTCOMES, Asked, Timestamps
 from fixer.datapath.unfinished cimport Unfinished
 from fixer.datapath.walk cimport Walk
+from fixer.datapath.witness cimport Witness
 
 
 cdef enum:
@@ -64,6 +65,7 @@ cdef class Pipeline:
     cdef Ring *ring
     cdef Snat *snat
     cdef Unfinished *unfinished
+    cdef Witness witness     # or None
     cdef Action process(self, uint8_t *packet, uint32_t captured, uint32_t length, const Handed *handed,
                         Event *event) noexcept nogil
     cdef void sight(self, const uint8_t *packet, const Walk *route, uint64_t when) noexcept nogil

@@ -93,6 +93,7 @@ cdef class Pipeline:
         cdef Event own
         cdef Action would, action
         cdef Asked asked
+        cdef bint broken, witnessed
         cdef uint32_t now = <uint32_t>(handed.when // 1000000000U)
         walk(packet, captured, length, &self.policy.ports, self.policy.plain, &route)
         if self.timestamps.mode == Mode.NORMALISE:
@@ -108,14 +109,19 @@ cdef class Pipeline:
         would = decide(&self.policy, &judgement)
         action = PASS if self.policy.monitor else would
         count(&self.counted, &route, &judgement, <uint8_t>action, <uint8_t>would)
-        if event != NULL or (judgement.diagnosis != SOUND and judgement.diagnosis != UNCHECKABLE):
+        broken = judgement.diagnosis != SOUND and judgement.diagnosis != UNCHECKABLE
+        witnessed = self.witness is not None and (broken or (self.witness.asks
+                                                             and self.witness.wants(packet, &route)))
+        if event != NULL or broken or witnessed:
             if event == NULL:
                 event = &own
             describe(event, packet, &route, &judgement, handed.when)
             event.action = <uint8_t>action
             event.would = <uint8_t>would
-            if judgement.diagnosis != SOUND and judgement.diagnosis != UNCHECKABLE:
+            if broken:
                 ring_tell(self.ring, event)
+            if witnessed:
+                self.witness.came(packet, &route, event)
         if action == REPAIR:
             # What this host's kernel finishes by itself is not for it to finish earlier.
             if self.unfinished.wanted and not handed.skb_info & SKB_CHECKSUM_NOT_READY:
@@ -125,6 +131,8 @@ cdef class Pipeline:
             self.sight(packet, &route, handed.when)
         if self.timestamps.mode != Mode.OFF and action != DROP:
             action = self.stamp(packet, &route, &judgement, handed, &asked, action)
+        if witnessed:
+            self.witness.left(packet, captured, action)
         return action
 
     cdef void sight(self, const uint8_t *packet, const Walk *route, uint64_t when) noexcept nogil:
@@ -194,6 +202,8 @@ cdef class Pipeline:
     cpdef void settle(self, uint64_t when_ns, uint32_t uptime, bint all) noexcept nogil:
         """To be called about once a second, and with `all` at a stop: see `ring_settle` and `sweep`."""
         ring_settle(self.ring, when_ns, all)
+        if self.witness is not None:
+            self.witness.turn(when_ns)
         if self.table != NULL:
             sweep(self.table, uptime)
 

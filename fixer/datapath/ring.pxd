@@ -14,6 +14,14 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fixer.datapath.diagnose cimport DIAGNOSES, Judgement
 from fixer.datapath.walk cimport Walk
 
+cdef extern from *:
+    """
+    #define load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    #define store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+    """
+    uint64_t load_acquire(const uint64_t *p) nogil
+    void store_release(uint64_t *p, uint64_t value) nogil
+
 
 cdef struct Endpoints:
     uint8_t version          # 4, 6, or 0: unknown
@@ -31,8 +39,8 @@ cdef struct Event:
     Judgement judgement
     uint8_t action           # repair.Action that was taken
     uint8_t would            # what it would have been if not monitoring
-    bint summary             # no packet: only `left_out` is told, of `judgement.diagnosis` and `outer.source` (outer
-    #                          version 0: of VTEPs whose bucket is gone)
+    bint summary             # no packet: only `left_out` is told, of `judgement.diagnosis` and of the VTEP or (without
+    #                          `tunnel`) plain sender `outer.source`; outer version 0: of those whose bucket is gone
     bint tunnel
     uint32_t length          # of the packet, bytes from its first IP header
     uint32_t transport       # offset of the inner transport header from the packet's first byte, 0: it is not captured
@@ -50,6 +58,7 @@ cdef struct Bucket:
     uint32_t told
     uint8_t diagnosis
     uint8_t version          # 0: free
+    uint8_t tunnel           # `source` is a VTEP
     uint8_t source[16]
 
 

@@ -2,17 +2,10 @@
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
+from fixer.datapath.diagnose cimport OUT_GOOD, OUT_NO_TUNNEL
 from fixer.datapath.hash cimport hash_bytes
 from fixer.datapath.walk cimport Layer
 from fixer.datapath.wire cimport *
-
-cdef extern from *:
-    """
-    #define load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-    #define store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-    """
-    uint64_t load_acquire(const uint64_t *p) nogil
-    void store_release(uint64_t *p, uint64_t value) nogil
 
 cdef uint64_t SECOND = 1000000000
 
@@ -126,7 +119,7 @@ cdef Bucket *bucket_of(Ring *ring, const Event *event, uint32_t second) noexcept
     cdef int i
     for i in range(BUCKET_WAYS):
         if ways[i].version == teller.version and ways[i].diagnosis == event.judgement.diagnosis \
-                and memcmp(ways[i].source, teller.source, 16) == 0:
+                and ways[i].tunnel == event.tunnel and memcmp(ways[i].source, teller.source, 16) == 0:
             return &ways[i]
         rank = 0 if not ways[i].version else 1 if ways[i].since == second \
             else <uint64_t>ways[i].second + 1 << 32 | <uint32_t>~ways[i].since
@@ -136,6 +129,7 @@ cdef Bucket *bucket_of(Ring *ring, const Event *event, uint32_t second) noexcept
     ring.others[bucket.diagnosis] += bucket.left_out
     memset(bucket, 0, sizeof(Bucket))
     bucket.version = teller.version
+    bucket.tunnel = event.tunnel
     bucket.diagnosis = event.judgement.diagnosis
     bucket.since = bucket.second = second
     memcpy(bucket.source, teller.source, 16)
@@ -152,6 +146,8 @@ cdef void put_summary(Ring *ring, const Bucket *bucket, uint8_t diagnosis, uint6
     event.judgement.diagnosis = diagnosis
     event.left_out = left_out
     if bucket != NULL:
+        event.tunnel = bucket.tunnel
+        event.judgement.outer = OUT_GOOD if bucket.tunnel else OUT_NO_TUNNEL
         event.outer.version = bucket.version
         memcpy(event.outer.source, bucket.source, 16)
     put(ring, &event)

@@ -11,7 +11,7 @@ example, and nobody need look at each. Memory is fixed: when there is no room fo
 and whoever runs it takes out (`drain`) what was counted until then.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fixer.datapath.pipeline cimport Direction
 from fixer.datapath.ring cimport Event
@@ -43,7 +43,7 @@ cdef struct KindKey:
 
 cdef struct Kind:
     KindKey key
-    uint64_t count
+    int64_t count            # since it was last handed over; below 0 if more have gone to another kind
     uint64_t frame           # number of the first one in the capture
     Event first
 
@@ -62,6 +62,11 @@ cdef class Census:
     cdef readonly uint64_t frames
     cdef readonly uint64_t not_ip
     cdef bint is_full(self) noexcept nogil
-    cdef void note(self, const uint8_t *packet, uint32_t captured, const Event *event, Direction marked) noexcept nogil
+    cdef uint32_t note(self, const uint8_t *packet, uint32_t captured, const Event *event,
+                       Direction marked) noexcept nogil
     cdef void note_part(self, const uint8_t *packet, uint32_t captured, uint64_t when) noexcept nogil
     cdef void note_other(self, uint16_t ethertype) noexcept nogil
+    cdef bint hand_over(self, Kind *box, int64_t stays, uint32_t *handed) noexcept nogil
+
+
+cdef as_counted(const Kind *kind)

@@ -12,7 +12,7 @@ from fixer.findings.conversations cimport Conversations, Fate, Segment, Ticket
 from fixer.findings.conversations import Fate as FateName
 from fixer.findings.roads cimport Roads, Sight
 from fixer.findings.strangers cimport Strangers
-from fixer.findings.table cimport table_clear, table_entry, table_find, table_free, table_init, table_number
+from fixer.findings.table cimport table_clear, table_entry, table_find, table_free, table_init, table_keep, table_number
 
 cdef enum:
     HEADERS = 256            # bytes of a cut packet that are looked into
@@ -41,8 +41,10 @@ cdef class Census:
     cdef bint is_full(self) noexcept nogil:
         return self.kinds.table.used == self.kinds.table.most
 
-    cdef void note(self, const uint8_t *packet, uint32_t captured, const Event *event, Direction marked) noexcept nogil:
-        """Count one packet, of which `captured` bytes are here. Only while the census is not full."""
+    cdef uint32_t note(self, const uint8_t *packet, uint32_t captured, const Event *event,
+                       Direction marked) noexcept nogil:
+        """Count one packet, of which `captured` bytes are here; the number of its kind, or, where the census is full
+        and has not seen its like, as many as there can be: then it was not counted."""
         cdef KindKey key
         cdef Kind *kind
         cdef Segment segment
@@ -74,6 +76,8 @@ cdef class Census:
         if event.judgement.reason in (Reason.OUTER_FRAGMENT, Reason.INNER_FRAGMENT):
             self.note_part(packet, captured, event.when)
         kind = <Kind *>table_find(&self.kinds.table, &key)
+        if kind == NULL:
+            return self.kinds.table.most
         if kind.frame == 0:
             kind.first = event[0]
             kind.frame = self.frames
@@ -82,6 +86,32 @@ cdef class Census:
             ticket = Ticket(frame=self.frames, kind=table_number(&self.kinds.table, kind),
                             generation=self.kinds.generation)
             self.conversations.wait(&segment, &ticket)
+        return table_number(&self.kinds.table, kind)
+
+    cdef bint hand_over(self, Kind *box, int64_t stays, uint32_t *handed) noexcept nogil:
+        """Copy the kinds that have changed to `box`, which has room for all, and count on from 0. Whether kinds were
+        forgotten and the others numbered anew, for room: those of fewer than `stays` packets first.
+
+        A kind that stays is known again by those that wait.
+        """
+        cdef Table *table = &self.kinds.table
+        cdef Kind *kind
+        cdef uint32_t number
+        cdef bint crowded = table.used > table.most // 4 * 3
+        handed[0] = 0
+        for number in range(table.used):
+            kind = <Kind *>table_entry(table, number)
+            if kind.count:
+                box[handed[0]] = kind[0]
+                handed[0] += 1
+        if crowded:
+            table_keep(table, has_come_often, &stays)
+            if table.used > table.most // 2:
+                table_clear(table)
+            self.kinds.generation += 1
+        for number in range(table.used):
+            (<Kind *>table_entry(table, number)).count = 0
+        return crowded
 
     cdef void note_part(self, const uint8_t *packet, uint32_t captured, uint64_t when) noexcept nogil:
         """A fragment of the underlay, if it is one: what a first one shows of the conversation in it."""
@@ -143,16 +173,13 @@ cdef class Census:
         """Take out the kinds counted so far, in the order of their first packets: that packet's `Result`, whether they
         are marked as outgoing, what became of them, the number of the first one, and how many they are."""
         cdef Kind *kind
-        cdef Result result
         cdef uint32_t number
         kinds = []
         for number in range(self.kinds.table.used):
             kind = <Kind *>table_entry(&self.kinds.table, number)
             if kind.count == 0:
                 continue        # the fate of all of them was told
-            result = Result.__new__(Result)
-            result.event = kind.first
-            kinds.append((result, OUTGOING_NAMES[kind.key.marked], FateName(kind.key.fate), kind.frame, kind.count))
+            kinds.append(as_counted(kind))
         table_clear(&self.kinds.table)
         self.kinds.generation += 1
         return kinds
@@ -161,6 +188,17 @@ cdef class Census:
         """After the last packet: what still waits for an answer gets its fate. Drain the census after it."""
         self.conversations.end()
         self.roads.count_parts()
+
+
+cdef as_counted(const Kind *kind):
+    """A kind as `drain` tells it."""
+    cdef Result result = Result.__new__(Result)
+    result.event = kind.first
+    return result, OUTGOING_NAMES[kind.key.marked], FateName(kind.key.fate), kind.frame, kind.count
+
+
+cdef bint has_come_often(void *stays, void *kind) noexcept nogil:
+    return (<Kind *>kind).count >= (<int64_t *>stays)[0]
 
 
 cdef void move(void *owner, const Ticket *ticket, uint32_t count, Fate fate) noexcept nogil:

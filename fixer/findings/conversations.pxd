@@ -105,12 +105,17 @@ cdef class Conversations:
     cdef Roads roads
     cdef void *owner
     cdef Settle settle
+    cdef bint only_broken           # a conversation begins with what is broken: sound packets begin none
     cdef Fate look(self, const uint8_t *packet, uint32_t captured, const Event *event, Segment *out) noexcept nogil
     cdef void wait(self, const Segment *segment, const Ticket *ticket) noexcept nogil
     cdef void end(self) noexcept nogil
+    cdef bint is_crowded(self) noexcept nogil
+    cdef void age(self, uint64_t when) noexcept nogil
+    cdef void age_side(self, Side *side, uint64_t when) noexcept nogil
     cdef Conversation *find(self, const Event *event, uint16_t one, uint16_t other, int *side,
                             const uint8_t *tcp) noexcept nogil
-    cdef Conversation *of_tenant(self, ConversationKey *key, uint32_t vni, int side, const uint8_t *tcp) noexcept nogil
+    cdef Conversation *of_tenant(self, ConversationKey *key, uint32_t vni, int side, const uint8_t *tcp,
+                                 bint begins) noexcept nogil
     cdef void hear(self, Segment *segment, const Event *event, bint asks) noexcept nogil
     cdef void conclude(self, Conversation *conversation) noexcept nogil
     cdef void look_tcp(self, const uint8_t *tcp, uint32_t room, const Event *event, Segment *out) noexcept nogil

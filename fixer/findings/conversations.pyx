@@ -11,7 +11,7 @@ from fixer.datapath.wire cimport *
 from fixer.datapath.zeroed cimport zeroed
 from fixer.findings.progress cimport is_later, progress_acknowledge, progress_sack, progress_send
 from fixer.findings.roads cimport Roads, Sight
-from fixer.findings.table cimport table_entry, table_find, table_free, table_init, table_peek
+from fixer.findings.table cimport table_entry, table_find, table_free, table_init, table_keep, table_peek
 
 cdef enum:
     MOST_WAITING = 32                # entries of one side
@@ -19,6 +19,8 @@ cdef enum:
     NEAR = 1 << 20                   # an acknowledgement is of what was sent at most so many bytes before
     STAMPED_HEADER = 32              # of a TCP header that has timestamps and nothing else, which begin so:
     STAMPED = 0x0101080a
+    PATIENCE = 30                    # seconds on a wire until what waits is not answered any more …
+    PATIENCE_AGAIN = 10              # … and what was sent again is lost
     DNS_PORT = 53
     ACK_WINDOW = 0x40000000          # an acknowledgement reaches so far back (RFC 7323 §2.3)
     ECHO_REPLY = 0
@@ -168,6 +170,46 @@ cdef class Conversations:
             memset(&side.progress, 0, sizeof(side.progress))
         self.roads.frame = now
 
+    cdef bint is_crowded(self) noexcept nogil:
+        """Whether there is little room for another conversation, or for what waits."""
+        return self.table.used > self.table.most // 4 * 3 or (self.used == self.size and self.free == 0)
+
+    cdef void age(self, uint64_t when) noexcept nogil:
+        """On a wire, which has no end: what has waited for long gets its fate, conversations in which nothing waits are
+        forgotten, and if there is no room then, all of them.
+
+        `when`: nanoseconds since the epoch, as packets have it.
+        """
+        cdef Conversation *conversation
+        cdef uint32_t number
+        cdef int side
+        for number in range(self.table.used):
+            conversation = <Conversation *>table_entry(&self.table, number)
+            for side in range(2):
+                self.age_side(&conversation.side[side], when)
+        table_keep(&self.table, is_waiting, NULL)
+        if self.is_crowded():
+            for number in range(self.table.used):
+                conversation = <Conversation *>table_entry(&self.table, number)
+                for side in range(2):
+                    while conversation.side[side].first:
+                        self.let_go(&conversation.side[side], &conversation.side[side].first, 0, Fate.UNKNOWN)
+            table_keep(&self.table, is_waiting, NULL)
+
+    cdef void age_side(self, Side *side, uint64_t when) noexcept nogil:
+        cdef uint32_t before = 0, place = side.first
+        cdef uint32_t *link = &side.first
+        cdef Waiting *one
+        cdef uint64_t age
+        while place:
+            one = &self.pool[place - 1]
+            age = when - one.when if when > one.when else 0
+            if age >= <uint64_t>(PATIENCE_AGAIN if one.repeated else PATIENCE) * 1000000000U:
+                self.let_go(side, link, before, Fate.UNANSWERED)
+                place = link[0]
+            else:
+                before, link, place = place, &one.next, one.next
+
     # How each protocol answers.
 
     cdef Conversation *find(self, const Event *event, uint16_t one, uint16_t other, int *side,
@@ -188,7 +230,7 @@ cdef class Conversations:
         key.protocol = inner.protocol
         key.tunnel = <uint8_t>event.tunnel
         side[0] = place
-        found = self.of_tenant(&key, event.vni, place, tcp)
+        found = self.of_tenant(&key, event.vni, place, tcp, not self.only_broken or is_broken(event))
         if found != NULL:
             if not found.side[0].spoke and not found.side[1].spoke:
                 found.began = <uint8_t>place
@@ -196,8 +238,9 @@ cdef class Conversations:
             found.side[place].vni = event.vni
         return found
 
-    cdef Conversation *of_tenant(self, ConversationKey *key, uint32_t vni, int side, const uint8_t *tcp) noexcept nogil:
-        """Of all conversations with these ends the one in this VNI.
+    cdef Conversation *of_tenant(self, ConversationKey *key, uint32_t vni, int side, const uint8_t *tcp,
+                                 bint begins) noexcept nogil:
+        """Of all conversations with these ends the one in this VNI; `begins`: or else a new one.
 
         Where the way back has a VNI of its own (a router at either end, RFC 9135 §4.1), an answer joins what it is an
         answer to: of TCP only if it acknowledges what was sent there.
@@ -221,7 +264,7 @@ cdef class Conversations:
                 asked = found
         else:
             return asked
-        return asked if asked != NULL else <Conversation *>table_find(&self.table, key)
+        return asked if asked != NULL or not begins else <Conversation *>table_find(&self.table, key)
 
     cdef void hear(self, Segment *segment, const Event *event, bint asks) noexcept nogil:
         """A packet of one side, and on which road it came; asks: if it is sound, somebody answers it."""
@@ -485,6 +528,10 @@ cdef inline bint is_answer(const uint8_t *tcp, const Side *there) noexcept nogil
     """Whether a TCP header acknowledges what the other side has sent of late."""
     cdef uint32_t upto = there.progress.next if there.progress.sent else there.opened + 1
     return tcp[TCP_FLAGS] & TCP_ACK != 0 and upto - be32(tcp + TCP_ACKNOWLEDGED) < NEAR
+
+
+cdef bint is_waiting(void *unused, void *conversation) noexcept nogil:
+    return (<Conversation *>conversation).side[0].first != 0 or (<Conversation *>conversation).side[1].first != 0
 
 
 cdef uint32_t option_of(const uint8_t *tcp, uint32_t header, uint8_t wanted, uint32_t behind) noexcept nogil:

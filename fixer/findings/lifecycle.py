@@ -55,6 +55,8 @@ class Case:
     """As it was last told …"""
     told_at: float
     """… at this steady second."""
+    samples: str = ""
+    """The file that holds some of its packets."""
 
     def see(self, finding: Finding, now: Now) -> None:
         if finding.packets > self.finding.packets:
@@ -88,6 +90,9 @@ class LifeCycle:
     def open(self) -> list[Case]:
         """The worst first."""
         return sorted(self._open.values(), key=lambda case: case.finding.badness, reverse=True)
+
+    def case(self, key: Key) -> Case | None:
+        return self._open.get(key)
 
     def look(self, findings: Iterable[Finding], now: Now) -> Iterator[News]:
         """What has come up. ``findings`` are all that hold now, with their packets since each began; of several of one

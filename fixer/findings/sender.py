@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 from fixer.datapath.diagnose import Diagnosis, Explanation, InnerState, OuterState
@@ -51,6 +53,20 @@ UNFINISHED = frozenset(
 SOUND = frozenset({Diagnosis.SOUND, Diagnosis.UNCHECKABLE})
 
 
+class Door(StrEnum):
+    """Where packets were seen: in a CAPTURE; in one of which the user has TOLD where it was taken, so that its marks
+    are the user's; on the wire where they come in, and were only WATCHED, or MENDED."""
+
+    CAPTURE = "capture"
+    TOLD = "told"
+    WATCHED = "watched"
+    MENDED = "mended"
+
+    @property
+    def is_wire(self) -> bool:
+        return self in (Door.WATCHED, Door.MENDED)
+
+
 class Row(NamedTuple):
     """What makes packets of one sender alike."""
 
@@ -69,6 +85,23 @@ class Row(NamedTuple):
     @property
     def is_absent(self) -> bool:
         return self.diagnosis is Diagnosis.OUTER_ABSENT6
+
+
+def sender_of(result: Result) -> str:
+    """A VTEP's address; of a plain packet its source's."""
+    return result.outer_source if result.vxlan else result.inner_source
+
+
+def row_of(result: Result) -> Row:
+    return Row(
+        result.diagnosis,
+        result.inner,
+        result.outer,
+        result.reason,
+        result.explanation,
+        result.would,
+        result.unverified,
+    )
 
 
 @dataclass
@@ -99,8 +132,7 @@ class Sender:
     """One VTEP or plain sender: the kinds of packets it sent with an example of each, and of those that are not sound
     what became of them, by whether they are marked as outgoing."""
 
-    told: bool = False
-    """The marks are the user's, who says where the capture was taken."""
+    door: Door = Door.CAPTURE
     packets: int = 0
     rows: Counter[Row] = field(default_factory=Counter)
     examples: dict[Row, Result] = field(default_factory=dict)
@@ -127,6 +159,20 @@ class Sender:
         if row.is_broken:
             self.fates.setdefault(row, Counter())[outgoing, fate] += count
             self.first[row, fate] = min(frame, self.first.get((row, fate), frame))
+
+    def mends(self, rows: Iterable[Row]) -> bool:
+        """Whether these packets did not go on as they came: what became of them says nothing of how they came."""
+        return self.door is Door.MENDED and all(row.action is not Action.PASS for row in rows)
+
+    def forget(self, rows: Iterable[Row]) -> None:
+        """Count these kinds anew, as if there had been none."""
+        for row in rows:
+            self.packets -= self.rows.pop(row, 0)
+            self.fates.pop(row, None)
+            self.examples.pop(row, None)
+            self.vnis.pop(row, None)
+            for known in [known for known in self.first if known[0] == row]:
+                del self.first[known]
 
     def join(self, other: Sender) -> None:
         """Count another sender's packets as this one's; its VNIs are forgotten."""

@@ -16,11 +16,19 @@ from fixer.findings.causes import UNFINISHED as LEFT_UNFINISHED
 from fixer.findings.conversations import Fate
 from fixer.findings.finding import Fact, Finding, Place, Role, Verdict
 from fixer.findings.lookalikes import lookalikes
-from fixer.findings.sender import UNFINISHED, Row, Sender, is_unfinished
-from fixer.findings.tally import MOST_CONVERSATIONS, MOST_KINDS, Tally
+from fixer.findings.sender import UNFINISHED, Door, Row, Sender, is_unfinished
+from fixer.findings.tally import MOST_CONVERSATIONS, MOST_KINDS, Others, Tally
 from fixer.findings.verdicts import Unfinished, other
 from fixer.findings.words import packets_words, share
 from fixer.words import reason_words
+
+UNTIL_THEN = {
+    Door.CAPTURE: ", on the receiver: `fixer on` and `fixer run`",
+    Door.TOLD: ", on the receiver: `fixer on` and `fixer run`",
+    Door.WATCHED: " `fixer run` can repair them here; as it is set up, it only watches",
+    Door.MENDED: ", `fixer run` repairs them here",
+}
+"""What carries somebody until the cure is done, by where the packets were seen."""
 
 MOST_SAID = 20
 """Senders that are spoken of one by one: the worst."""
@@ -39,25 +47,40 @@ FACTS = {
 }
 
 
+ON_WIRE = FACTS | {
+    Fate.LOST: "sent again",
+    Fate.UNANSWERED: "of unknown fate: answers leave this host, and do not pass here",
+    Fate.UNKNOWN: "of unknown fate: answers leave this host, and do not pass here",
+}
+"""The same where packets come in: that nobody answered cannot be seen there."""
+
+
 def findings(tally: Tally, ports: Sequence[int], *, plain: bool) -> list[Finding]:
     """Everything worth saying about one file, most urgent first for each sender; never empty."""
-    said: list[Finding] = []
     worst, others = tally.worst(MOST_SAID)
-    seen = [Unfinished(sender, address) for _, address, sender in worst]
-    alike = any(one.accepted for one in seen) and sum(bool(one.accepted or one.outgoing) for one in seen) > 1
-    for is_vtep, address, sender in worst:
-        said += OfSender(sender, address, is_vtep=is_vtep, everybody=alike).findings()
+    said = [finding for each in of_senders(worst) for finding in each.findings()]
     if tally.unfollowed:
         said.append(of_unfollowed(tally))
-    if others.harm:
-        text = f"And {others.words}: {share(others.harm, others.sender.packets)} not sound."
-        said.append(
-            Finding(others.words, Role.VTEP, "others", Verdict.UNCLEAR, text, others.harm, others.sender.packets)
-        )
+    said += of_others(others)
     accused = {one.who for one in said if one.verdict is not Verdict.HARMLESS}
     said += lookalikes(tally, ports, accused)
     said += of_file(tally, ports, plain=plain)
     return said or [nothing(tally)]
+
+
+def of_senders(senders: Sequence[tuple[bool, str, Sender]]) -> list[OfSender]:
+    """Each of them by itself, as `Tally.by_harm` tells them."""
+    seen = [Unfinished(sender, address) for _, address, sender in senders]
+    alike = any(one.accepted for one in seen) and sum(bool(one.accepted or one.outgoing) for one in seen) > 1
+    return [OfSender(sender, address, is_vtep=is_vtep, everybody=alike) for is_vtep, address, sender in senders]
+
+
+def of_others(others: Others) -> list[Finding]:
+    """Those who are not told one by one."""
+    if not others.harm:
+        return []
+    text = f"And {others.words}: {share(others.harm, others.sender.packets)} not sound."
+    return [Finding(others.words, Role.VTEP, "others", Verdict.UNCLEAR, text, others.harm, others.sender.packets)]
 
 
 class OfSender:
@@ -70,6 +93,8 @@ class OfSender:
         self.who = f"VTEP {address or 'unknown'}" if is_vtep else address or "An unknown sender"
         self.unfinished = Unfinished(sender, address)
         self.place = self.unfinished.place(everybody=everybody)
+        self.rows: dict[tuple[Role, str], set[Row]] = {}
+        """Of which kinds of packets each finding speaks, by role and cause: of those that were told so far."""
 
     def findings(self) -> Iterator[Finding]:
         yield from self.of_corrupt()
@@ -94,9 +119,11 @@ class OfSender:
         cure: str = "",
         kernel: str = "",
     ) -> Finding:
+        role = role or (Role.VTEP if self.is_vtep else Role.HOST)
+        self.rows.setdefault((role, cause), set()).update(rows)
         return Finding(
             who=self.address,
-            role=role or (Role.VTEP if self.is_vtep else Role.HOST),
+            role=role,
             cause=cause,
             verdict=verdict,
             text=f"{self.who}{text}",
@@ -119,7 +146,7 @@ class OfSender:
         if verdict is Verdict.FAULT:
             text = (
                 f" sends {what}{self.in_vain(packets)}; receivers discard such. Cure, on its host: {cure}. "
-                f"Until then, on the receiver: `fixer on` and `fixer run`."
+                f"Until then{UNTIL_THEN[self.sender.door]}."
             )
         elif verdict is Verdict.UNCLEAR and self.unfinished.accepted:
             text = (
@@ -141,6 +168,10 @@ class OfSender:
 
     def in_vain(self, packets: int) -> str:
         lost, none = self.unfinished.lost, self.unfinished.in_vain
+        if self.sender.door is Door.MENDED:
+            return f", {lost} of them sent again though repaired (is the way back broken, too?)" if lost else ""
+        if self.sender.door is Door.WATCHED:
+            return f", {lost} of them sent again" if lost else ""
         if lost:
             return f", {'all' if lost == packets else lost} of them sent again and never answered"
         return ", never answered" if none else ""
@@ -148,6 +179,8 @@ class OfSender:
     def why(self) -> str:
         """Why what is harmless is; without a full stop."""
         behind = "or repaired behind this point"
+        if self.sender.door is Door.WATCHED and self.unfinished.accepted:
+            return f"this host accepts them as they come: a device says that it has verified them, {behind}"
         if self.unfinished.loopback:
             return "on loopback nobody finishes a checksum and nobody asks for it"
         if self.place is Place.ONE_HOST:
@@ -238,11 +271,14 @@ class OfSender:
 
 def facts(sender: Sender, rows: Sequence[Row]) -> Iterator[Fact]:
     """What became of these packets, and whether the same sender's others are finished."""
-    for fate, what in FACTS.items():
+    said: dict[str, Fact] = {}
+    for fate, what in (ON_WIRE if sender.door.is_wire else FACTS).items():
         count = sum(cell for row in rows for (_, found), cell in sender.fates[row].items() if found is fate)
-        if count:
+        if count > 0:
             first = min(sender.first[row, fate] for row in rows if (row, fate) in sender.first)
-            yield Fact(what, count, 0 if fate is Fate.UNKNOWN else first)
+            before = said[what].packets if what in said else 0
+            said[what] = Fact(what, before + count, 0 if fate is Fate.UNKNOWN else first)
+    yield from said.values()
     for mark, what in ((True, "marked as outgoing"), (False, "marked as incoming")):
         count = sum(cell for row in rows for (found, _), cell in sender.fates[row].items() if found is mark)
         if count:

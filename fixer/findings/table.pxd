@@ -21,6 +21,8 @@ cdef struct Table:
 cdef int table_init(Table *table, uint32_t most, uint32_t key_size, uint32_t entry_size, uint64_t seed) except -1
 cdef void table_free(Table *table) noexcept
 cdef void table_clear(Table *table) noexcept nogil
+cdef void table_keep(Table *table, bint (*is_kept)(void *owner, void *entry) noexcept nogil,
+                     void *owner) noexcept nogil
 cdef void *table_find(Table *table, const void *key) noexcept nogil
 cdef void *table_peek(const Table *table, const void *key) noexcept nogil
 cdef inline void *table_entry(const Table *table, uint32_t number) noexcept nogil:

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 from libc.stdlib cimport free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from fixer.datapath.hash cimport hash_bytes
 from fixer.datapath.zeroed cimport zeroed
@@ -62,3 +62,24 @@ cdef void *table_find(Table *table, const void *key) noexcept nogil:
     table.used += 1
     table.index[at] = table.used
     return entry
+
+
+cdef void table_keep(Table *table, bint (*is_kept)(void *owner, void *entry) noexcept nogil,
+                     void *owner) noexcept nogil:
+    """Forget all entries but those that are kept, which stay in order and get other numbers."""
+    cdef uint32_t mask = 2 * table.most - 1, number, at, used = table.used
+    cdef void *entry
+    cdef void *place
+    table_clear(table)
+    for number in range(used):
+        entry = table_entry(table, number)
+        if not is_kept(owner, entry):
+            continue
+        place = table_entry(table, table.used)
+        if place != entry:
+            memmove(place, entry, table.entry_size)
+        at = <uint32_t>hash_bytes(table.seed, <const uint8_t *>place, table.key_size) & mask
+        while table.index[at]:
+            at = (at + 1) & mask
+        table.used += 1
+        table.index[at] = table.used

@@ -7,6 +7,7 @@ The packets come from a `Census`, which has counted them by kind; here the kinds
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from fixer.datapath.diagnose import OuterState
@@ -15,7 +16,7 @@ from fixer.datapath.walk import Reason
 from fixer.findings.census import Census
 from fixer.findings.conversations import Fate
 from fixer.findings.roads import Seen
-from fixer.findings.sender import Counts, Row, Sender
+from fixer.findings.sender import Counts, Door, Sender, row_of
 from fixer.findings.strangers import Strangers
 from fixer.findings.verdicts import harm_of
 
@@ -34,12 +35,21 @@ MOST_WAITING = 1 << 17
 """Packets of all conversations that wait for an answer at once; of those beyond it nothing becomes known."""
 MOST_KINDS = 1 << 16
 """Kinds of packets that are counted before they are taken into the tally."""
-MOST_SENDERS = 1 << 12
-"""Senders that are kept apart, the worst and busiest; a file can be of as many as it has packets."""
-MOST_GONE = 1 << 20
-"""Other senders that are told from each other, to count them."""
-MOST_VNIS = 1 << 18
-"""VNIs that are remembered, of all senders together."""
+
+
+class Room(NamedTuple):
+    """How much is kept apart; a file, or a flood, can be of as many senders as it has packets."""
+
+    senders: int
+    """The worst and busiest."""
+    gone: int
+    """Other senders that are told from each other, to count them."""
+    vnis: int
+    """Of all senders together."""
+
+
+IN_FILE = Room(1 << 12, 1 << 20, 1 << 18)
+ON_WIRE = Room(1 << 7, 1 << 12, 1 << 12)
 
 
 class Others(NamedTuple):
@@ -62,11 +72,13 @@ def new_census() -> Census:
 
 
 class Tally:
-    """Everything counted in one file. Of more than MOST_SENDERS, those who harm least are counted together."""
+    """Everything counted in one file, or on one wire. Of more senders than there is room for, those who harm least are
+    counted together."""
 
-    def __init__(self, *, told: bool = False) -> None:
-        """told: see `Sender.told`."""
-        self.told = told
+    def __init__(self, door: Door = Door.CAPTURE, room: Room | None = None) -> None:
+        """room: by default, that of a file."""
+        self.door = door
+        self.room = room or IN_FILE
         self.frames = 0
         self.not_ip = 0
         self.unread: Counter[int] = Counter()
@@ -79,15 +91,23 @@ class Tally:
         self.strangers = Strangers()
         self.unfollowed = 0
         """Packets that are not sound, and for whose fate there was no room."""
+        self._vnis = 0
+        self.forget_others()
+
+    def forget_others(self) -> None:
+        """Count those who are not kept apart anew."""
         self.others = {True: Sender(), False: Sender()}  # VTEPs, and senders of plain packets
         self._gone: set[int] = set()
         self._harm = 0  # of those
-        self._vnis = 0
 
     def take(self, census: Census) -> None:
         """Take what `census` has counted since it was last asked; it goes on with room for more."""
         self.frames, self.not_ip = census.frames + self.unread.total(), census.not_ip
-        for result, outgoing, fate, frame, count in census.drain():
+        self.add(census.drain())
+
+    def add(self, kinds: Iterable[tuple[Result, bool | None, Fate, int, int]]) -> None:
+        """Add kinds of packets, as `Census.drain` tells them."""
+        for result, outgoing, fate, frame, count in kinds:
             self._add(result, outgoing, fate, frame, count)
 
     def finish(self, census: Census) -> None:
@@ -105,30 +125,48 @@ class Tally:
         if vxlan and not result.vxlan:
             self.other[reason] += count
             return
-        row = Row(result.diagnosis, result.inner, outer, reason, result.explanation, result.would, result.unverified)
+        row = row_of(result)
         senders, source = (self.vteps, result.outer_source) if vxlan else (self.senders, result.inner_source)
         sender = senders.get(source)
         if sender is None:
-            if len(self.vteps) + len(self.senders) >= 4 * MOST_SENDERS:
+            if len(self.vteps) + len(self.senders) >= 4 * self.room.senders:
                 self._shrink()
-            sender = senders[source] = Sender(self.told)
+            sender = senders[source] = Sender(self.door)
         sender.add(row, result, outgoing, fate, frame, count)
         if vxlan and reason not in NO_VNI and result.vni not in sender.vnis[row]:
-            if self._vnis < MOST_VNIS:
+            if self._vnis < self.room.vnis:
                 self._vnis += 1
                 sender.vnis[row].add(result.vni)
             else:
                 sender.more_vnis = True
 
     def _shrink(self) -> None:
-        """Keep MOST_SENDERS apart, and no more."""
-        for harm, is_vtep, address, sender in self._ranked()[MOST_SENDERS:]:
+        """Keep as many apart as there is room for, and no more."""
+        for harm, is_vtep, address, sender in self._ranked()[self.room.senders :]:
             del (self.vteps if is_vtep else self.senders)[address]
             self._harm += harm  # each by itself: what excuses one sender excuses no other
             self.others[is_vtep].join(sender)
             self._vnis -= sum(map(len, sender.vnis.values()))
-            if len(self._gone) < MOST_GONE:
+            if len(self._gone) < self.room.gone:
                 self._gone.add(hash((is_vtep, address)))
+
+    def knows(self, is_vtep: bool, address: str) -> bool:
+        """Whether that sender is kept apart."""
+        return address in (self.vteps if is_vtep else self.senders)
+
+    def leave(self, is_vtep: bool, address: str) -> None:
+        """Forget a sender."""
+        (self.vteps if is_vtep else self.senders).pop(address, None)
+
+    def leave_the_sound(self) -> None:
+        """Forget who sends nothing that is not sound: on a wire, where such are told beside others."""
+        for senders in (self.vteps, self.senders):
+            for address, sender in list(senders.items()):
+                if not any(row.is_broken and count > 0 for row, count in sender.rows.items()):
+                    del senders[address]
+        self._vnis = sum(
+            len(vnis) for sender in (*self.vteps.values(), *self.senders.values()) for vnis in sender.vnis.values()
+        )
 
     def by_harm(self) -> list[tuple[bool, str, Sender]]:
         """Who is kept apart, whether it is a VTEP, and its packets: those of whom most are not sound first."""
@@ -149,7 +187,7 @@ class Tally:
             rest.join(sender)
         # Who was counted with the others may have come back.
         others = len(known[most:]) + len(self._gone - {hash((is_vtep, address)) for is_vtep, address, _ in known})
-        over = "over " if len(self._gone) == MOST_GONE else ""
+        over = "over " if len(self._gone) == self.room.gone else ""
         harm = self._harm + sum(each[0] for each in ranked[most:])
         return known[:most], Others(f"{over}{others:,} others" if others else "", rest, harm)
 

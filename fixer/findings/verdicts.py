@@ -12,7 +12,7 @@ from collections import Counter
 
 from fixer.findings.conversations import Fate
 from fixer.findings.finding import Place, Verdict
-from fixer.findings.sender import Row, Sender, is_unfinished
+from fixer.findings.sender import Door, Row, Sender, is_unfinished
 
 ENOUGH_FINISHED = 2
 """Finished segments that show that a sender's NIC has been passed: one may be forwarded, or right by chance."""
@@ -53,11 +53,13 @@ class Unfinished:
             return Verdict.HARMLESS
         if self.accepted:
             return Verdict.UNCLEAR if fate is Fate.LOST else Verdict.HARMLESS
-        if outgoing is False and (self.sender.told or self.lost_incoming):
+        if outgoing is False and (self.sender.door is not Door.CAPTURE or self.lost_incoming):
             return Verdict.FAULT
         return Verdict.FAULT if self.passed_nic and self.in_vain else Verdict.UNCLEAR
 
     def verdicts(self, row: Row) -> Counter[Verdict]:
+        if self.sender.mends([row]):  # this host's kernel does not vouch for it, and would have discarded it
+            return Counter({Verdict.FAULT: self.sender.rows[row]})
         found: Counter[Verdict] = Counter()
         for cell, count in self.sender.fates[row].items():
             found[self.verdict(*cell)] += count
@@ -65,6 +67,8 @@ class Unfinished:
 
     def place(self, *, everybody: bool) -> Place:
         """everybody: whether others send such here as well, and somebody's are accepted before any NIC had them."""
+        if self.sender.door.is_wire:
+            return Place.RECEIVER
         if self.loopback or ((self.accepted or self.outgoing) and everybody):
             return Place.ONE_HOST
         if self.accepted_incoming:
@@ -100,7 +104,7 @@ def other(sender: Sender, rows: list[Row]) -> Verdict:
     lost = sum(count for (_, fate), count in cells.items() if fate in IN_VAIN)
     if all(row.is_absent for row in rows):
         return Verdict.HARMLESS if arrived else Verdict.FAULT if lost else Verdict.UNCLEAR
-    return Verdict.UNCLEAR if arrived == cells.total() else Verdict.FAULT
+    return Verdict.UNCLEAR if arrived == cells.total() and not sender.mends(rows) else Verdict.FAULT
 
 
 def harm_of(sender: Sender, address: str) -> int:

@@ -16,8 +16,9 @@ from rich.live import Live
 
 from fixer.host.machine import Host
 from fixer.now import Now
+from fixer.screen import findings
 from fixer.screen.changes import moment
-from fixer.screen.console import Console, Part, rows, text
+from fixer.screen.console import Console, Part, Text, rows, text
 from fixer.status.answer import Status
 
 SECONDS = 2.0
@@ -33,14 +34,15 @@ def watch(look: Callable[[], Status], host: Host, console: Console, seconds: flo
         while True:
             status, now = look(), Now.read().steady
             busy = _busy(host, status)
-            live.update(_page(status, _rates(before, status, now, busy), console.width), refresh=True)
+            found = _findings(before, status, now, console.width)
+            live.update(_page(status, _rates(before, status, now, busy), found, console.width), refresh=True)
             before = status, now, busy
             if key(seconds):
                 return status.exit_code
 
 
-def _page(status: Status, rates: list[tuple[str, Part]], width: int) -> RenderableType:
-    """One screen: the state, what happens, and as many reasons as there is room for."""
+def _page(status: Status, rates: list[tuple[str, Part]], found: list[Text], width: int) -> RenderableType:
+    """One screen: the state, what happens, and as many findings and reasons as there is room for: half for each."""
     state: Part = ("in order", "green") if status.exit_code == 0 else ("not in order", "red")
     lines: list[tuple[str, Part]] = [("State", state)]
     for name, rule in status.rules.items():
@@ -59,8 +61,21 @@ def _page(status: Status, rates: list[tuple[str, Part]], width: int) -> Renderab
     lines += rates
     room = LINES - len(lines) - 2
     told = [line for note in status.notes for line in _wrapped(note, width)]
-    shown = [text(("! " if is_first else "  ", "yellow"), line) for is_first, line in told[: max(room, 1)]]
-    return Group(rows(lines), text(""), *shown, text(("q leaves", "dim")))
+    half = max(room // 2, room - len(told), 1)
+    if len(found) > half:
+        found = [*found[: half - 1], text((f"and {len(found) - half + 1} more findings", "dim"))]
+    rest = max(room - len(found), 1)
+    shown = [text(("! " if is_first else "  ", "yellow"), line) for is_first, line in told[:rest]]
+    return Group(rows(lines), text(""), *found, *shown, text(("q leaves", "dim")))
+
+
+def _findings(before: tuple[Status, float, float] | None, status: Status, now: float, width: int) -> list[Text]:
+    """What holds now, the worst first: a line each."""
+    if not status.daemon:
+        return []
+    last = before[0].daemon.findings if before and before[0].daemon else ()
+    seconds = max(now - before[1], 0.001) if before else 1.0
+    return findings.lines(status.daemon.findings, last, seconds, width)
 
 
 def _wrapped(note: str, width: int) -> list[tuple[bool, str]]:

@@ -9,6 +9,7 @@ from rich.filesize import decimal
 from fixer.host.queues import Listener
 from fixer.rules.selection import FAMILIES
 from fixer.rules.wanted import Intent
+from fixer.screen import findings
 from fixer.screen.changes import moment
 from fixer.screen.console import Console, Part, Text, rows, say, text
 from fixer.state.report import Flags, InKernel, Report
@@ -25,6 +26,8 @@ def show(status: Status, console: Console) -> None:
     console.print(rows(_rows(status)))
     for note in status.notes:
         say(console, ("!", "yellow"), f" {note}")
+    if status.daemon:
+        findings.show(status.daemon.findings, console)
 
 
 def _rows(status: Status) -> Iterator[Row]:
@@ -176,6 +179,7 @@ def _kernel(found: InKernel) -> Iterator[Row]:
 def _daemon(report: Report) -> Iterator[Row]:
     """What the daemon says of itself: since when, what the kernel granted it, and what it has counted."""
     modes = [name for name in ("monitor", "plain") if getattr(report, name)]
+    yield "Findings", findings.summary(report.findings)
     yield "Daemon", f"fixer {report.version} since {report.started.isoformat()} {' '.join(modes)}".rstrip()
     yield "", ", ".join(f"{name.replace('_', '-')} {_granted(report, name)}" for name in Flags.__struct_fields__)
     tables = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from fixer.host.machine import Host
-from fixer.state import flowfile, place, report
+from fixer.state import flowfile, place, report, samples
 
 
 def forget(host: Host) -> None:
     """Remove whatever there is of the host's network namespace, which is about to go."""
     remove(host)
+    samples.remove(host)
     for kind in ("baseline", "intent", "lock"):
         place.remove(place.path_of(host, kind))
 

@@ -23,7 +23,7 @@ from typing import Literal
 from fixer.errors import NotPermitted, SystemRefused
 from fixer.host.machine import Host
 
-Kind = Literal["baseline", "flows", "intent", "json", "lock"]
+Kind = Literal["baseline", "flows", "intent", "json", "lock", "pcapng"]
 
 UNFINISHED = ".new"
 """The end of a name that is not a file's own yet."""
@@ -32,9 +32,10 @@ _LOCK_SECONDS = 15.0
 _LOCK_LOOK_SECONDS = 0.05
 
 
-def path_of(host: Host, kind: Kind, queue: int | None = None) -> Path:
-    """The file of this kind for the host's network namespace; for the daemon whose first queue is ``queue``."""
-    name = f"{host.netns_inode()}" + ("" if queue is None else f"-{queue}")
+def path_of(host: Host, kind: Kind, queue: int | None = None, which: str = "") -> Path:
+    """The file of this kind for the host's network namespace; for the daemon whose first queue is ``queue``; the one
+    that is called ``which`` of several."""
+    name = f"{host.netns_inode()}" + ("" if queue is None else f"-{queue}") + (which and f"-{which}")
     return _directory(host) / f"{name}.{kind}"
 
 
@@ -95,10 +96,11 @@ def read(path: Path) -> bytes | None:
         raise SystemRefused(f"{path} cannot be read: {error.strerror}") from None
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, *, private: bool = False) -> None:
     """Replace a file, whole or not at all. Raises :class:`SystemRefused`.
 
-    Anybody may read it: a daemon that is nobody reads what root has written, under whatever umask.
+    Unless it is ``private`` anybody may read it: a daemon that is nobody reads what root has written, under whatever
+    umask.
     """
     # Two who write at once must not meet in one unfinished file.
     fresh = path.with_name(f"{path.name}.{threading.get_native_id()}{UNFINISHED}")
@@ -107,7 +109,7 @@ def write(path: Path, content: bytes) -> None:
         fresh.unlink(missing_ok=True)  # of somebody who was killed, or laid there for us to write through
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(content)
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), 0o600 if private else 0o644)
         fresh.replace(path)
     except OSError as error:
         with suppress(OSError):

@@ -52,6 +52,37 @@ class InKernel(Struct, frozen=True, kw_only=True):
     """Why it is not everywhere where it should be."""
 
 
+class Evidence(Struct, frozen=True):
+    """A fact that shows it."""
+
+    what: str
+    packets: int
+    frame: int = 0
+
+
+class OpenFinding(Struct, frozen=True, kw_only=True):
+    """A conclusion that holds now, as `fixer/data/finding.schema.json` describes it; and its life so far."""
+
+    id: str
+    since: Moment
+    last: Moment
+    """When its last packet came."""
+    who: str
+    role: str
+    cause: str
+    verdict: str
+    text: str
+    packets: int
+    of: int
+    vnis: tuple[int, ...]
+    taken: str
+    evidence: tuple[Evidence, ...]
+    cure: str
+    kernel: str
+    samples: str = ""
+    """The file that holds some of its packets, see :mod:`fixer.state.samples`."""
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """One daemon, as it was at ``updated``."""
 
@@ -79,6 +110,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """The flow table's figures, where timestamps are normalised."""
     kernel: InKernel | UnsetType = UNSET
     """Where the scope is or was ``kernel``."""
+    findings: tuple[OpenFinding, ...] = ()
+    """The worst first."""
 
     def table(self, name: str) -> dict[str, int]:
         """One table of the ``counters``; empty if there is none of that name."""

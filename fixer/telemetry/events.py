@@ -49,7 +49,7 @@ EVENTS = {
         "reloaded": Event("info", ("change",), "another configuration is in force", outcome="success"),
         "not-reloaded": Event("warning", ("info",), "the new configuration was refused", outcome="failure"),
         "degraded": Event("warning", ("info",), "it serves, and something beside that fails", outcome="failure"),
-        "failed": Event("error", ("end",), "a queue failed, and ended it", outcome="failure"),
+        "failed": Event("error", ("end",), "what ended it, or kept it from serving", outcome="failure"),
         "log-lost": Event("warning", ("info",), "lines of the log that could not be written", outcome="failure"),
     },
     "fixer.finding": {

@@ -54,6 +54,7 @@ ECS = (
     Field("event.end", "date", "when it last grew, once it is closed"),
     Field("event.duration", "long", "nanoseconds between the two"),
     Field("process.pid", "long", "of the daemon; of a lost rule, of who changed the ruleset"),
+    Field("process.exit_code", "long", "what the daemon ended with, where it could not serve"),
     Field("process.name", "keyword", "who changed the ruleset"),
     Field("user.name", "keyword", "who wanted the rule on or off"),
     Field("related.user", "keyword", "every name that this person goes by here"),
@@ -129,6 +130,7 @@ FINDING = (
     Field("fixer.finding.evidence", "keyword", "what shows it"),
     Field("fixer.finding.cure", "keyword", "what ends it"),
     Field("fixer.finding.kernel", "keyword", "kernels that have it, and the commit that mended it"),
+    Field("fixer.finding.samples", "keyword", "the file with some of its packets, as they came and as they left"),
     Field("fixer.finding.left_out", "long", "findings that were not told"),
 )
 

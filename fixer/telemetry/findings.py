@@ -24,6 +24,8 @@ def event(news: News) -> Saying:
     level: Level = "info" if harmless or stage is Stage.CLOSED else "warning"
     fields = header("fixer.finding", f"finding-{stage}", kind="event" if level == "info" else "alert")
     fields |= {"event.start": timestamp(case.since_ns)} | of_finding(finding) | {"fixer.finding.id": case.id}
+    if case.samples:
+        fields["fixer.finding.samples"] = case.samples
     message = finding.text
     if stage is Stage.CLOSED:
         fields |= {

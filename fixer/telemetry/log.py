@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -107,15 +107,23 @@ class Teller(threading.Thread):
     description. Once lines can be written again, one says how many were lost.
     """
 
-    def __init__(self, happened: Callable[[], Iterable[Saying]], stream: Output, origin: Origin | None = None) -> None:
-        """``happened`` takes what the rings hold out of them."""
+    def __init__(
+        self,
+        happened: Callable[[], Iterable[Saying]],
+        stream: Output | None,
+        origin: Origin | None = None,
+        show: Callable[[Saying], None] | None = None,
+    ) -> None:
+        """``happened`` takes what the rings hold out of them. ``stream`` takes the lines, ``show`` shows them: one of
+        the two, or both. Whoever is shown nothing any more (a terminal that is closed) has lost no line."""
         super().__init__(name="teller", daemon=True)
         self.delay = Delay()
         self.written = 0
         self.lost = 0
         """Lines that could not be written, or that the daemon said while there was no room for what it says."""
         self._happened = happened
-        self._log = logger(stream)
+        self._log = logger(stream) if stream else None
+        self._show = show
         self._origin = origin or Origin()
         self._said: Queue[Saying] = Queue(SAID_MOST)
         self._unsaid = 0
@@ -177,10 +185,14 @@ class Teller(threading.Thread):
                 self._lost_since = 0
 
     def _put(self, saying: Saying) -> bool:
-        try:
-            getattr(self._log, saying.level)(saying.message, **self._origin.mark(saying.fields))
-        except OSError:
-            return False
+        if self._show:
+            with suppress(OSError):
+                self._show(saying)
+        if self._log:
+            try:
+                getattr(self._log, saying.level)(saying.message, **self._origin.mark(saying.fields))
+            except OSError:
+                return False
         self.written += 1
         if saying.when_ns is not None:
             self.delay.note((time.time_ns() - saying.when_ns) / 1e9)

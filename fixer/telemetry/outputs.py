@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from fixer.telemetry.log import Output
 
+STDOUT = "stdout"
 SOCKET = "unix:"
 SEND_SECONDS = 1.0
 """How long a line waits for a reader of the socket who is behind; then it is lost."""
@@ -28,7 +29,7 @@ def opened(where: str) -> Output:
 
     Raises :class:`OSError` for a file that cannot be written; whoever reads a socket may come later.
     """
-    if where == "stdout":
+    if where == STDOUT:
         return sys.stdout
     return Socket(where.removeprefix(SOCKET)) if where.startswith(SOCKET) else File(where)
 

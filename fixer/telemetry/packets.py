@@ -16,7 +16,16 @@ from fixer.datapath.repair import Action
 from fixer.datapath.result import Result
 from fixer.datapath.walk import Reason
 from fixer.telemetry.events import Level, Saying, header
-from fixer.words import ACTIONS, DIAGNOSES, EXPLANATIONS, INNER_STATES, OUTER_STATES, REASONS, TRANSPORTS, VOUCHES
+from fixer.words import (
+    ACTIONS,
+    EXPLANATIONS,
+    INNER_STATES,
+    OUTER_STATES,
+    TRANSPORTS,
+    VOUCHES,
+    diagnosis_words,
+    reason_words,
+)
 
 
 def happened(pipelines: Iterable[Pipeline]) -> Iterator[Saying]:
@@ -30,12 +39,13 @@ def document(event: Result) -> dict[str, Any]:
     """The fields of one event of the ring, without ``message`` (see :func:`sentence`)."""
     action = "left-out" if event.summary else event.action.name.lower()
     fields = header("fixer.packet", action, when_ns=event.when_ns) | {
-        "event.reason": DIAGNOSES[event.diagnosis],
+        "event.reason": words_of(event),
         "fixer.diagnosis": event.diagnosis.name.lower(),
         "fixer.packets_left_out": event.left_out,
     }
     if event.summary:
-        return fields | ({"fixer.vtep.source.ip": event.outer_source} if event.outer_source else {})
+        sender = "fixer.vtep.source.ip" if event.vxlan else "source.ip"
+        return fields | ({sender: event.outer_source} if event.outer_source else {})
     fields |= {
         "fixer.policy": event.would.name.lower(),
         "fixer.packet.bytes": event.length,
@@ -44,7 +54,7 @@ def document(event: Result) -> dict[str, Any]:
     if event.inner not in (InnerState.NONE, InnerState.ABSENT, InnerState.UNCHECKABLE):
         fields |= checksums("fixer.inner", event.inner_found, event.inner_right)
     if event.reason is not Reason.NONE:
-        fields["fixer.reason"] = REASONS[event.reason]
+        fields["fixer.reason"] = reason_words(event.reason, event.outer)
     if event.explanation is not Explanation.UNEXPLAINED:
         fields["fixer.explanation"] = EXPLANATIONS[event.explanation]
     if event.vouch is not Vouch.NOBODY:
@@ -93,17 +103,23 @@ def sentence(event: Result) -> str:
     """The event in a line for somebody who reads the log itself."""
     if event.summary:
         sender = event.outer_source or "other senders"
-        return f"{DIAGNOSES[event.diagnosis]}: {event.left_out} more from {sender}, not told"
+        return f"{words_of(event)}: {event.left_out} more from {sender}, not told"
     layers = []
     if event.inner in (InnerState.PARTIAL, InnerState.WRONG):
-        layers.append(f"inner {event.inner_found:04x} (right {event.inner_right:04x})")
+        layer = "inner" if event.vxlan else "checksum"
+        layers.append(f"{layer} {event.inner_found:04x} (right {event.inner_right:04x})")
     if event.outer in (OuterState.PARTIAL, OuterState.STALE, OuterState.WRONG):
         layers.append(f"outer {event.outer_found:04x} (right {event.outer_right:04x})")
     done = ACTIONS[event.action] if event.action is event.would else f"would be {ACTIONS[event.would]}"
     if event.unverified and event.would is Action.REPAIR:
         done += ", payload unverified"
-    parts = [DIAGNOSES[event.diagnosis], *layers, where(event), done]
+    parts = [words_of(event), *layers, where(event), done]
     return "; ".join(part for part in parts if part)
+
+
+def words_of(event: Result) -> str:
+    """What the diagnosis is called; of packets without a tunnel, which have one layer, without "inner"."""
+    return diagnosis_words(event.diagnosis, event.outer)
 
 
 def where(event: Result) -> str:

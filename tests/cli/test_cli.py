@@ -138,9 +138,47 @@ def test_an_error_is_one_line_and_its_own_exit_code(kind: type[errors.FixerError
         raise kind("whose fault it is; what to do")
 
     daemon(fail)
-    result = invoke("run")
+    result = invoke("run", "--log-format", "human")
     assert (result.exit_code, result.stdout) == (kind.exit_code, "")
     assert result.stderr == "fixer: error: whose fault it is; what to do\n"
+
+
+def test_what_keeps_the_daemon_from_serving_is_a_line_of_its_log_too(daemon: Any, tmp_path: Path) -> None:
+    def fail(*_: Any, **__: Any) -> int:
+        raise errors.QueueBusy("queue 0 is held by another process")
+
+    daemon(fail)
+    result = invoke("run")
+    assert (result.exit_code, result.stderr.count("\n")) == (errors.QueueBusy.exit_code, 1)
+    said = json.loads(result.stdout)
+    assert (said["event"]["action"], said["log.level"]) == ("failed", "error")
+    assert (said["message"], said["process"]["exit_code"]) == ("queue 0 is held by another process", 75)
+    config = tmp_path / "f.toml"
+    config.write_text(f'[log]\nto = "{tmp_path}/log"\n')
+    assert invoke("run", "--config", str(config)).stdout == ""
+    assert json.loads((tmp_path / "log").read_text())["message"] == said["message"]
+    config.write_text("plane = true\n")
+    wrong = invoke("run", "--config", str(config))
+    assert "unknown key plane" in json.loads(wrong.stdout)["message"]
+    assert wrong.exit_code == 78
+
+
+def test_a_fault_of_ours_is_a_line_of_the_log_and_a_traceback(daemon: Any) -> None:
+    def fail(*_: Any, **__: Any) -> int:
+        raise ZeroDivisionError
+
+    daemon(fail)
+    result = CliRunner().invoke(cli.cli, ["run"])
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert json.loads(result.stdout)["message"] == "ZeroDivisionError"
+
+
+def test_people_are_shown_lines_and_programs_json(daemon: Any) -> None:
+    shown: list[Any] = []
+    daemon(lambda *_, show, **__: shown.append(show) or 0)
+    for arguments in ((), ("--log-format", "json"), ("--log-format", "human")):
+        assert invoke("run", *arguments).exit_code == 0
+    assert [show is None for show in shown] == [True, True, False], "here stdout is no terminal"
 
 
 def test_ctrl_c_is_quiet(daemon: Any) -> None:
@@ -221,7 +259,7 @@ def test_run_hands_the_daemon_settings_with_the_command_lines_on_top(
     config.write_text("[queue]\nnumber = 3\nlength = 9\n")
     seen: list[tuple[Settings, Host]] = []
 
-    def remember(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps: bool) -> int:
+    def remember(settings: Settings, host: Host, again: Callable[[], Settings], *, keeps: bool, show: Any) -> int:
         assert again() == settings
         config.write_text("[queue]\nlength = 10\n")
         assert (again().queue.length, again().monitor) == (10, True)

@@ -178,7 +178,7 @@ def test_a_queue_that_is_held_is_left_alone(road: Road) -> None:
     with road.daemon():
         second = road.receiver.run(sys.executable, "-m", "fixer", "run", f"--queue={QUEUE}")
         assert second.status == QueueBusy.exit_code
-        assert second.out == ""
+        assert json.loads(second.out)["event"]["action"] == "failed"
         assert second.err.count("\n") == 1
         assert f"queue {QUEUE} is held by another process" in second.err
         road.send(0, 5)

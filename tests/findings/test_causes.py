@@ -13,7 +13,7 @@ from support.wire import Wire, from_port, off_by
 from fixer.datapath.diagnose import Diagnosis, Explanation
 from fixer.datapath.pipeline import Pipeline
 from fixer.findings.causes import WRONG_OUTER, in_hindsight
-from fixer.findings.tally import Row
+from fixer.findings.sender import Row
 
 
 def rows(wires: list[Wire]) -> Counter[Row]:

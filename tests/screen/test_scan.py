@@ -70,7 +70,7 @@ def test_of_many_senders_the_worst_are_named_and_all_are_counted(
     file: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     """One is broken all the time, amid many that speak once: it stands first with every packet of its own."""
-    monkeypatch.setattr(tally, "MOST_SENDERS", most)
+    monkeypatch.setattr(tally, "IN_FILE", tally.IN_FILE._replace(senders=most))
     once, always = tunnelled("PARTIAL", "ZERO"), from_vtep(0xFFFFFF, tunnelled("PARTIAL", "ZERO"))
     packets = []
     for number in range(1000):
@@ -124,7 +124,7 @@ finally:
 
 
 def test_vnis_beyond_memory_are_not_counted_as_if_they_were_all(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally, "MOST_VNIS", 10)
+    monkeypatch.setattr(tally, "IN_FILE", tally.IN_FILE._replace(vnis=10))
     packet = tunnelled("VERIFIES", "ZERO")
     of_packets(file, [packet[:32] + struct.pack(">I", vni << 8) + packet[36:] for vni in range(40)])
     assert "over 10 VNIs" in as_text(file)

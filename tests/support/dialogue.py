@@ -9,6 +9,7 @@ from support.wire import Wire, ip_header, pseudo, right, total
 
 from fixer.datapath.pipeline import Pipeline
 from fixer.findings.finding import Finding
+from fixer.findings.sender import Door
 from fixer.findings.sentences import findings
 from fixer.findings.tally import Tally, new_census
 
@@ -73,7 +74,7 @@ class Capture:
     def findings(self, told: int | None = None) -> list[Finding]:
         """What the datapath and the census conclude; told: on which side the user says it was taken."""
         pipeline, census = Pipeline(ports=[4789], plain=self.plain), new_census()
-        tally = Tally(told=told is not None)
+        tally = Tally(Door.CAPTURE if told is None else Door.TOLD)
         for when, packet, outgoing in self.packets:
             result = pipeline.examine(bytearray(packet), when_ns=when)
             if told is not None:
