@@ -118,6 +118,23 @@ def test_what_is_sent_again_is_said_and_that_nobody_answered_is_not() -> None:
         assert ("sent again", 4, 0) in found.evidence
 
 
+def test_that_it_was_accepted_excuses_what_passed_as_it_came_and_not_what_was_repaired() -> None:
+    asked = in_state(segment(4, "udp"), 4, "udp", "PARTIAL")
+    sound = segment(4, "udp")
+    answer = sound[:12] + sound[16:20] + sound[12:16] + sound[22:24] + sound[20:22] + sound[24:]
+    for monitor in (False, True):
+        site = Site(plain=True, monitor=monitor)
+        site.put(asked)
+        assert [each.verdict for each in site.later()] == [Verdict.FAULT]
+        site.put(answer)
+        found = site.later()
+        if monitor:
+            assert found == [], "this host takes it as it comes"
+        else:
+            assert [each.verdict for each in found] == [Verdict.FAULT]
+            assert ("acknowledged or answered by the other side", 1, 0) in found[0].evidence
+
+
 def test_corrupt_and_plain_packets_have_the_words_of_scan() -> None:
     site = Site(plain=True)
     site.put(CORRUPT, in_state(segment(4, "tcp"), 4, "tcp", "PARTIAL"))

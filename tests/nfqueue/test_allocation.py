@@ -30,11 +30,13 @@ from support.netlink import NUMBER, arrival
 from support.packets import tunnelled
 from support.syns import in_vxlan, syn
 from fixer.datapath.pipeline import Pipeline
+from fixer.findings.wire import watch
 from fixer.nfqueue.queue import Queue
 calls = ctypes.CDLL(None).malloc_calls
 calls.restype = ctypes.c_ulong
 kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 pipeline = Pipeline(ports=[4789], monitor=False)
+watch([pipeline])  # and what is found is counted, too
 states = ("VERIFIES", "GOOD"), ("PARTIAL", "AGREES"), ("WRONG", "GOOD")  # passed, repaired, dropped
 packets = [tunnelled(*state) for state in states]
 packets += [in_vxlan(syn(bytes([10, 0, 0, new]), bytes(4), 1, 1, 1), 7) for new in range(6)]
