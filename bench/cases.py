@@ -15,6 +15,7 @@ from .ratio import Interval, ratios
 from .receivers import (
     CALLBACK,
     FIXER_ALL,
+    FIXER_KERNEL,
     FIXER_NORMALISES,
     FIXER_OTHERS,
     FIXER_SUSPECTS,
@@ -30,7 +31,11 @@ from .receivers import (
     in_place,
     listening,
     must_have_translated,
+    wanted,
 )
+
+DIAGNOSED_SECONDS = 2
+"""A stream that is not measured, for a daemon to see who is broken."""
 
 Runs = dict[str, list[Run]]  # by the receiver's name, one a round
 
@@ -69,6 +74,18 @@ CASES = (
         (NO_RULE, LOOP_REPAIRS, FIXER_ALL, FIXER_SUSPECTS),
     ),
     Case(
+        "finished",
+        "100 % broken TCP, no outer checksum, GRO off",
+        Traffic(broken=True),
+        (NO_RULE, FIXER_ALL, FIXER_SUSPECTS, FIXER_KERNEL),
+    ),
+    Case(
+        "finished-gro",
+        "100 % broken TCP, no outer checksum, GRO on",
+        Traffic(broken=True, gro=True),
+        (NO_RULE, FIXER_ALL, FIXER_SUSPECTS, FIXER_KERNEL),
+    ),
+    Case(
         "queues",
         "8 flows of clean TCP, RPS, GRO off, two queues on two CPUs",
         Traffic(flows=8, spread=True),
@@ -105,10 +122,13 @@ def measured(
                 tell(f"{case.title}: {receiver.name}, round {number + 1} of {rounds}")
                 here = standing.get(receiver.name)
                 # Without anybody who repairs, what is broken would not arrive: a healthy sender is the comparison.
+                table = in_place(cable, here.table if here else None)
                 with (
                     cable.breaking(case.traffic.broken and here is not None),
-                    in_place(cable, here.table if here else None),
+                    wanted(cable, receiver, here, scratch) if here and receiver.acts else table,
                 ):
+                    if receiver.acts:
+                        cable.stream(DIAGNOSED_SECONDS, (), ())
                     if here and receiver.translates:
                         cable.put_clock_ahead(here.queues[-1])
                     runs[receiver.name].append(cable.stream(seconds, *((here.pids, here.queues) if here else ((), ()))))
@@ -139,6 +159,8 @@ BOUNDS = (
     Bound("gro", FIXER_ALL, LOOP_GSO, "gbit_per_second", least=0.97),
     Bound("clean", FIXER_ALL, LOOP, "gbit_per_second", least=0.97),
     Bound("clean", FIXER_ALL, LOOP, "own_us", most=1.05),
+    Bound("finished", FIXER_KERNEL, NO_RULE, "gbit_per_second", least=0.8),
+    Bound("finished-gro", FIXER_KERNEL, NO_RULE, "gbit_per_second", least=0.6),
     Bound("broken", FIXER_ALL, LOOP_REPAIRS, "gbit_per_second", least=0.97),
     Bound("clean", FIXER_ALL, CALLBACK, "gbit_per_second", least=1.35),
     Bound("clean", FIXER_ALL, CALLBACK, "own_us", most=0.5),

@@ -39,6 +39,8 @@ class Receiver:
     turn_on: tuple[str, ...] = ()
     queues: int = 1
     source: str = ""
+    acts: bool = False
+    """Whether its daemon acts by what is wanted, so that the verb itself has to turn it on and off."""
 
     @property
     def translates(self) -> bool:
@@ -54,6 +56,8 @@ class Standing(NamedTuple):
     table: str
 
 
+# The rules are changed here by hand, and no guard is to put them back.
+RUN = (*FIXER, "run", "--no-guard")
 NO_RULE = Receiver("no rule")
 CALLBACK = Receiver("callback", (sys.executable, str(HERE / "accept.py"), "{queue}"))
 SCAPY = Receiver("scapy", (sys.executable, str(HERE / "recompute.py"), "{queue}"))
@@ -64,13 +68,14 @@ LOOP_TWICE = Receiver("C loop, twice", LOOP.command, queues=2)
 NOBODY_LISTENS = 3
 """How ``fixer on`` ends before ``fixer run`` is there."""
 
-FIXER_ALL = Receiver("fixer", (*FIXER, "run"), ("on",))
-FIXER_SUSPECTS = Receiver("fixer, suspects", (*FIXER, "run"), ("on", "--scope", "suspects"))
-FIXER_TWICE = Receiver("fixer, 2 queues", (*FIXER, "run"), ("on",), queues=2)
-FIXER_NORMALISES = Receiver("fixer, normalises", (*FIXER, "run"), ("on",), source=OVERLAY["left"])
+FIXER_ALL = Receiver("fixer", RUN, ("on",))
+FIXER_SUSPECTS = Receiver("fixer, suspects", RUN, ("on", "--scope", "suspects"))
+FIXER_KERNEL = Receiver("fixer, kernel", RUN, ("on", "--scope", "kernel"), acts=True)
+FIXER_TWICE = Receiver("fixer, 2 queues", RUN, ("on",), queues=2)
+FIXER_NORMALISES = Receiver("fixer, normalises", RUN, ("on",), source=OVERLAY["left"])
 # One clock alone is never shifted: the same packets both ways, and none of them changed.
-FIXER_UNSHIFTED = Receiver("fixer, delta 0", (*FIXER, "run"), ("on",), source=f"{OVERLAY['left']}/32")
-FIXER_OTHERS = Receiver("fixer, normalises others", (*FIXER, "run"), ("on",), source="192.0.2.1")
+FIXER_UNSHIFTED = Receiver("fixer, delta 0", RUN, ("on",), source=f"{OVERLAY['left']}/32")
+FIXER_OTHERS = Receiver("fixer, normalises others", RUN, ("on",), source="192.0.2.1")
 
 
 def compiled_loop(host: Host, into: Path) -> Path:
@@ -88,14 +93,14 @@ def listening(cable: Cable, receivers: Sequence[Receiver], loop: Path, scratch: 
     Those with the same command are one process. ``scratch`` is a directory for fixer's configuration.
     """
     standing: dict[str, Standing] = {}
-    started: dict[tuple[tuple[str, ...], int, str], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    started: dict[tuple[tuple[str, ...], int, str, bool], tuple[tuple[int, ...], tuple[int, ...]]] = {}
     with ExitStack() as undo:
         silent = undo.enter_context(Path(os.devnull).open("w"))
         number = 0
         for receiver in receivers:
             if not receiver.command:
                 continue
-            kind = receiver.command, receiver.queues, receiver.source
+            kind = receiver.command, receiver.queues, receiver.source, receiver.acts
             if kind not in started:
                 queues = tuple(range(number, number + receiver.queues + bool(receiver.source)))
                 number += len(queues)
@@ -156,8 +161,7 @@ def must_have_translated(cable: Cable, standing: Standing, runs: Sequence[Run]) 
 def table_of(cable: Cable, receiver: Receiver, queues: Sequence[int], scratch: Path) -> str:
     """The raw table that feeds ``receiver``; none is in place afterwards."""
     if receiver.turn_on:
-        config = ("--config", str(configuration(receiver, queues, scratch)))
-        turned_on = cable.right.run(*FIXER, *receiver.turn_on, *config)
+        turned_on = cable.right.run(*FIXER, *receiver.turn_on, *configured(receiver, queues, scratch))
         if turned_on.status != NOBODY_LISTENS:
             must(turned_on, "fixer on")
     else:
@@ -177,6 +181,20 @@ def clear(cable: Cable) -> None:
     for word in ("-F", "-X"):
         for command in ("iptables", "ip6tables"):
             must(cable.right.run(command, "-t", "raw", word), command)
+
+
+@contextmanager
+def wanted(cable: Cable, receiver: Receiver, standing: Standing, scratch: Path) -> Iterator[None]:
+    """``receiver``, whose daemon acts by it, is turned on while the context lasts; nothing is left of it."""
+    must(cable.right.run(*FIXER, *receiver.turn_on, *configured(receiver, standing.queues, scratch)), "fixer on")
+    try:
+        yield
+    finally:
+        must(cable.right.run(*FIXER, "off"), "fixer off")
+
+
+def configured(receiver: Receiver, queues: Sequence[int], scratch: Path) -> tuple[str, str]:
+    return "--config", str(configuration(receiver, queues, scratch))
 
 
 @contextmanager
