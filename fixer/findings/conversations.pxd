@@ -1,9 +1,9 @@
 # cython: language_level=3
 """What became of packets that are not sound: who of an inner conversation sent them, and what the other side said.
 
-Both directions of a conversation are looked at together, and those of each VNI by themselves. What is broken waits here until the other side acknowledges
-it, answers it or refuses it, until it is sent again, or until the capture ends; then its `Fate` is told to whoever
-counted it. What is said of one packet is said of no other.
+Both directions of a conversation are looked at together, and those of each VNI by themselves. What is broken waits here
+until the other side acknowledges it, answers it or refuses it, until it is sent again, or until the capture ends; then
+its `Fate` is told to whoever counted it. What is said of one packet is said of no other.
 
 Memory is fixed. Conversations that begin when there is no more room are not followed; of too many packets that wait on
 one side those in sequence wait together, else the oldest is given up. What finds no room is counted (`unfollowed`).

@@ -241,9 +241,11 @@ cdef class Roads:
         for number in range(self.table.used):
             road = <const Road *>table_entry(&self.table, number)
             found.append(Seen(
-                address_text(road.key.version, road.key.address[0]), address_text(road.key.version, road.key.address[1]),
+                address_text(road.key.version, road.key.address[0]),
+                address_text(road.key.version, road.key.address[1]),
                 bool(road.key.tunnel), {sight: road.count[<int>sight] for sight in Sights},
-                {sight: road.first[<int>sight] for sight in Sights}, road.stalled, road.through, road.longest, road.mtu))
+                {sight: road.first[<int>sight] for sight in Sights},
+                road.stalled, road.through, road.longest, road.mtu))
         return found
 
 

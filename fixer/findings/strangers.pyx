@@ -7,7 +7,7 @@ from fixer.datapath.zeroed cimport zeroed
 cdef enum:
     PORTS = 1 << 16
     PROTOCOLS = 1 << 8
-    GROUP_POLICY = 0x88          # the first flags of VXLAN with the group policy option (draft-smith-vxlan-group-policy)
+    GROUP_POLICY = 0x88          # the first flags with a group policy (draft-smith-vxlan-group-policy)
 
 
 cdef class Strangers:
