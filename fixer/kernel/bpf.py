@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import resource
 import struct
 from contextlib import suppress
 from errno import ENOSYS
@@ -68,6 +69,18 @@ def _element(command: int, map_: int, key: bytes, value: ctypes.Array[ctypes.c_c
     at = ctypes.create_string_buffer(key, len(key))
     place = ctypes.addressof(value) if value is not None else 0
     _bpf(command, struct.pack("=I4xQQQ", map_, ctypes.addressof(at), place, 0))
+
+
+def lift_memory_limit() -> None:
+    """Before Linux 5.11 maps and programs count as locked memory, of which 64 KiB are allowed: take as much as may be.
+
+    Never raises: what is not allowed shows when a map is made.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    for limit in (resource.RLIM_INFINITY, hard):
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+            return
 
 
 def load(code: bytes, licence: bytes, name: str = "", log: bool = False, *, kind: int = PROG_TYPE_SCHED_CLS) -> int:

@@ -57,6 +57,7 @@ class Finisher:
         self._maps: dict[str, int] = {}
         self._slots: dict[bytes, int] = {}
         self._free = list(range(ENTRIES - 1, -1, -1))
+        bpf.lift_memory_limit()
         try:
             for name, shape in found.maps.items():
                 self._maps[name] = bpf.make_map(*shape, name=f"fixer_{name}")
