@@ -5,7 +5,7 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all-pythons lint format sanitize bench nat cure launder cycles guard kernels finish finishing wheels test-wheels bundle test-bundle release test-release \
+.PHONY: help demo test test-elk deploy-files test-all-pythons lint format sanitize bench nat cure launder cycles guard kernels finish finishing wheels test-wheels bundle test-bundle release test-release \
 	image test-image test-swarm test-reproducible clean
 
 help:  ## show this list
@@ -58,6 +58,14 @@ finishing:  ## fixer on --scope kernel on every path of the lab, killed, off, be
 	@tools/install run test
 	@$(python) -m pytest -m long tests/e2e/test_finishing.py tests/e2e/test_finishing_matrix.py $(ARGS)
 	@$(python) -m launder --kernel --quick
+
+test-elk:  ## the log in a real Elasticsearch, shipped by a real rsyslog, both stopped and started (root, Java, 10 minutes)
+	@tools/install run test elk
+	@$(python) -m pytest -m long tests/elk $(ARGS)
+
+deploy-files:  ## write deploy/elk, deploy/prometheus and the manual's lists anew, from the lists in the code
+	@tools/install run
+	@$(python) -m deploy
 
 launder:  ## 200 million damaged packets through the packet path: is one made right? (15 minutes; ARGS=--quick: 1)
 	@tools/install run
