@@ -46,7 +46,7 @@ from fixer.rules.selection import IPV4, Selection
 from fixer.state.intent import Intent
 from fixer.state.report import InKernel
 from fixer.telemetry import findings, snat
-from fixer.telemetry.events import CATEGORIES, EVENTS, Saying, state_change
+from fixer.telemetry.events import CATEGORIES, EVENTS, Saying, event, state_change
 from fixer.telemetry.fields import ECS, FIELDS
 from fixer.telemetry.flows import FlowWatch
 from fixer.telemetry.log import LOST, Origin, Teller
@@ -97,6 +97,7 @@ def daemon() -> Iterator[Saying]:
     counted = reporter.counters() | {"log": Teller(lambda: (), io.StringIO()).counters()}
     yield state_change("stopped", "stopped", {f"fixer.counters.{name}": value for name, value in counted.items()})
     yield state_change("log-lost", "2 lines", {LOST: 2})
+    yield state_change("failed", "it cannot go on", {"process.exit_code": 71})
 
 
 def rules() -> Iterator[Saying]:
@@ -125,6 +126,8 @@ def rules() -> Iterator[Saying]:
         patch.setattr(fakes, "read", lambda host: raised())
         one.look(Now(100.0, 0), None)
     yield from said
+    for action in ("outgoing-begun", "outgoing-ended", "outgoing-failed"):
+        yield event("fixer.rule", action, "as fixer.daemon.outgoing says it")
 
 
 def raised() -> Any:
@@ -192,6 +195,7 @@ def found() -> Iterator[Saying]:
     several += watch.findings()
     for finding in several:
         case = Case("00c0ffee00c0ffee", finding, NOW_NS, NOW_NS + SECOND, 0.0, finding, 0.0)
+        case.samples = "0123456789abcdef.pcapng"
         yield from (findings.event(News(stage, case)) for stage in Stage)
     yield findings.left_out(3)
 
@@ -295,8 +299,8 @@ ALLOWED = {
 
 def test_categories_have_types_that_ecs_allows() -> None:
     for dataset, several in EVENTS.items():
-        for event in several.values():
-            assert set(event.types) <= ALLOWED[CATEGORIES[dataset]], (dataset, event)
+        for each in several.values():
+            assert set(each.types) <= ALLOWED[CATEGORIES[dataset]], (dataset, each)
 
 
 def test_an_event_that_is_in_no_table_cannot_be_told() -> None:
