@@ -137,19 +137,19 @@ class Cable:
             net.stop(server)
 
     def put_clock_ahead(self, queue: int) -> None:
-        """A segment of the sender's address whose timestamp is AHEAD of its clock, and the answer, pass ``queue``.
+        """The receiver echoes to the sender's address a timestamp that is AHEAD of its clock, through ``queue``.
 
         Who normalises there must shift every connection from now on; of one clock alone there is nothing to shift. The
-        segment belongs to no connection, so the answer is a RST.
+        segment belongs to no connection, so the sender answers with a RST.
         """
         address = {side: socket.inet_aton(OVERLAY[side]) for side in OVERLAY}
         now = time.monotonic_ns() // 1_000_000
         packet = stamped(
-            (address["left"], address["right"]), (CLOSED_PORT, CLOSED_PORT), ACK, (1, 1), (now + AHEAD & 0xFFFFFFFF, 1)
+            (address["right"], address["left"]), (CLOSED_PORT, CLOSED_PORT), ACK, (1, 1), (1, now + AHEAD & 0xFFFFFFFF)
         )
         before = self.queues()[queue].sequence
-        with self.left.call(socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-            raw.sendto(packet, (OVERLAY["right"], 0))
+        with self.right.call(socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            raw.sendto(packet, (OVERLAY["left"], 0))
         wait_until(lambda: self.queues()[queue].sequence >= before + 2, "a segment and its answer to be queued")
 
     def stream(self, seconds: int, pids: Sequence[int], queues: Sequence[int]) -> Run:
