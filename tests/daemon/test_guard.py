@@ -205,6 +205,7 @@ def test_what_others_do_beside_the_rule_is_no_loss(netns: Namespace) -> None:
             f"{RAW} -Z",
             "iptables -t mangle -F",
             "nft add table inet theirs",
+            "ip link add eth0 type veth peer name eth1",
         ):
             netns.run(*command.split())
         say(netns, "on", f"--queue={QUEUE}", "--interface", "eth0")

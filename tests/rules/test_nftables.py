@@ -259,7 +259,7 @@ def test_on_status_and_off(served: Namespace) -> None:
         said = json.loads(status.stdout)
         assert (status.returncode, said["rules"]["ipv4"]["command"]) == (0, "nft"), said["notes"]
         assert said["rules"]["ipv4"]["takes"] == "UDP to port 4789, 8472, 6784 to queue 7"
-    again = say("on", "--netns", served.name, f"--queue={QUEUE}")
+    again = say("on", "--netns", served.name, f"--queue={QUEUE}", "--backend", "auto")
     assert again.stdout.startswith("IPv4: already on: "), "what is there is kept to"
     assert "priority -299" in served.run("nft", "-y", "list", "table", "ip", "fixer").out
     served.send(5, version=6)
