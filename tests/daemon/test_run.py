@@ -311,7 +311,7 @@ def test_the_report_that_status_reads(road: Road) -> None:
 
 @pytest.mark.root
 def test_it_starts_in_half_a_second_and_stays_under_40_mb(road: Road) -> None:
-    """The half second is the processor's, and the best of three: what others do on this machine meanwhile is not ours."""
+    """The half second is the processor's, and the best of three: what others do here meanwhile is not ours."""
     spent = []
     for _ in range(3):
         with road.daemon() as process:
