@@ -18,7 +18,7 @@ from fixer.findings.conversations import Fate
 from fixer.findings.roads import Seen
 from fixer.findings.sender import Counts, Door, Sender, row_of
 from fixer.findings.strangers import Strangers
-from fixer.findings.verdicts import harm_of
+from fixer.findings.verdicts import Harms
 
 NO_VNI = frozenset({Reason.OUTER_UNREADABLE, Reason.OUTER_FRAGMENT, Reason.NOT_VXLAN})
 """Reasons for which a packet to a VXLAN port shows no VNI."""
@@ -92,6 +92,7 @@ class Tally:
         self.unfollowed = 0
         """Packets that are not sound, and for whose fate there was no room."""
         self._vnis = 0
+        self._harms = Harms()
         self.forget_others()
 
     def forget_others(self) -> None:
@@ -175,7 +176,7 @@ class Tally:
     def _ranked(self) -> list[tuple[int, bool, str, Sender]]:
         """The same, each behind how many packets of it harm."""
         known = [(True, *each) for each in self.vteps.items()] + [(False, *each) for each in self.senders.items()]
-        ranked = [(harm_of(sender, address), is_vtep, address, sender) for is_vtep, address, sender in known]
+        ranked = [(self._harms.of(sender, address), is_vtep, address, sender) for is_vtep, address, sender in known]
         return sorted(ranked, key=lambda each: (-each[0], -each[3].packets))
 
     def worst(self, most: int) -> tuple[list[tuple[bool, str, Sender]], Others]:

@@ -9,6 +9,7 @@ sender's other packets are finished. Where the user says that it came in, it nee
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 
 from fixer.findings.conversations import Fate
 from fixer.findings.finding import Place, Verdict
@@ -32,7 +33,7 @@ class Unfinished:
             if is_unfinished(row):
                 self.cells.update(cells)
         self.total = self.cells.total()
-        self.loopback = address == "::1" or (address.startswith("127.") and ":" not in address)
+        self.loopback = is_loopback(address)
         self.outgoing = self.count(True)
         self.merged = self.count(None, False, fates=(Fate.MERGED,))
         self.accepted = self.count(None, False, fates=(Fate.ACCEPTED, Fate.REFUSED))
@@ -107,11 +108,40 @@ def other(sender: Sender, rows: list[Row]) -> Verdict:
     return Verdict.UNCLEAR if arrived == cells.total() and not sender.mends(rows) else Verdict.FAULT
 
 
-def harm_of(sender: Sender, address: str) -> int:
-    """Packets that are not sound, but for those that only look so where the capture was taken."""
-    return sum(
-        count
-        for verdicts in row_verdicts(sender, address).values()
-        for verdict, count in verdicts.items()
-        if verdict is not Verdict.HARMLESS
-    )
+class Harms:
+    """What senders did: packets that are not sound, but for those that only look so where the capture was taken.
+
+    A flood's senders are alike by the hundred thousand, and verdicts are dear: so those that are alike are judged once.
+    """
+
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, int] = {}
+
+    def of(self, sender: Sender, address: str) -> int:
+        if not sender.fates:
+            return 0  # all of it is sound
+        fates = tuple((row, tuple(cells.items())) for row, cells in sender.fates.items())
+        alike = (
+            sender.door,
+            sender.finished >= ENOUGH_FINISHED,
+            is_loopback(address),
+            tuple(sender.rows.items()),
+            fates,
+        )
+        harm = self._known.get(alike)
+        if harm is None:
+            if len(self._known) >= self.MOST:
+                self._known.clear()
+            harm = self._known[alike] = sum(
+                count
+                for verdicts in row_verdicts(sender, address).values()
+                for verdict, count in verdicts.items()
+                if verdict is not Verdict.HARMLESS
+            )
+        return harm
+
+
+def is_loopback(address: str) -> bool:
+    return address == "::1" or (address.startswith("127.") and ":" not in address)

@@ -219,7 +219,7 @@ class Host:
             route.send(struct.pack("=IHHIIB3xHHI", 28, _GET_NSID, 1, 0, 0, 0, 8, 3, file.fileno()))
             answer = route.recv(4096)
             (kind,) = struct.unpack_from("=H", answer, 4)
-            return kind == _NEW_NSID and struct.unpack_from("=i", answer, 24)[0] >= 0  # the first one: NETNSA_NSID
+            return bool(kind == _NEW_NSID and struct.unpack_from("=i", answer, 24)[0] >= 0)  # the first: NETNSA_NSID
         return False
 
     def tcx_programs(self, interface: str) -> list[str]:
