@@ -72,7 +72,7 @@ def lookups(Flows flows not None, int connections, list order not None, int turn
     """Ask `flows`, which is empty, about the segments of `order` `turns` times; (seconds, how many were to be shifted).
 
     `connections` are established before, each with a delta other than 0. order: of each segment the number of its
-    connection, and whether it is a reply. Time goes on from segment to segment, so each of a client moves its clock.
+    connection, and whether it is a reply. Time goes on from segment to segment, so each reply moves a clock.
     What the table is asked is written on the spot, as from a packet: that is in the time. A question is announced while
     the one before is asked, as the packet path does it before it sums the payload.
     """
@@ -101,6 +101,7 @@ def lookups(Flows flows not None, int connections, list order not None, int turn
                     about(&segments[following], asked[i + 1] >> 1, TCP_ACK)
                     hashed[following] = announce(table, &segments[following].key)
                 segments[this].value += ticks
+                segments[this].echoed = segments[this].value + AHEAD
                 ticks += 1
                 verdict = (reply if asked[i] & 1 else forward)(table, &segments[this], hashed[this], NOW, &delta)
                 shifted += verdict == Verdict.TRACKED and delta != 0
@@ -113,11 +114,10 @@ cdef void establish(FlowTable *table, int connections) noexcept nogil:
     cdef Segment segment
     cdef uint32_t delta
     cdef int number
-    for number in range(SOURCES):           # a connection that was there before: it moves the clock, and is answered
+    for number in range(SOURCES):           # a connection that was there before: what is echoed of it moves the clock
         about(&segment, number, TCP_ACK)
         segment.key.server_port[0] = 1
-        segment.value += AHEAD
-        forward(table, &segment, announce(table, &segment.key), NOW, &delta)
+        segment.echoed = segment.value + AHEAD
         reply(table, &segment, announce(table, &segment.key), NOW, &delta)
     for number in range(connections):
         about(&segment, number, TCP_SYN)

@@ -192,7 +192,8 @@ def test_ctrl_c_is_quiet(daemon: Any) -> None:
 
 def test_a_missing_compiled_part_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(fixer, "daemon", raising=False)
-    monkeypatch.setitem(sys.modules, "fixer.daemon", None)  # import raises ImportError, as for a missing extension
+    for name in ["fixer.daemon", *(name for name in sys.modules if name.startswith("fixer.daemon."))]:
+        monkeypatch.setitem(sys.modules, name, None)  # import raises ImportError, as for a missing extension
     result = invoke("run")
     assert result.exit_code == 1
     assert result.stderr.startswith("fixer: error: this installation is incomplete, install it again: ")

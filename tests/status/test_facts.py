@@ -910,8 +910,8 @@ def test_a_note_that_cannot_be_written_does_not_undo_the_rule() -> None:
 JSON = {
     "": "daemon flows listeners listening merging notes on outgoing passed_unseen queues reasons rules spread tunnels "
     "wanted wire",
-    "daemon": "asked counters flags flows monitor pid plain ports queue queue_counters queues rule_packets_at_start "
-    "started timestamps updated version",
+    "daemon": "asked counters findings flags flows monitor pid plain ports queue queue_counters queues "
+    "rule_packets_at_start started timestamps updated version",
     "flows": "capacity draining listener normalised queue used",
     "listeners": "copies copy_range id_sequence pid portid process queue queue_dropped socket socket_drops "
     "user_dropped waiting",
