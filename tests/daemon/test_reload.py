@@ -139,10 +139,15 @@ def test_hundreds_of_them_one_upon_the_other(road: Road, tmp_path: Path) -> None
             process.send_signal(signal.SIGHUP)
             time.sleep(0.002)
         reload(process)
-        before = cpu_seconds(process.pid)
         road.send(0, 100)
         assert road.received(1.0) == dict.fromkeys(range(100), True)
-        assert cpu_seconds(process.pid) - before < 0.9, "a wake-up that nobody took keeps a thread turning"
+        for _ in range(40):  # those that are still to come are worked off
+            before = cpu_seconds(process.pid)
+            time.sleep(0.5)
+            if cpu_seconds(process.pid) - before < 0.1:
+                break
+        else:
+            pytest.fail("a wake-up that nobody took keeps a thread turning")
 
 
 def cpu_seconds(pid: int) -> float:
