@@ -1,11 +1,17 @@
 # cython: language_level=3
 """One clock for each source: how far its timestamps have come, and what brings the next connection up to that.
 
-A source's clock is the highest TSval it has sent, as the server saw it, and the delta of a new connection what its SYN
-is behind that. But TSvals lie on a circle, and offsets drawn at random for each connection lie all around it: the clock
-may then be more than half of the circle ahead of what the server remembers, and what is further ahead than that is
-*behind* to the server. So what each server remembers is followed too (it does so when a connection that it closed first
-comes to its end), and has the last word.
+A source's clock is the highest TSval that a server has shown to have seen of it, by echoing it or by a handshake that
+acknowledges its SYN-ACK, and the delta of a new connection what its SYN is behind that. Whoever sends a stray segment,
+without seeing what is answered, moves no clock and makes none.
+
+TSvals lie on a circle, and offsets drawn at random for each connection lie all around it: the clock may then be more
+than half of the circle ahead of what the server remembers, and what is further ahead than that is *behind* to the
+server. So what each server remembers is followed too (it does so when a connection that it closed first comes to its
+end), and has the last word.
+
+Only a connection whose replies pass us may be shifted, and that is a matter of its server: so of the last servers of
+each source it is known when they replied.
 
 The clocks lie in memory that is handed in, as part of the flow table (flows.pxd); what identifies one is covered by a
 check, and one store makes it valid.

@@ -37,7 +37,7 @@ cpdef enum State:
 
 cpdef enum Verdict:
     """What the table says of a segment; its delta is 0 unless it is TRACKED."""
-    UNTRACKED = 0           # of a connection that was there before, or that was left alone
+    UNTRACKED = 0           # of a connection that was there before, until its server replies, or that was left alone
     TRACKED
     OPENED                  # a SYN that was entered, whatever its delta
     FULL                    # a SYN there is no room for
@@ -68,7 +68,6 @@ cdef enum:
     SERVER_FIN = 2
     BOTH_FINS = 3
     SERVER_FIRST = 4        # and that was the first: what is `awaited` is valid
-    UNANSWERED = 8          # we have seen no reply to this connection: what it sends proves nothing
 
     # A SYN's window is not scaled (RFC 7323 §2.2): so far what is first sent or acknowledged behind it may be from it.
     FIRST_WINDOW = 0x10000
@@ -105,7 +104,7 @@ cdef struct Flow:
     uint32_t seen           # uptime, seconds
     uint8_t state           # State
     uint8_t life            # SECOND | WAITING
-    uint8_t fins            # CLIENT_FIN | SERVER_FIN | SERVER_FIRST | UNANSWERED
+    uint8_t fins            # CLIENT_FIN | SERVER_FIN | SERVER_FIRST
     uint8_t was             # State before a RST of the client
     uint32_t clock          # number of the source's clock when it was last looked for; believed only if it is that
 
@@ -161,7 +160,7 @@ cdef struct Segment:
     uint32_t acknowledged
     uint32_t length         # bytes of payload
     uint32_t value          # TSval, as it was sent
-    uint32_t echoed         # TSecr, likewise
+    uint32_t echoed         # TSecr, likewise; 0 without timestamps
 
 
 cdef inline uint32_t place(uint8_t version, bint vxlan, uint32_t vni) noexcept nogil:

@@ -78,7 +78,8 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint64_t hashed, ui
     """A segment to a client, whose key was `announce`d: what is to be taken off its TSecr."""
     cdef Flow *flow = find(table, &segment.key, hashed, now)
     cdef uint32_t server = server_of(&table.clocks, segment.key.server)
-    cdef bint believed = segment.stamped and segment.flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_ACK
+    # Some send TSecr 0 with an ACK: that is no timestamp of the client's.
+    cdef bint believed = segment.echoed != 0 and segment.flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_ACK
     cdef Clock *clock
     cdef Attempt *attempt
     delta[0] = 0
@@ -93,8 +94,6 @@ cdef Verdict reply(FlowTable *table, const Segment *segment, uint64_t hashed, ui
         flow = enter(table, segment, hashed, now)
     if flow == NULL:
         return Verdict.UNTRACKED
-    if believed:
-        flow.fins &= ~UNANSWERED
     if flow.state != State.CLOSED:
         flow.seen = now
     if flow.life & WAITING:
@@ -289,7 +288,7 @@ cdef inline bint is_right(const Attempt *attempt, uint64_t hashed) noexcept nogi
 cdef inline bint is_whole(const Flow *flow, const Attempt *other, uint64_t hashed) noexcept nogil:
     """Whether everything that is valid in an entry passes its check. `other` is its attempt 1."""
     return (State.SYN_SENT <= flow.state <= State.CLOSED and flow.life <= (SECOND | WAITING)
-            and flow.fins <= (BOTH_FINS | SERVER_FIRST | UNANSWERED)
+            and flow.fins <= (BOTH_FINS | SERVER_FIRST)
             and flow.was <= State.CLOSED and (flow.life == SECOND or is_right(&flow.attempt, hashed))
             and (flow.life == 0 or is_right(other, hashed)))
 
@@ -448,7 +447,7 @@ cdef void one_way(FlowTable *table, Flow *flow, uint8_t life, uint32_t since) no
     table.one_way.where = flow.key.where
     publish()
     table.one_way_turn += 1
-    flow.fins = UNANSWERED
+    flow.fins = 0
     change(table, flow, State.ESTABLISHED, life)
 
 

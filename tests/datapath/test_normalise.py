@@ -347,6 +347,15 @@ def test_echo_zero_is_not_translated() -> None:
     assert behind.answer(ACK, echo=5_000) == 0
 
 
+def test_echo_zero_moves_no_clock() -> None:
+    """Of a clock in the upper half of the circle zero would be ahead."""
+    node = Node()
+    Connection(node, 1, 0xC000_0000).open()
+    assert Connection(node, 2, 0xB000_0000).open() == 0x1000_0000
+    Connection(node, 3, 1).answer(ACK, echo=0)
+    assert Connection(node, 4, 0xB000_0000).open() == 0x1000_0000
+
+
 def test_selective_acknowledgements_stay() -> None:
     node = Node()
     Connection(node, 1, 5_000).open()
