@@ -15,7 +15,7 @@ demo:  ## show the fault and its repair on two hosts in network namespaces
 	@tools/install run
 	@$(python) -m fixer demo
 
-test:  ## run the whole test suite (without root: what needs it is skipped)
+test:  ## run the tests but those marked long (without root: what needs it is skipped)
 	@tools/install run test
 	@$(python) -m pytest $(ARGS)
 

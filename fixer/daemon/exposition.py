@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +38,7 @@ class Exposition:
         self._say = say
         self._over = threading.Event()
         self._server: TCPServer | None = None
+        self._serves = False
         self._complained = ""
         if not (metrics.listen or metrics.textfile):
             return
@@ -48,11 +51,12 @@ class Exposition:
             try:
                 self._server = _server(metrics.listen, self._registry)
             except OSError as error:
-                raise SystemRefused(f"metrics.listen: {metrics.listen}: {error.strerror}") from None
+                raise SystemRefused(f"metrics.listen: {metrics.listen}: {error.strerror or error}") from None
 
     def start(self) -> None:
         if self._server:
             threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+            self._serves = True
         if self._metrics.textfile:
             self._write()
             threading.Thread(target=self._rewrite, name="textfile", daemon=True).start()
@@ -62,11 +66,12 @@ class Exposition:
         self._over.set()
         self._meter.serves = False
         if self._server:
-            self._server.shutdown()
-            self._server.server_close()
-            if self._metrics.listen.startswith("unix:"):
+            if self._serves:  # or `shutdown` waits for a loop that never turned
+                self._server.shutdown()
+            if self._metrics.listen.startswith("unix:"):  # while it is ours: the next one may have it at once
                 with suppress(OSError):
                     os.unlink(self._metrics.listen.removeprefix("unix:"))  # noqa: PTH108
+            self._server.server_close()
         if self._metrics.textfile:
             self._write()
 
@@ -120,7 +125,8 @@ def _server(where: str, registry: Any) -> TCPServer:
 
 
 def is_unused(path: str) -> bool:
-    """Whether a socket of that name was left behind. Raises :class:`FileNotFoundError` if there is none."""
-    os.stat(path)  # noqa: PTH116
+    """Whether a socket was left behind there. Raises :class:`FileNotFoundError` if nothing has that name."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        return sock.connect_ex(path) != 0
+        return sock.connect_ex(path) == errno.ECONNREFUSED

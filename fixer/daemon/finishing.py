@@ -170,6 +170,8 @@ class Finishing(threading.Thread):
         lives = LIVES
         if self._intent.until is not None:
             lives = min(lives, (self._intent.until - self._host.now()).total_seconds())
+        if lives <= 0:
+            return
         steady = int(now.steady * _SECOND)
         if key in self._finisher:
             outers |= self._outers.get(key, 0)
@@ -225,7 +227,8 @@ class Finishing(threading.Thread):
         for source in list(self._begun):
             self._say_ended(source, why)
         if self._finisher is not None:
-            self._left = left_of(self._finisher, self._left)
+            with suppress(OSError):
+                self._left = left_of(self._finisher, self._left)
             self._finisher.close()
             self._finisher = None
         self._busy = now.steady

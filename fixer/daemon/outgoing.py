@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from contextlib import suppress
 
 from fixer.config import Settings
+from fixer.errors import FixerError
 from fixer.host import queues
 from fixer.host.machine import Host
 from fixer.nfqueue.finishing import Finishing
@@ -57,7 +60,9 @@ class Outgoing:
         try:
             self._open = Finishing(number)
         except OSError as error:
-            held = number in queues.bound(self._host)
+            held = error.errno == errno.EPERM
+            with suppress(FixerError):  # who is nobody cannot see them
+                held = number in queues.bound(self._host)
             why = (
                 f"queue {number} is held by another process" if held else f"the kernel refused queue {number}: {error}"
             )

@@ -63,7 +63,7 @@ class Nftables:
             self._write("")
             return Change(self.family, "removed", before, self.read())
         hooked = sum('"hook"' in each for each in before.said)
-        self._write(script(wanted, self.family), keeps_hook=before.in_place and hooked == len(_chains(wanted)))
+        self._write(script(wanted, self.family), keeps_hook=before.in_place and hooked <= len(_chains(wanted)))
         table = self._table()
         # What the kernel says of it now is what was written.
         meant = Written(self.command, tuple(map(_spelt, table)), msgspec.Raw(msgspec.json.encode(wanted)))

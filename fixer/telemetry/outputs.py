@@ -62,7 +62,7 @@ class File:
             self._handler.stream = self._handler._open()
             self._handler._statstream()
         data = ("\n" if self._torn else "").encode() + line.encode(errors="backslashreplace")
-        done = cast("Any", self._handler.stream).write(data)
+        done = cast("Any", self._handler.stream).write(data) or 0  # None: a pipe whose reader is behind
         if done < len(data):
             self._torn = self._torn or done > 0
             raise OSError(f"only {done} of {len(data)} bytes were written")

@@ -213,3 +213,14 @@ def test_a_stuck_file_is_no_reason_for_a_thread_to_stay(tmp_path: Path) -> None:
 
     threading.Thread(target=attempt, daemon=True).start()
     assert done.wait(2)
+
+
+def test_a_pipe_whose_reader_is_behind_takes_no_line_and_ends_no_thread(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with closing(outputs.File(str(path))) as out:
+        out.write("x" * 65_000 + "\n")
+        with pytest.raises(OSError, match="bytes were written"):
+            out.write("x" * 10_000 + "\n")
+    os.close(reader)
