@@ -20,7 +20,16 @@ from fixer.telemetry.packets import happened
 
 def line(saying: Saying, *, colour: bool = False) -> str:
     stream = io.StringIO()
-    show(saying, Console(file=stream, width=40, force_terminal=colour, color_system="standard" if colour else None, no_color=not colour))
+    show(
+        saying,
+        Console(
+            file=stream,
+            width=40,
+            force_terminal=colour,
+            color_system="standard" if colour else None,
+            no_color=not colour,
+        ),
+    )
     return stream.getvalue()
 
 
