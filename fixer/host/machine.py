@@ -5,9 +5,11 @@ Everything else asks a :class:`Host`, so that tests can hand in one of their own
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -120,8 +122,25 @@ class Host:
 
     def read(self, path: str) -> str | None:
         """The text of a file, None if there is none. Raises :class:`NotPermitted` or :class:`SystemRefused`."""
+        content = self._content(path)
+        return None if content is None else io.TextIOWrapper(io.BytesIO(content), "utf-8", "replace").read()
+
+    def read_exactly(self, path: str) -> str | None:
+        """As :meth:`read`, for what is to be written again: line ends are as they are, and what is no UTF-8 (Latin-1)
+        stands as surrogates, of which :meth:`write` makes the same bytes."""
+        content = self._content(path)
+        return None if content is None else content.decode("utf-8", "surrogateescape")
+
+    def peek(self, path: str) -> str:
+        """The text of a file; nothing where there is none, or it cannot be read."""
         try:
-            return Path(path).read_text(encoding="utf-8", errors="replace")
+            return self.read(path) or ""
+        except FixerError:
+            return ""
+
+    def _content(self, path: str) -> bytes | None:
+        try:
+            return Path(path).read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             return None
         except PermissionError:
@@ -143,19 +162,27 @@ class Host:
         except OSError:
             return []
 
-    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+    def write(self, path: str, text: str, mode: int | None = None) -> None:
         """Have a file say just this, whole or not at all, and after a power cut too; directories are made.
 
-        Raises :class:`NotPermitted` or :class:`SystemRefused`.
+        Where a link leads to it, the file there is written, and the link stays. It keeps its owner, and its mode where
+        none is given; a new one has 0644. Raises :class:`NotPermitted` or :class:`SystemRefused`.
         """
         target = Path(path)
+        with suppress(OSError, RuntimeError):  # links that lead in a circle
+            target = target.resolve()
         # Hidden, so that nobody who reads all files of a directory takes it for one of his.
         beside = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("w", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(text)
+            there = target.stat() if target.exists() else None
+            # Nobody else may read it before it has its mode.
+            opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(opened, "wb") as file:
+                if there is not None:
+                    os.fchown(file.fileno(), there.st_uid, there.st_gid)
+                os.fchmod(file.fileno(), mode or (stat.S_IMODE(there.st_mode) if there else 0o644))
+                file.write(text.encode("utf-8", "surrogateescape"))
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(target)

@@ -81,11 +81,42 @@ def test_where_only_root_may_look_there_is_nothing(monkeypatch: pytest.MonkeyPat
     assert not Host().exists("/var/lib/rancher/rke2")
 
 
+def test_what_is_read_exactly_is_written_as_it_was(tmp_path: Path) -> None:
+    """Latin-1, other line ends, a mode, and a link that leads elsewhere."""
+    real, link = tmp_path / "real", tmp_path / "etc" / "link"
+    content = b"# caf\xe9\r\nA=1\nB=2"
+    real.write_bytes(content)
+    real.chmod(0o600)
+    link.parent.mkdir()
+    link.symlink_to("../real")
+    text = Host().read_exactly(str(link))
+    assert text is not None
+    Host().write(str(link), f"{text}\r\n")
+    assert (link.is_symlink(), real.read_bytes(), real.stat().st_mode & 0o777) == (True, content + b"\r\n", 0o600)
+    assert Host().read(str(link)) == "# caf\N{REPLACEMENT CHARACTER}\nA=1\nB=2\n"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["etc", "real"]
+
+
+@pytest.mark.root
+def test_a_file_keeps_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    os.chown(path, 65534, 65534)
+    Host().write(str(path), "x")
+    assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+
+
+def test_a_glimpse_of_what_cannot_be_read_is_nothing(tmp_path: Path) -> None:
+    assert Host().peek(str(tmp_path)) == Host().peek(f"{tmp_path}/nowhere") == ""
+    (tmp_path / "file").write_text("x")
+    assert Host().peek(f"{tmp_path}/file") == "x"
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "made" / "file"
     Host().write(str(path), "one\n", 0o755)
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("one\n", 0o755)
-    Host().write(str(path), "two\n")
+    Host().write(str(path), "two\n", 0o644)
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("two\n", 0o644)
     assert Host().listed(str(path.parent)) == ["file"]
     with pytest.raises(SystemRefused, match="cannot be written: File exists"):

@@ -65,6 +65,9 @@ class FakeHost(Host):
             raise content
         return content
 
+    read_exactly = read
+    peek = Host.peek
+
     def exists(self, path: str) -> bool:
         return path in self.files
 
@@ -77,9 +80,9 @@ class FakeHost(Host):
             }
         )
 
-    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+    def write(self, path: str, text: str, mode: int | None = None) -> None:
         self.files[path] = text
-        self.modes[path] = mode
+        self.modes[path] = mode or self.modes.get(path, 0o644)
 
     def remove(self, path: str) -> None:
         self.files.pop(path, None)
