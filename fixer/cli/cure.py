@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -50,11 +51,12 @@ def cure(
     \b
     Exit codes: 0 done, or it holds; 2 no such feature; 3 --check: it does not hold,
     --apply: it holds now, and is to be kept elsewhere; 66 no such device;
-    71 a configurator refused, and all is as before; 77 no root.
+    71 a configurator refused, and that device is as before; 77 no root.
     """
     host = host_in(None, None)
     from fixer.cure import apply, offloads, record
     from fixer.cure.plan import cost
+    from fixer.errors import FixerError
     from fixer.screen.console import console_on
     from fixer.screen.cure import show, show_held
 
@@ -75,19 +77,37 @@ def cure(
         plans = [apply.plan(host, setting, keeper) for setting in settings]
         prices = [cost(plan.setting, offloads.kind(host, plan.setting)) for plan in plans]
         if as_json:
-            print_json([{"plan": plan, "cost": price} for plan, price in zip(plans, prices, strict=True)])
+            print_json([{"plan": _readable(plan), "cost": price} for plan, price in zip(plans, prices, strict=True)])
             return
         for plan, price in zip(plans, prices, strict=True):
             show(plan, price, console_on())
         return
     do = apply.apply if action == "apply" else apply.check
-    found = [do(host, setting, keeper) for setting in settings]
+    found, refused = [], None
+    for setting in settings:
+        try:
+            found.append(do(host, setting, keeper))
+        except FixerError as error:  # what was done before it is told first
+            refused = error
+            break
     if as_json:
-        print_json([{"holds": each.holds, "held": each} for each in found])
+        print_json([{"holds": each.holds, "held": _readable(each)} for each in found])
     else:
         for each in found:
             show_held(each, console_on())
             if action == "apply" and each.plan.is_by_hand:
                 show(each.plan, cost(each.plan.setting, offloads.kind(host, each.plan.setting)), console_on())
+    if refused is not None:
+        raise refused
     kept_elsewhere = action == "apply" and any(each.plan.is_by_hand for each in found)
     sys.exit(3 if kept_elsewhere else max(each.exit_code for each in found))
+
+
+def _readable(found: Any) -> Any:
+    """For JSON, which is UTF-8: a file of this node need not be."""
+    import json
+
+    import msgspec
+
+    text = json.dumps(msgspec.to_builtins(found), ensure_ascii=False)
+    return json.loads(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

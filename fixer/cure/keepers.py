@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from fixer.cure.plan import Command, File, Plan, Setting
+from fixer.cure.plan import Command, File, Plan, Setting, is_safe
 from fixer.errors import FixerError
 from fixer.host.machine import Host
 
@@ -22,7 +22,17 @@ INTERFACES, IFCFG = "/etc/network/interfaces", "/etc/sysconfig/network-scripts"
 NETPLAN, LINKS, RULES = "/etc/netplan", "/etc/systemd/network", "/etc/udev/rules.d"
 _VENDOR_LINKS = ("/usr/lib/systemd/network/99-default.link", "/lib/systemd/network/99-default.link")
 _RELOAD = ("udevadm", "control", "--reload")  # udevd by itself looks for new files every 3 s at most
-_ETHTOOL_OPTS = re.compile(r'^ETHTOOL_OPTS=(["\']?)(.*?)\1\s*$', re.MULTILINE)
+_UNKNOWN = 10
+"""nmcli(1): connection, device, or access point does not exist."""
+
+# A line of shell: what is before the value, the value in one of three forms, a comment, a carriage return.
+_ETHTOOL_OPTS = re.compile(
+    r"""^(?P<head>[ \t]*(?:export[ \t]+)?ETHTOOL_OPTS=)
+        (?:"(?P<double>[^"\\`\r\n]*)"|'(?P<single>[^'"\\\r\n]*)'|(?P<bare>[^\s"'\\`$;\#&|<>()]*))
+        (?P<tail>(?:[ \t]+\#[^\r\n]*|[ \t]*)\r?)$""",
+    re.MULTILINE | re.VERBOSE,
+)
+_ETHTOOL_OPTS_AT_ALL = re.compile(r"^[ \t]*(?:export[ \t]+)?ETHTOOL_OPTS=", re.MULTILINE)
 
 Keeper = Callable[[Host, Setting], Plan | None]
 
@@ -50,7 +60,8 @@ def _feature(host: Host, uuid: str, name: str) -> Command:
     ask = ("nmcli", "-g", property_, "connection", "show", uuid)
     before = _said(host, *ask).strip()
     modify = ("nmcli", "connection", "modify", uuid, property_)
-    return Command((*modify, "off"), (*modify, before if before in ("on", "off") else "ignore"), ask, "off")
+    undo = (*modify, before if before in ("on", "off") else "ignore")
+    return Command((*modify, "off"), undo, ask, "off", _UNKNOWN)
 
 
 def netplan(host: Host, setting: Setting) -> Plan | None:
@@ -60,11 +71,11 @@ def netplan(host: Host, setting: Setting) -> Plan | None:
     """
     made = [name for name in host.listed("/run/systemd/network") if re.fullmatch(r"10-netplan-.+\.network", name)]
     for name in made:
-        text = host.read(f"/run/systemd/network/{name}") or ""
+        text = host.peek(f"/run/systemd/network/{name}")
         identity = name.removeprefix("10-netplan-").removesuffix(".network")
         if identity != setting.device and not re.search(rf"^Name={re.escape(setting.device)}$", text, re.MULTILINE):
             continue
-        if not setting.is_checksums or host.which("netplan") is None:
+        if not setting.is_checksums or host.which("netplan") is None or not is_safe(identity):
             return None  # it has no word for others: udev's rule has
         text = (
             f"{OURS}\nnetwork:\n  version: 2\n  ethernets:\n    {identity}:\n      transmit-checksum-offload: false\n"
@@ -73,7 +84,7 @@ def netplan(host: Host, setting: Setting) -> Plan | None:
             keeper="netplan",
             why=f"/run/systemd/network/{name} was made by it",
             setting=setting,
-            files=(File(f"{NETPLAN}/90-fixer-{setting.file_name}.yaml", text, 0o600),),
+            files=(File(f"{NETPLAN}/90-fixer-{setting.device}.yaml", text, 0o600),),
             verify=("netplan", "generate"),
             notes=_cloud_init(host),
         )
@@ -86,7 +97,7 @@ def ifupdown(host: Host, setting: Setting) -> Plan | None:
         return None
     directory = f"{INTERFACES}.d"
     for path in (INTERFACES, *(f"{directory}/{name}" for name in host.listed(directory))):
-        if re.search(rf"^\s*iface\s+{re.escape(setting.device)}\s", host.read(path) or "", re.MULTILINE):
+        if re.search(rf"^\s*iface\s+{re.escape(setting.device)}\s", host.peek(path), re.MULTILINE):
             script = (
                 f"#!/bin/sh\n{OURS}\n[ \"$IFACE\" = '{setting.device}' ] || exit 0\n"
                 f"exec /sbin/{' '.join(setting.command)}\n"
@@ -107,17 +118,25 @@ def ifcfg(host: Host, setting: Setting) -> Plan | None:
     What begins with ``-`` is handed to ethtool as it is. With NetworkManager the profile's property is used instead.
     """
     path = f"{IFCFG}/ifcfg-{setting.device}"
-    text = host.read(path)
+    text = host.read_exactly(path)
     if text is None:
         return None
+    why = f"{path} is there, and NetworkManager is not in charge"
     ours = f"-K ${{DEVICE}} {' '.join(f'{name} off' for name in setting.features)}"
-    found = _ETHTOOL_OPTS.search(text)
-    options = [part.strip() for part in found[2].split(";")] if found else []
-    if ours not in options:
-        options.append(ours)
-    line = f'ETHTOOL_OPTS="{"; ".join(filter(None, options))}"'
-    after = text[: found.start()] + line + text[found.end() :] if found else f"{text.rstrip()}\n{line}\n"
-    return Plan("ifcfg", f"{path} is there, and NetworkManager is not in charge", setting, (File(path, after),))
+    lines = list(_ETHTOOL_OPTS.finditer(text))
+    if len(lines) != len(_ETHTOOL_OPTS_AT_ALL.findall(text)):
+        return Plan("ifcfg", why, setting, by_hand=(f"into the value of ETHTOOL_OPTS in {path}, behind a `;`: {ours}",))
+    if lines:
+        found = lines[-1]  # a shell reads it: the last one counts
+        options = [part.strip() for part in (found["double"] or found["single"] or found["bare"] or "").split(";")]
+        if ours not in options:
+            options.append(ours)
+        line = f'{found["head"]}"{"; ".join(filter(None, options))}"{found["tail"]}'
+        after = text[: found.start()] + line + text[found.end() :]
+    else:
+        line, end = f'ETHTOOL_OPTS="{ours}"', "\r\n" if "\r\n" in text else "\n"
+        after = f"{text}{'' if text.endswith(end) or not text else end}{line}{end}"
+    return Plan("ifcfg", why, setting, (File(path, after, None, line.rstrip("\r")),))
 
 
 def networkd(host: Host, setting: Setting) -> Plan | None:
@@ -132,9 +151,9 @@ def networkd(host: Host, setting: Setting) -> Plan | None:
     base = re.search(
         r"^ID_NET_LINK_FILE=(.*)$", _said(host, "udevadm", "info", "-q", "property", "-p", _sys(setting)), re.MULTILINE
     )
-    path = f"{LINKS}/05-fixer-{setting.file_name}.link"
+    path = f"{LINKS}/05-fixer-{setting.device}.link"
     applied = base[1] if base else next((vendor for vendor in _VENDOR_LINKS if host.exists(vendor)), "")
-    kept = [line for line in _section(host.read(applied) or "", "Link") if "TransmitChecksumOffload" not in line]
+    kept = [line for line in _section(host.peek(applied), "Link") if "TransmitChecksumOffload" not in line]
     address = re.search(
         r"Permanent address: ([0-9a-f]{2}(?::[0-9a-f]{2})+)", _said(host, "ethtool", "-P", setting.device)
     )
@@ -156,7 +175,7 @@ def udev(host: Host, setting: Setting) -> Plan | None:
         f'SUBSYSTEM=="net", ACTION=="add|change|move", ENV{{INTERFACE}}=="{setting.device}", '
         f'RUN+="{" ".join((ethtool, *setting.command[1:]))}"\n'
     )
-    path = f"{RULES}/90-fixer-{setting.file_name}.rules"
+    path = f"{RULES}/90-fixer-{setting.device}.rules"
     return Plan(
         "udev", "udev runs here, and sees every device that is made", setting, (File(path, text),), verify=_RELOAD
     )

@@ -14,6 +14,14 @@ TUNNEL_SUMS = "tx-udp_tnl-csum-segmentation"
 """Splits what is inside a tunnel that has an outer checksum."""
 
 
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
+
+
+def is_safe(name: str) -> bool:
+    """Whether a device's name may stand in paths, shell scripts, rules and options: the kernel allows far more."""
+    return _SAFE.fullmatch(name) is not None
+
+
 class Setting(Struct, frozen=True):
     """Features of a device that are to be off, as ``ethtool -k`` calls them."""
 
@@ -32,8 +40,11 @@ class Setting(Struct, frozen=True):
 
     @property
     def file_name(self) -> str:
-        """The device as a part of a file's name: letters, digits, ``_``, ``-`` (run-parts(8) takes no other)."""
-        return re.sub(r"[^A-Za-z0-9_-]", "_", self.device)
+        """The device as a part of a file's name for run-parts(8), which takes letters, digits, ``_`` and ``-`` alone.
+
+        No two devices have the same: ``eth0.1`` is ``eth0_2e1``, ``eth0_1`` is ``eth0_5f1``.
+        """
+        return re.sub(r"[^A-Za-z0-9-]", lambda found: f"_{ord(found[0]):02x}", self.device)
 
 
 class File(Struct, frozen=True):
@@ -41,7 +52,11 @@ class File(Struct, frozen=True):
 
     path: str
     text: str
-    mode: int = 0o644
+    """With surrogates for bytes that are no UTF-8, as :meth:`fixer.host.machine.Host.read_exactly` has them."""
+    mode: int | None = 0o644
+    """None: as it is."""
+    line: str = ""
+    """In a file that others write too: what of it counts."""
 
 
 class Command(Struct, frozen=True):
@@ -51,6 +66,8 @@ class Command(Struct, frozen=True):
     undo: tuple[str, ...]
     ask: tuple[str, ...]
     expected: str
+    gone: int | None = None
+    """The status by which ``ask`` says that nothing is left to undo."""
 
 
 class Plan(Struct, frozen=True):

@@ -5,6 +5,8 @@ It lies where a reboot does not take it, and is the backup of every file that wa
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 from msgspec import Struct
 
@@ -24,7 +26,7 @@ class Record(Struct, frozen=True):
 
 
 def path(device: str) -> str:
-    return f"{DIRECTORY}/{device.replace('/', '_')}.json"
+    return f"{DIRECTORY}/{device}.json"
 
 
 def load(host: Host, device: str) -> Record | None:
@@ -33,21 +35,27 @@ def load(host: Host, device: str) -> Record | None:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text, type=Record)
-    except msgspec.DecodeError as error:
+        return msgspec.convert(json.loads(text), Record)
+    except (ValueError, msgspec.ValidationError) as error:
         raise SystemRefused(f"{path(device)} is damaged ({error}): undo by hand what it names, and remove it") from None
 
 
 def every(host: Host) -> list[Record]:
     """All that was applied on this node."""
-    names = (name.removesuffix(".json") for name in host.listed(DIRECTORY) if name.endswith(".json"))
-    return [record for name in names if (record := load(host, name))]
+    return [record for device in devices(host) if (record := load(host, device))]
+
+
+def devices(host: Host) -> list[str]:
+    """The devices that have a record."""
+    return [name.removesuffix(".json") for name in host.listed(DIRECTORY) if name.endswith(".json")]
 
 
 def save(host: Host, record: Record) -> None:
-    host.write(
-        path(record.plan.setting.device), msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
-    )
+    # The standard library's: msgspec writes no surrogates, which stand for a file's bytes that are no UTF-8.
+    text = json.dumps(msgspec.to_builtins(record), indent=2)
+    # What somebody else wrote may be for root alone.
+    is_ours = all(before is None for before in record.before.values())
+    host.write(path(record.plan.setting.device), f"{text}\n", 0o644 if is_ours else 0o600)
 
 
 def forget(host: Host, device: str) -> None:

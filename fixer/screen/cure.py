@@ -43,10 +43,19 @@ def show_held(held: Held, console: Console) -> None:
         )
         say(console, (f"{setting.device}: it holds", "bold green"), f": {off} off, {kept}.")
         return
-    say(console, (f"{setting.device}: it does not hold", "bold red"), ".")
+    if held.is_lost:
+        say(console, (f"{setting.device}: it does not hold", "bold red"), ".")
+    else:
+        say(console, (f"{setting.device}: it cannot be told whether it holds", "bold yellow"), ".")
     for name in held.drifted:
         say(console, f"- {name} is on{' again' * held.recorded}. Now: `{' '.join(setting.command)}`")
     for where in held.unkept:
         say(console, f"- {where} does not keep it: it is lost at the next start.")
+    if held.unread:
+        say(
+            console,
+            f"- {', '.join(held.unread)} cannot be read: {setting.device} is not there, or `ethtool -k "
+            f"{setting.device}` does not say it.",
+        )
     if held.unkept and not held.plan.is_by_hand:
         say(console, f"{'Again' if held.recorded else 'To last'}: `fixer cure --apply --device {setting.device}`")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from support.fakenode import FakeNode
 from fixer import cli
 from fixer.cure import apply, record
 from fixer.cure.plan import File, Plan, Setting, cost
-from fixer.errors import NotPermitted, SystemRefused
+from fixer.errors import CommandWrong, NotPermitted, SystemRefused
 from fixer.host import machine as host_module
 from fixer.host.machine import Completed
 
@@ -71,7 +72,7 @@ def network_manager(value: str = "") -> Node:
             file = r"/etc/NetworkManager/system-connections/a\:b.nmconnection"
             return Completed(0, f"lo:0-0:x\neth0:1234-5678:{file}\n", "")
         if argv[1] == "-g":
-            return Completed(0, f"{profile[argv[2]]}\n", "")
+            return Completed(0, f"{profile.get(argv[2], '')}\n", "")
         profile[argv[4]] = "" if argv[5] == "ignore" else argv[5]
         return OK
 
@@ -115,6 +116,7 @@ def udev() -> Node:
     return host
 
 
+KEYS = {ifupdown: "ifupdown", networkd: "networkd", udev: "udev", netplan: "netplan"}
 FLANNEL = Setting("flannel.1", ("tx-checksum-ip-generic",))
 EVERY = {
     "NetworkManager": (network_manager, ETH0),
@@ -170,12 +172,44 @@ def test_the_file_of_netplan_has_the_name_of_the_definition_and_cloud_init_is_sp
             "ETHTOOL_OPTS='-K ${DEVICE} gro off'\n",
             'ETHTOOL_OPTS="-K ${DEVICE} gro off; -K ${DEVICE} tx-checksum-ip-generic off"',
         ),
+        (
+            'ETHTOOL_OPTS="speed 1000"   # the switch is old\n',
+            'ETHTOOL_OPTS="speed 1000; -K ${DEVICE} tx-checksum-ip-generic off"   # the switch is old',
+        ),
+        ("ETHTOOL_OPTS=\n", 'ETHTOOL_OPTS="-K ${DEVICE} tx-checksum-ip-generic off"'),
+        ("  export ETHTOOL_OPTS=wol\n", '  export ETHTOOL_OPTS="wol; -K ${DEVICE} tx-checksum-ip-generic off"'),
     ],
 )
 def test_the_line_of_ifcfg_keeps_what_was_there(before: str, after: str) -> None:
     lines = text_of(ifcfg(before)).text.splitlines()
     assert [line for line in lines if "ETHTOOL" in line] == [after]
     assert {"DEVICE=eth0", "ONBOOT=yes", "NM_CONTROLLED=no"} < set(lines)
+
+
+def test_the_last_line_of_ifcfg_counts_and_one_that_is_not_understood_is_left() -> None:
+    text = text_of(ifcfg("ETHTOOL_OPTS=a\n#ETHTOOL_OPTS=b\nETHTOOL_OPTS='c'\n")).text
+    assert text.splitlines()[2:5] == [
+        "ETHTOOL_OPTS=a",
+        "#ETHTOOL_OPTS=b",
+        'ETHTOOL_OPTS="c; -K ${DEVICE} tx-checksum-ip-generic off"',
+    ]
+    plan = apply.plan(ifcfg('ETHTOOL_OPTS="$A" ; [ -e x ]\n'), ETH0)
+    assert plan.is_by_hand
+    assert "ETHTOOL_OPTS" in plan.by_hand[0]
+
+
+def test_every_other_byte_of_ifcfg_stays() -> None:
+    host = ifcfg()
+    path = "/etc/sysconfig/network-scripts/ifcfg-eth0"
+    host.files[path] = before = 'DEVICE=eth0\r\n# caf\udce9\r\nETHTOOL_OPTS="wol g"\r\nONBOOT=yes\r\n'
+    apply.apply(host, ETH0)
+    ours = 'ETHTOOL_OPTS="wol g; -K ${DEVICE} tx-checksum-ip-generic off"\r'
+    assert str(host.files[path]).split("\n") == ["DEVICE=eth0\r", "# caf\udce9\r", ours, "ONBOOT=yes\r", ""]
+    assert apply.check(host, ETH0).holds
+    entry = record.load(host, "eth0")
+    assert entry is not None
+    apply.undo(host, entry)
+    assert host.files[path] == before
 
 
 def test_the_link_file_takes_over_what_the_applied_one_says() -> None:
@@ -202,7 +236,7 @@ def test_an_older_systemd_or_another_feature_has_udevs_rule() -> None:
 
 def test_the_rule_of_udev_is_that_of_flannels_manual() -> None:
     file = text_of(udev(), FLANNEL)
-    assert file.path == "/etc/udev/rules.d/90-fixer-flannel_1.rules"
+    assert file.path == "/etc/udev/rules.d/90-fixer-flannel.1.rules"
     assert file.text.splitlines()[1] == (
         'SUBSYSTEM=="net", ACTION=="add|change|move", ENV{INTERFACE}=="flannel.1", '
         'RUN+="/usr/sbin/ethtool -K flannel.1 tx-checksum-ip-generic off"'
@@ -281,8 +315,13 @@ def test_what_is_lost_is_seen(made: type[Node], setting: Setting) -> None:
     held = apply.check(host, setting)
     assert (held.drifted, held.unkept, held.exit_code) == (["tx-checksum-ip-generic"], [], 3)
     apply.apply(host, setting)
-    for file in held.plan.files:
-        del host.files[file.path]
+    entry = record.load(host, setting.device)
+    assert entry is not None
+    for path, text in entry.before.items():
+        if text is None:
+            del host.files[path]
+        else:
+            host.files[path] = text
     for command in held.plan.commands:
         host.run(command.undo)
     held = apply.check(host, setting)
@@ -318,10 +357,154 @@ def test_what_a_configurator_refuses_leaves_all_as_it_was(fails: str) -> None:
     host = netplan()
     before = dict(host.files)
     host.answers[fails] = Completed(1, "", "Error in network definition: unknown key 'transmit-checksum-offload'")
-    with pytest.raises(SystemRefused, match="all is as it was before: Error in network definition"):
+    with pytest.raises(SystemRefused, match=r"Error in network definition: .*; eth0 is as it was before"):
         apply.apply(host, ETH0)
     assert host.files == before
     assert host.state["eth0"]["tx-checksum-ip-generic"] == "on"
+
+
+def test_a_file_that_somebody_has_changed_since_is_not_written_over_by_a_second_apply() -> None:
+    host = udev()
+    (file,) = apply.apply(host, FLANNEL).plan.files
+    host.files[file.path] = theirs = file.text.replace("flannel.1", "flannel.2")
+    with pytest.raises(SystemRefused, match="was changed since"):
+        apply.apply(host, FLANNEL)
+    with pytest.raises(SystemRefused, match="was changed since"):
+        apply.apply(host, Setting("flannel.1", ("tx-other",)))
+    assert host.files[file.path] == theirs
+    host = ifcfg()
+    (file,) = apply.apply(host, ETH0).plan.files
+    host.files[file.path] = theirs = "DEVICE=eth0\nMTU=9000\n"
+    with pytest.raises(SystemRefused, match="was changed since"):
+        apply.apply(host, ETH0)
+    assert host.files[file.path] == theirs
+
+
+def test_a_line_in_somebody_elses_file_counts_and_not_what_else_stands_there() -> None:
+    host = ifcfg()
+    (file,) = apply.apply(host, ETH0).plan.files
+    host.files[file.path] = theirs = f"{file.text}MTU=9000\n"
+    assert apply.check(host, ETH0).holds
+    host.state["eth0"]["tx-checksum-ip-generic"] = "on"
+    assert apply.apply(host, ETH0).holds
+    assert host.files[file.path] == theirs
+    host.files[file.path] = file.text.replace("ETHTOOL_OPTS", "# ETHTOOL_OPTS")
+    assert not apply.check(host, ETH0).holds
+
+
+@pytest.mark.parametrize(("made", "setting"), EVERY.values(), ids=EVERY)
+def test_a_second_apply_that_fails_leaves_the_first_one(made: Callable[[], Node], setting: Setting) -> None:
+    host = made()
+    apply.apply(host, setting)
+    after = dict(host.files)
+    command = f"ethtool -K {setting.device} tx-checksum-ip-generic off"
+    host.answers[command] = Completed(1, "", "Device or resource busy")
+    with pytest.raises(SystemRefused, match=r"busy; .* is as it was before"):
+        apply.apply(host, setting)
+    assert host.files == after
+    assert apply.check(host, setting).holds
+    entry = record.load(host, setting.device)
+    assert entry is not None
+    assert entry.was == {"tx-checksum-ip-generic": "on"}
+
+
+@pytest.mark.parametrize(("made", "setting"), EVERY.values(), ids=EVERY)
+def test_another_setting_that_fails_leaves_the_first_one(made: Callable[[], Node], setting: Setting) -> None:
+    host = made()
+    host.state[setting.device]["tx-gso"] = "on"
+    apply.apply(host, setting)
+    after, state = dict(host.files), dict(host.state[setting.device])
+    answers = dict(host.answers)
+    host.answers[f"ethtool -K {setting.device} tx-gso off"] = Completed(1, "", "Device or resource busy")
+    with pytest.raises(SystemRefused, match="is as it was before"):
+        apply.apply(host, Setting(setting.device, ("tx-gso",)), "udev" if "udevadm" in answers else None)
+    assert host.files == after
+    assert host.state[setting.device] == state
+    assert apply.check(host, setting).holds
+
+
+def test_a_keeper_that_is_not_in_charge_is_refused_before_anything_is_undone() -> None:
+    host = ifupdown()
+    apply.apply(host, ETH0)
+    after = dict(host.files)
+    host.ran.clear()
+    with pytest.raises(SystemRefused, match="netplan is not in charge"):
+        apply.apply(host, ETH0, "netplan")
+    assert host.files == after
+    assert not [line for line in host.ran if " -K " in line]
+
+
+def test_what_could_not_be_put_back_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = ifupdown()
+    host.answers["ethtool -K eth0 tx-checksum-ip-generic off"] = Completed(1, "", "no")
+
+    def remove(path: str) -> None:
+        raise SystemRefused(f"{path} cannot be removed: Read-only file system")
+
+    monkeypatch.setattr(host, "remove", remove)
+    with pytest.raises(SystemRefused, match=r"could not be put back: /etc/network/if-up\.d/fixer-eth0"):
+        apply.apply(host, ETH0)
+
+
+def test_a_device_that_is_gone_is_not_said_to_be_cured() -> None:
+    host = udev()
+    apply.apply(host, FLANNEL)
+    host.state.pop("flannel.1")
+    held = apply.check(host, FLANNEL)
+    assert (held.unread, held.drifted, held.unkept) == (["tx-checksum-ip-generic"], [], [])
+    assert (held.holds, held.exit_code) == (False, 3)
+
+
+@pytest.mark.parametrize("name", ["$(reboot)", "a'b", "x;id", "-K", "caf\u00e9", 'e"0', ".."])
+def test_a_name_that_would_act_in_a_file_is_refused(name: str) -> None:
+    with pytest.raises(CommandWrong, match="letters, digits"):
+        apply.plan(ifupdown(), Setting(name, ("tx-checksum-ip-generic",)))
+
+
+@pytest.mark.parametrize("made", [ifupdown, networkd, udev, netplan])
+def test_no_two_devices_share_a_file(made: Callable[[], Node]) -> None:
+    paths = set()
+    for name in ("eth0.1", "eth0_1", "eth0-1", "eth0@1"):
+        host = made().nic(name)
+        for path in ("/etc/network/interfaces", "/run/systemd/network/10-netplan-uplink.network"):
+            if path in host.files:
+                host.files[path] = f"{host.files[path]}".replace("eth0", name)
+        (file,) = apply.plan(host, Setting(name, ("tx-checksum-ip-generic",)), KEYS[made]).files
+        paths.add(file.path)
+        if made is ifupdown:
+            assert re.fullmatch(r"/etc/network/if-up\.d/[A-Za-z0-9_-]+", file.path), "run-parts(8)"
+    assert len(paths) == 4
+
+
+@pytest.mark.parametrize("path", ["/etc/network/interfaces.d/old", "/run/systemd/network/10-netplan-a.network"])
+def test_one_file_that_cannot_be_read_ends_nothing(path: str) -> None:
+    host = ifupdown()
+    host.answers["netplan"] = OK
+    host.files[path] = SystemRefused(f"{path} cannot be read: Is a directory")
+    assert apply.plan(host, ETH0).keeper == "ifupdown"
+
+
+def test_a_profile_that_was_deleted_has_nothing_to_undo() -> None:
+    host = network_manager()
+    apply.apply(host, ETH0)
+    gone = Completed(10, "", "Error: 1234-5678 - no such connection profile.")
+    host.answers["nmcli"] = gone
+    entry = record.load(host, "eth0")
+    assert entry is not None
+    apply.undo(host, entry)
+    assert record.load(host, "eth0") is None
+    assert host.state["eth0"]["tx-checksum-ip-generic"] == "on"
+
+
+def test_a_networkmanager_that_does_not_run_is_not_taken_for_a_profile_that_is_gone() -> None:
+    host = network_manager()
+    apply.apply(host, ETH0)
+    host.answers["nmcli"] = Completed(8, "", "Error: NetworkManager is not running.")
+    entry = record.load(host, "eth0")
+    assert entry is not None
+    with pytest.raises(SystemRefused, match="NetworkManager is not running"):
+        apply.undo(host, entry)
+    assert record.load(host, "eth0") is not None
 
 
 def test_another_setting_of_the_same_device_takes_the_place_of_the_first() -> None:
@@ -449,3 +632,32 @@ def test_two_nics_and_no_tunnel_in_sight(monkeypatch: pytest.MonkeyPatch) -> Non
     made = Node().nic().nic("eth1", address="10.0.0.1")
     monkeypatch.setattr(host_module, "Host", lambda: made)
     assert "name it with --device" in run().stderr
+
+
+def test_what_was_done_before_another_device_failed_is_told(host: Node) -> None:
+    host.nic("eth1", address="10.0.0.1")
+    host.files["/etc/network/interfaces"] = f"{host.files['/etc/network/interfaces']}iface eth1 inet dhcp\n"
+    host.answers["ethtool -K eth1 tx-checksum-ip-generic off"] = Completed(1, "", "Device or resource busy")
+    result = run("--apply", "--device", "eth0", "--device", "eth1")
+    assert result.exit_code == 71
+    assert "eth0: it holds" in result.stdout
+    assert "eth1 is as it was before" in result.stderr
+    assert "/etc/network/if-up.d/fixer-eth1" not in host.files
+    assert [entry.plan.setting.device for entry in record.every(host)] == ["eth0"]
+    result = run("--apply", "--json", "--device", "eth0", "--device", "eth1")
+    assert (result.exit_code, [each["holds"] for each in json.loads(result.stdout)]) == (71, [True])
+
+
+def test_a_device_that_is_gone_is_said_to_be(host: Node) -> None:
+    run("--apply")
+    host.state.pop("eth0")
+    result = run("--check")
+    assert (result.exit_code, "cannot be told" in result.stdout) == (3, True)
+
+
+def test_a_file_that_is_no_utf_8_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ifcfg("# caf\udce9\n")
+    monkeypatch.setattr(host_module, "Host", lambda: made)
+    assert "# caf" in run().stdout
+    assert "# caf\N{REPLACEMENT CHARACTER}" in json.loads(run("--json").stdout)[0]["plan"]["files"][0]["text"]
+    assert run("--apply", "--json").exit_code == 0

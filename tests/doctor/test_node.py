@@ -386,7 +386,7 @@ def test_a_cure_that_has_drifted() -> None:
     assert (found.cause, found.verdict) == ("cure_lost", FAULT)
     assert found.cure == "`fixer cure --apply --device flannel.1`"
     host.answers["ethtool -k flannel.1"] = host_module.Completed(0, "tx-checksum-ip-generic: off\n", "")
-    del host.files["/etc/udev/rules.d/90-fixer-flannel_1.rules"]
+    del host.files["/etc/udev/rules.d/90-fixer-flannel.1.rules"]
     assert told(host) == [("cure_lost", UNCLEAR)]
 
 
