@@ -33,7 +33,7 @@ class Service:
 
     ``settings`` is the text of its configuration file; ``run``, ``on`` and ``off`` are added to ``fixer run``,
     ``fixer on`` and ``fixer off`` (``on`` None: the rules are somebody else's). ``without``: capabilities that the
-    daemon lacks.
+    daemon lacks. ``through``: the words that it is started through, as in ``env NAME=value``.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Service:
         run: tuple[str, ...] = (),
         off: tuple[str, ...] = (),
         without: tuple[str, ...] = (),
+        through: tuple[str, ...] = (),
     ) -> None:
         self.here = here
         self._settings = settings
@@ -52,6 +53,7 @@ class Service:
         self._run = run
         self._off = off
         self._without = without
+        self._through = through
         self._process: subprocess.Popen[str] | None = None
         self.counters: dict[str, Any] = {}  # what it counted, once it has ended
 
@@ -84,6 +86,13 @@ class Service:
         if error is None and status != 0:
             raise SystemRefused(f"fixer run ended with status {status}")
 
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The daemon's, the last one that was started."""
+        if self._process is None:
+            raise SystemRefused("fixer run was not started")
+        return self._process
+
     def kill(self) -> None:
         """SIGKILL: it ends without a word and without tidying up. The rules stay, and packets bypass the queue."""
         if self._process is not None:
@@ -93,13 +102,11 @@ class Service:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """SIGSTOP, and SIGCONT at the end."""
-        if self._process is None:
-            raise SystemRefused("fixer run was not started")
-        self._process.send_signal(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            self._process.send_signal(signal.SIGCONT)
+            self.process.send_signal(signal.SIGCONT)
 
     def start_again(self) -> None:
         """After ``kill``: start it, and wait until it listens; SystemRefused if it ends instead."""
@@ -128,7 +135,7 @@ class Service:
         with self.log.open("a", encoding="utf-8") as log:
             fewer = ",".join(f"-{name}" for name in self._without)
             first = ("setpriv", f"--bounding-set={fewer}", f"--inh-caps={fewer}") if fewer else ()
-            return self.here.start(*first, *self._command("run", *self._run), stdout=log)
+            return self.here.start(*first, *self._through, *self._command("run", *self._run), stdout=log)
 
     def _wait_until_it_listens(self, process: subprocess.Popen[str]) -> None:
         settings = config.load(self.config)
