@@ -5,7 +5,7 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-elk deploy-files test-all-pythons lint format sanitize bench nat cure launder cycles guard kernels finish finishing wheels test-wheels bundle test-bundle release test-release \
+.PHONY: help demo test test-elk deploy-files test-all-pythons lint format sanitize bench nat cure launder cycles guard faults kernels finish finishing wheels test-wheels bundle test-bundle release test-release \
 	image test-image test-swarm test-reproducible clean
 
 help:  ## show this list
@@ -78,6 +78,10 @@ cycles:  ## on and off 1,000 times for each backend under one TCP connection ove
 guard:  ## each way of losing the rule under one TCP connection, Docker's own rules too: seen and put back? (root, 4 minutes)
 	@tools/install run test guard
 	@$(python) -m pytest -s -q tests/e2e/guard.py $(ARGS)
+
+faults:  ## what fails around the daemon or in it, under traffic over a broken wire; writes docs/reliability.md (root, 20 minutes)
+	@tools/install run test faults
+	@$(python) -m pytest -s -q tests/e2e/faults.py $(ARGS)
 
 kernels:  ## fixer on Debian's kernels, 5.10 and newer, each booted under QEMU (root; ARGS=NAME: one of them; docs/compatibility.md)
 	@tools/install run test kernels
