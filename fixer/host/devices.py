@@ -21,6 +21,9 @@ from fixer.host.machine import Host
 OVERHEAD = {4: 50, 6: 70}
 """Bytes that VXLAN puts around a packet, by IP version of the underlay: IP, UDP, VXLAN, inner Ethernet (RFC 7348)."""
 
+_NO_WIRE = {"dummy", "ifb", "nlmon", "vrf"}
+"""Kinds that have a node's address and carry nothing: what is sent from it leaves by another device."""
+
 _FEATURE = re.compile(r"^\s*([a-z0-9_-]+): ((?:on|off)\b.*)$", re.MULTILINE)
 _DRIVER = re.compile(r"^(driver|version|firmware-version): (.*)$", re.MULTILINE)
 
@@ -96,15 +99,17 @@ def features(host: Host, name: str) -> dict[str, str]:
 
 
 def nics(devices: Sequence[Device]) -> list[Device]:
-    """What packets of the underlay come from: NICs that are up; where there is none (a container), what has an address
-    and is no tunnel."""
-    up = [device for device in devices if device.is_up and device.vxlan is None]
+    """What packets of the underlay come from: NICs that are up; where there is none (a container), what has an address,
+    is no tunnel and leads to a wire."""
+    up = [device for device in devices if device.is_up and device.vxlan is None and device.kind not in _NO_WIRE]
     return [device for device in up if not device.kind] or [device for device in up if device.addresses]
 
 
 def below(tunnel: Vxlan, devices: Sequence[Device]) -> Device | None:
     """The device of this namespace that carries a tunnel: it is bound to it, or has its address; the only NIC."""
     for device in devices:
+        if device.kind in _NO_WIRE:
+            continue
         if device.name == tunnel.lower or (tunnel.local and tunnel.local in device.addresses):
             return device
     candidates = nics(devices)

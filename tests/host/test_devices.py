@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
-from support.fakenode import FakeNode
+from support.fakenode import UNDERLAY, FakeNode
 from support.netns import Namespace
 
 from fixer.errors import SystemRefused
@@ -74,3 +75,18 @@ def test_both_say_the_same_of_real_devices(netns: Namespace) -> None:
     assert found["out"].vxlan == Vxlan(None, 9999, 4, "", "", False, False, False)
     assert found["eth0"].addresses == ("10.9.0.1", "fd00::1")
     assert devices.below(found["v4"].vxlan, list(found.values())) == found["eth0"]
+
+
+def test_a_dummy_has_the_address_and_carries_nothing() -> None:
+    """Where routing protocols give a node its address, it stands on a dummy."""
+    host = FakeNode().nic("eth0", address="10.0.0.1").tunnel()
+    host._link("dummy0", 1500, "dummy", UNDERLAY)
+    there = devices.look(host)
+    tunnel = next(device.vxlan for device in there if device.vxlan)
+    assert tunnel.local == UNDERLAY
+    below = devices.below(tunnel, there)
+    assert below is not None
+    assert below.name == "eth0"
+    assert devices.below(tunnel, [device for device in there if device.name != "eth0"]) is None
+    bound = msgspec.structs.replace(tunnel, lower="dummy0")
+    assert devices.below(bound, there) is None
