@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-from fixer.errors import FixerError
+from fixer.errors import FixerError, NotPermitted
 from fixer.host.machine import Host
 
 DIRECTORIES = (
@@ -24,15 +25,23 @@ _WORDS = re.compile(
 )
 
 
-def of_checksums(host: Host) -> list[str]:
-    """The files that have such a word; one that cannot be read is left out."""
+class Mentions(NamedTuple):
+    found: list[str]
+    """The files that have such a word."""
+    unread: list[str]
+    """Files and directories that only root may read: they may have one too."""
+
+
+def of_checksums(host: Host) -> Mentions:
     paths = [*FILES, *(f"{directory}/{name}" for directory in DIRECTORIES for name in host.listed(directory))]
     paths += [f"{_UNITS}/{name}" for name in host.listed(_UNITS) if _NAMED.search(name)]
-    return [path for path in paths if _WORDS.search(_read(host, path))]
-
-
-def _read(host: Host, path: str) -> str:
-    try:
-        return host.read(path) or ""
-    except FixerError:  # a directory, or somebody else's
-        return ""
+    found, unread = [], []
+    for path in (*DIRECTORIES, *paths):
+        try:
+            if _WORDS.search(host.read(path) or ""):
+                found.append(path)
+        except NotPermitted:
+            unread.append(path)
+        except FixerError:  # a directory: what is in those above has been listed
+            pass
+    return Mentions(found, unread)

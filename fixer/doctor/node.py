@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from fixer.cure import apply as cures
-from fixer.cure import mentions, record
+from fixer.cure import mentions as mentioned
+from fixer.cure import record
 from fixer.cure.apply import Held
 from fixer.cure.plan import CHECKSUMS, Setting
 from fixer.doctor import server
@@ -129,7 +130,7 @@ def look(host: Host, ports: Sequence[int], queue_numbers: Sequence[int], *, alon
         bridges=openvswitch.bridges(host),
         listeners=listeners,
         ports=tuple(ports),
-        unheld=[] if alone else _unheld(host, spaces[0].devices),
+        unheld=[] if alone else _unheld(host, spaces[0].devices, unseen),
         unseen=unseen,
     )
 
@@ -164,24 +165,41 @@ def _others(host: Host, unseen: list[str]) -> list[Space]:
     return found
 
 
-def _unheld(host: Host, there: Sequence[Device]) -> list[Held]:
+def _unheld(host: Host, there: Sequence[Device], unseen: list[str]) -> list[Held]:
     """What `fixer cure` applied here, and what somebody has turned off by hand, as far as nothing else keeps it."""
-    try:
-        found = [cures.held(host, entry.plan, recorded=True) for entry in record.every(host)]
-    except FixerError:
-        found = []
-    recorded = {each.plan.setting.device for each in found}
+    found: list[Held] = []
+    recorded = record.devices(host)
+    for name in recorded:
+        try:
+            found += [cures.held(host, entry.plan, recorded=True) for entry in [record.load(host, name)] if entry]
+        except FixerError as error:
+            unseen.append(f"whether the cure of {name} holds ({error})")
+    unseen += [f"whether the cure of {each.plan.setting.device} holds" for each in found if each.unread]
     by_hand = [
         Setting(device.name, (CHECKSUMS[0],))
         for device in (*devices.nics(there), *(each for each in there if each.vxlan))
         if device.name not in recorded and device.features.get(CHECKSUMS[0]) == "off"
     ]
-    if by_hand and not mentions.of_checksums(host):
-        plans = [cures.plan(host, setting) for setting in by_hand]
+    if by_hand:
+        found += _unkept(host, by_hand, unseen)
+    return [each for each in found if each.is_lost]
+
+
+def _unkept(host: Host, by_hand: Sequence[Setting], unseen: list[str]) -> Iterator[Held]:
+    mentions = mentioned.of_checksums(host)
+    if mentions.unread and not mentions.found:
+        unseen.append("whether a file keeps checksums off (root)")
+    if mentions.found or mentions.unread:
+        return
+    for setting in by_hand:
+        try:
+            plan = cures.plan(host, setting)
+        except FixerError as error:
+            unseen.append(f"whether anything keeps checksums of {setting.device} off ({error})")
+            continue
         # What is kept outside of the node cannot be seen here.
-        seen = [plan for plan in plans if not plan.is_by_hand or plan.keeper == cures.NOBODY]
-        found += [cures.held(host, plan, recorded=False) for plan in seen]
-    return [each for each in found if not each.holds]
+        if not plan.is_by_hand or plan.keeper == cures.NOBODY:
+            yield cures.held(host, plan, recorded=False)
 
 
 def _settings(host: Host) -> dict[str, str]:

@@ -17,7 +17,7 @@ from fixer.cure.plan import Setting
 from fixer.doctor import node as nodes
 from fixer.doctor.check import Ailment, Verdict
 from fixer.doctor.checks import CHECKS, diagnose
-from fixer.errors import NotPermitted
+from fixer.errors import NotPermitted, SystemRefused
 from fixer.host import machine as host_module
 from fixer.host.machine import NET, Owner
 
@@ -370,6 +370,52 @@ def test_a_setting_that_a_reboot_takes() -> None:
     assert told(host) == []
     assert told(FakeNode().nic(tx_checksum_ip_generic="off [fixed]").tunnel()) == []
     assert told(FakeNode().nic().tunnel("vxlan.calico", 4789, 4096, tx="off")) == [], "Felix keeps that"
+
+
+UNREAD = {
+    "a file": "/etc/NetworkManager/system-connections/wired.nmconnection",
+    "a directory": "/etc/NetworkManager/system-connections",
+}
+
+
+@pytest.mark.parametrize("path", UNREAD.values(), ids=UNREAD)
+def test_what_may_keep_it_and_cannot_be_read_accuses_nobody(path: str) -> None:
+    host = FakeNode().nic().tunnel(tx="off")
+    host.files[path] = NotPermitted(f"{path} cannot be read: run this as root")
+    node = nodes.look(host, PORTS, [0])
+    assert diagnose(node) == []
+    assert node.unseen == ["whether a file keeps checksums off (root)"]
+    host.files["/etc/rc.local"] = "ethtool -K flannel.1 tx off"
+    assert nodes.look(host, PORTS, [0]).unseen == []
+
+
+def test_a_subdirectory_among_the_files_ends_nothing() -> None:
+    host = FakeNode().nic().tunnel(tx="off")
+    host.answers["ifup"] = host_module.Completed(0, "", "")
+    host.files["/etc/network/interfaces.d/old"] = SystemRefused("/etc/network/interfaces.d/old: Is a directory")
+    assert told(host) == [("cure_unkept", UNCLEAR)]
+
+
+def test_one_device_that_cannot_be_cured_ends_nothing() -> None:
+    host = FakeNode().nic().tunnel("$(reboot)", tx="off").tunnel(tx="off")
+    host.files["/var/lib/fixer/cure/eth9.json"] = "{"
+    node = nodes.look(host, PORTS, [0])
+    assert [(each.who, each.cause) for each in diagnose(node)] == [("flannel.1", "cure_unkept")]
+    damaged, unsafe = node.unseen
+    assert damaged.startswith("whether the cure of eth9 holds (/var/lib/fixer/cure/eth9.json is damaged")
+    assert unsafe.startswith("whether anything keeps checksums of $(reboot) off")
+
+
+def test_a_cure_of_a_device_that_is_gone_is_neither_kept_nor_lost() -> None:
+    host = FakeNode().nic().tunnel(tx="off")
+    host.files["/run/udev/control"] = ""
+    host.answers["udevadm"] = host_module.Completed(0, "", "")
+    cures.apply(host, Setting("flannel.1", ("tx-checksum-ip-generic",)))
+    gone = FakeNode().nic()
+    gone.files |= {path: text for path, text in host.files.items() if path.startswith(("/var", "/etc", "/run"))}
+    node = nodes.look(gone, PORTS, [0])
+    assert diagnose(node) == []
+    assert node.unseen == ["whether the cure of flannel.1 holds"]
 
 
 def test_a_cure_that_has_drifted() -> None:
