@@ -87,10 +87,15 @@ def drops_zero6(node: Node) -> Iterator[Ailment]:
         yield ailment(
             nic.name,
             "outer_zero_over_ipv6",
-            Verdict.FAULT if unheard else Verdict.HARMLESS,
+            Verdict.UNCLEAR if unheard else Verdict.HARMLESS,
             f"{nic.what} is known to drop UDP over IPv6 without a checksum before Linux sees it, and {bare[0].name} "
             "lets its peers send such"
-            + (", of whom nothing arrives." if unheard else ". Nothing here shows that it does."),
+            + (
+                f", of whom nothing arrives: that, or no peer lives. What decides: `ethtool -K {nic.name} rx off`, and "
+                "whether something arrives then."
+                if unheard
+                else ". Nothing here shows that it does."
+            ),
             [
                 f"`ethtool -k {nic.name}`: rx-checksumming on",
                 f"`ip -d link show {bare[0].name}`: udp6zerocsumrx",
@@ -227,7 +232,7 @@ CHECKS = (
         "VXLAN over IPv6 that takes no outer checksum, over an ipq806x (dwmac) NIC that verifies",
         ("outer_zero_over_ipv6",),
         {
-            Verdict.FAULT: "the device sends and never receives",
+            Verdict.UNCLEAR: "the device sends and never receives",
             Verdict.HARMLESS: "it does receive",
         },
         ("https://github.com/freifunk-gluon/gluon/issues/3783",),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from fixer.doctor import releases
@@ -40,7 +40,8 @@ def judge(node: Node) -> Iterator[Ailment]:
     tunnels = [device for _, device in node.tunnels() if device.vxlan and device.computes()]
     if not tunnels:
         return
-    rules, entries = list(_rules(node)), [line for line in node.conntrack if _is_translated(line)]
+    ours = {ipaddress.ip_address(address) for device in node.here.devices for address in device.addresses}
+    rules, entries = list(_rules(node)), [line for line in node.conntrack if _is_given_a_port(line, ours)]
     if not rules and not entries:
         return
     for device in tunnels:
@@ -149,14 +150,18 @@ def _concerns(line: Line, node: Node) -> bool:
     return True
 
 
-def _is_translated(line: str) -> bool:
-    """Whether an entry's reply is not just the other way round: it has ``src dst sport dport`` twice."""
+def _is_given_a_port(line: str, ours: Collection[object]) -> bool:
+    """Whether an entry is of a packet that this node sent, and was given another source port: ``src dst sport dport``
+    twice, and the reply goes elsewhere.
+
+    What containers send through here, an address alone that was changed, and what was redirected are other things.
+    """
     values: dict[str, list[str]] = {}
     for name, value in re.findall(r"\b(src|dst|sport|dport)=(\S+)", line):
         values.setdefault(name, []).append(value)
     if any(len(values.get(name, ())) != 2 for name in ("src", "dst", "sport", "dport")):
         return False
-    return (values["src"][0], values["sport"][0]) != (values["dst"][1], values["dport"][1])
+    return ipaddress.ip_address(values["src"][0]) in ours and values["sport"][0] != values["dport"][1]
 
 
 CHECKS = (
@@ -166,8 +171,8 @@ CHECKS = (
         "them; conntrack's entries of VXLAN; who finishes the VXLAN device's checksums; the kernel",
         ("double_masquerade", "masquerade_random"),
         {
-            Verdict.FAULT: "conntrack has VXLAN with another source port, checksums are left to a device, and an "
-            "outer one is written or the kernel has no ea64d8d6c675",
+            Verdict.FAULT: "conntrack has VXLAN of this node's own with another source port, checksums are left to a "
+            "device, and an outer one is written or the kernel has no ea64d8d6c675",
             Verdict.UNCLEAR: "the same without such an entry; or the kernel may have it from its distribution",
         },
         (

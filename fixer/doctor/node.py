@@ -97,12 +97,19 @@ class Node(Struct, frozen=True):
 
     def growth(self, space: Space, name: str) -> int | None:
         """By how much a counter grew while the node was watched; None if it was not, or is not counted."""
-        earlier = (
-            next((each for each in self.before.spaces if each.option == space.option), None) if self.before else None
-        )
+        earlier = self._earlier(space)
         if earlier is None or name not in space.counters or name not in earlier.counters:
             return None
         return space.counters[name] - earlier.counters[name]
+
+    def sent(self, space: Space, device: Device) -> int:
+        """Packets that a device sent while the node was watched; 0 if it was not."""
+        earlier = self._earlier(space)
+        then = next((each for each in earlier.devices if each.name == device.name), None) if earlier else None
+        return 0 if then is None or then.sent is None or device.sent is None else device.sent - then.sent
+
+    def _earlier(self, space: Space) -> Space | None:
+        return next((each for each in self.before.spaces if each.option == space.option), None) if self.before else None
 
 
 def look(host: Host, ports: Sequence[int], queue_numbers: Sequence[int], *, alone: bool = False) -> Node:

@@ -13,6 +13,9 @@ from fixer.host.devices import OVERHEAD, Device, Vxlan
 SENT = 50
 """Packets that a tunnel whose peers live has an answer to."""
 
+FRAGMENTS = {4: ("Ip.FragCreates", "Ip.FragFails"), 6: ("Ip6.FragCreates", "Ip6.FragFails")}
+"""What counts packets that did not fit, by IP version of the underlay."""
+
 NSX_PORTS = (4789, 8472)
 """What VMware's NSX uses for itself, newer and older: it takes a guest's packets to them for its own."""
 
@@ -22,21 +25,28 @@ def zero6(node: Node) -> Iterator[Ailment]:
     for space, device, vxlan in _all(node):
         if vxlan.version != 6 or vxlan.takes_zero6:
             continue
-        count = refused_now(node, space, "Udp6.InCsumErrors") or refused_before(space, "Udp6.InCsumErrors")
+        now = refused_now(node, space, "Udp6.InCsumErrors")
+        # What was refused long ago may be somebody else's, and over.
+        count = now or (refused_before(space, "Udp6.InCsumErrors") if node.before is None else 0)
         if not count and vxlan.outer_checksum:
             continue
         shown: list[str | tuple[str, int]] = [f"`ip -d link show {device.name}`: noudp6zerocsumrx{space.where}"]
         text = f"{device.name}{space.where} takes no packet without an outer checksum over IPv6"
         if count:
-            shown.append((f"Udp6.InCsumErrors{space.where}", count))
-            text += f", and {count:,} datagrams were refused for their checksum."
+            shown.append((f"Udp6.InCsumErrors{' grew' * bool(now)}{space.where}", count))
+            text += f", and {count:,} datagrams were refused for their checksum"
+            text += (
+                f" in {node.seconds:g} s."
+                if now
+                else " since the start, of this or of something else: `--watch 10` tells if they are now."
+            )
         else:
             shown.append(f"`ip -d link show {device.name}`: udp6zerocsumtx{space.where}")
             text += ", and itself sends such: a peer set up alike refuses all of them."
         yield ailment(
             device.name,
             "outer_zero_over_ipv6",
-            Verdict.FAULT if count else Verdict.UNCLEAR,
+            Verdict.FAULT if now else Verdict.UNCLEAR,
             text,
             shown,
             now='`fixer on` and `fixer run` on the host that receives, with `policy.outer_absent6 = "repair"`',
@@ -55,17 +65,19 @@ def mtu(node: Node) -> Iterator[Ailment]:
         shown: list[str | tuple[str, int]] = [
             f"MTU {device.mtu} of {device.name}{space.where}, {carrier.mtu} of {carrier.name}"
         ]
-        for name in ("Ip.FragCreates", "Ip.FragFails"):
-            count = node.growth(node.here, name) if node.before else node.here.counters.get(name)
-            if count:
-                shown.append((name, count))
+        # Whoever else sends large packets moves these counters too: they prove nothing of a tunnel that sends nothing.
+        underlay = node.here if vxlan.ends_elsewhere else space
+        for name in FRAGMENTS[vxlan.version] if node.sent(space, device) else ():
+            if grown := node.growth(underlay, name):
+                shown.append((f"{name} grew{underlay.where}", grown))
         yield ailment(
             device.name,
             "mtu",
             Verdict.FAULT if len(shown) > 1 else Verdict.UNCLEAR,
             f"A full packet of {device.name}{space.where} ({device.mtu} bytes) needs {needed} on {carrier.name}, "
             f"which takes "
-            f"{carrier.mtu}: it is fragmented, or vanishes where a firewall drops fragments or ICMP. Small ones pass.",
+            f"{carrier.mtu}: it is fragmented, or vanishes where a firewall drops fragments or ICMP. Small ones pass."
+            + ("" if len(shown) > 1 else " `--watch 10` under load tells if it happens now."),
             shown,
             now=f"`ip link set {device.name} mtu {carrier.mtu - OVERHEAD[vxlan.version]}`",
             cure="the MTU in the overlay's own configuration (flannel's `MTU`, Calico's `vxlanMTU`, Docker's "
@@ -142,8 +154,9 @@ CHECKS = (
         "VXLAN over IPv6: `udp6zerocsumrx`, `udp6zerocsumtx`, `Udp6InCsumErrors`",
         ("outer_zero_over_ipv6",),
         {
-            Verdict.FAULT: "the device takes no packet without outer checksum, and datagrams are refused",
-            Verdict.UNCLEAR: "it takes none and sends such",
+            Verdict.FAULT: "the device takes no packet without outer checksum, and datagrams are refused while it "
+            "watches",
+            Verdict.UNCLEAR: "datagrams were refused since the start; or it takes none and sends such",
         },
         ("https://github.com/freifunk-gluon/gluon/issues/3783", "RFC 6935, RFC 6936"),
         zero6,
@@ -153,7 +166,8 @@ CHECKS = (
         "the MTU of each VXLAN device and of what carries it; `FragCreates`, `FragFails`",
         ("mtu",),
         {
-            Verdict.FAULT: "a full packet does not fit, and packets were fragmented or refused for that",
+            Verdict.FAULT: "a full packet does not fit, and while it watches the device sends, and packets are "
+            "fragmented or refused for that",
             Verdict.UNCLEAR: "a full packet does not fit",
         },
         (

@@ -69,8 +69,11 @@ def watched(host: FakeNode, monkeypatch: pytest.MonkeyPatch, **grows: int) -> li
         for name, by in grows.items():
             group, _, counter = name.partition("_")
             groups = host.snmp if group in host.snmp else host.netstat
-            if group == "Udp6":
-                host.snmp6[f"Udp6{counter}"] += by
+            if group in ("Ip6", "Udp6"):
+                host.snmp6[f"{group}{counter}"] += by
+            elif group == "sent":
+                (device,) = (each for each in host.traffic if each.replace(".", "_") == counter)
+                host.traffic[device] = (host.traffic[device][0], host.traffic[device][1] + by)
             else:
                 groups[group][counter] += by
 
@@ -272,6 +275,34 @@ def test_a_random_port_on_a_new_kernel() -> None:
     assert told(host) == [("masquerade_random", UNCLEAR)]
 
 
+def test_conntrack_writes_addresses_of_ipv6_in_full() -> None:
+    host = FakeNode().nic(address="fd00::5").tunnel("vxlan-v6.calico", 4789, 4096, 1430, local6="fd00::5")
+    us, them = "fd00:0000:0000:0000:0000:0000:0000:0005", "fd00:0000:0000:0000:0000:0000:0000:0004"
+    host.files[f"{NET}/nf_conntrack"] = (
+        f"ipv6 10 udp 17 29 src={us} dst={them} sport=50078 dport=4789 src={them} dst={us} sport=4789 dport=7103\n"
+    )
+    assert told(host) == [("masquerade_random", FAULT)]
+
+
+OTHERS = {
+    "of containers that make tunnels of their own": f"ipv4 2 udp 17 29 src=10.244.1.7 dst=192.168.102.4 sport=50078 "
+    f"dport=4789 src=192.168.102.4 dst={UNDERLAY} sport=4789 dport=7103",
+    "an address alone that is changed": f"ipv4 2 udp 17 29 src={UNDERLAY} dst=192.168.102.4 sport=50078 dport=4789 "
+    "src=192.168.102.4 dst=203.0.113.9 sport=4789 dport=50078",
+    "redirected, and from its own port": f"ipv4 2 udp 17 29 src={UNDERLAY} dst=10.96.0.9 sport=50078 dport=4789 "
+    f"src=192.168.102.4 dst={UNDERLAY} sport=14789 dport=50078",
+}
+
+
+@pytest.mark.parametrize("entry", OTHERS.values(), ids=OTHERS)
+def test_an_entry_of_other_packets_accuses_nobody(entry: str) -> None:
+    host = FakeNode().nic().tunnel("vxlan.calico", 4789, 4096)
+    host.files[f"{NET}/nf_conntrack"] = f"{entry}\n"
+    assert told(host) == []
+    host.rules(":POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth0 -j MASQUERADE --random-fully")
+    assert told(host) == [("masquerade_random", UNCLEAR)]
+
+
 def test_swarm_on_esxi() -> None:
     """moby#46385, at the sender: what it sends is sent again."""
     host = FakeNode().vmware().nic("ens192", "vmxnet3", tx_udp_tnl_csum_segmentation="on").retransmits()
@@ -329,10 +360,16 @@ def test_no_outer_checksum_over_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeNode().nic("eth0", "st_gmac-dwmac", address="fd00::5")
     host.traffic["vx_mesh"] = (0, 90)
     host.tunnel("vx_mesh", 4789, 7, 1430, local6="fd00::5", udp_zero_csum6_tx=True, udp_zero_csum6_rx=True)
-    assert told(host) == [("outer_zero_over_ipv6", FAULT)]
+    (found,) = seen(host)
+    assert (found.cause, found.verdict) == ("outer_zero_over_ipv6", UNCLEAR), "its peers may all be dead"
+    assert "What decides" in found.text
     refuses = FakeNode().nic(address="fd00::5").tunnel("vx_mesh", 4789, 7, 1430, local6="fd00::5")
     assert told(refuses) == []
     assert watched(refuses, monkeypatch, Udp6_InCsumErrors=3) == [("outer_zero_over_ipv6", FAULT)]
+    long_ago = FakeNode().nic(address="fd00::5").tunnel("vx_mesh", 4789, 7, 1430, local6="fd00::5")
+    long_ago.snmp6["Udp6InCsumErrors"] = 90
+    assert told(long_ago) == [("outer_zero_over_ipv6", UNCLEAR)]
+    assert watched(long_ago, monkeypatch, Udp6_InDatagrams=50) == []
     one_sided = FakeNode().nic(address="fd00::5").tunnel(mtu=1430, local6="fd00::5", udp_zero_csum6_tx=True)
     assert told(one_sided) == [("outer_zero_over_ipv6", UNCLEAR)]
 
@@ -350,7 +387,15 @@ def test_packets_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """kube-ovn#2155."""
     host = FakeNode().nic(mtu=1450).tunnel("vxlan.calico", 4789, 4096, mtu=1450)
     assert told(host) == [("mtu", UNCLEAR)]
-    assert watched(host, monkeypatch, Ip_FragCreates=6) == [("mtu", FAULT)]
+    assert watched(host, monkeypatch, Ip_FragCreates=6, sent_vxlan_calico=3) == [("mtu", FAULT)]
+    assert watched(host, monkeypatch, Ip_FragCreates=6) == [("mtu", UNCLEAR)], (
+        "somebody else's: the tunnel sends nothing"
+    )
+    assert watched(host, monkeypatch, sent_vxlan_calico=3) == [("mtu", UNCLEAR)]
+    assert told(host) == [("mtu", UNCLEAR)], "since the start is not now"
+    over6 = FakeNode().nic(address="fd00::5").tunnel(mtu=1450, local6="fd00::5")
+    assert watched(over6, monkeypatch, Ip_FragCreates=6, sent_flannel_1=3) == [("mtu", UNCLEAR)], "IPv4's is not its"
+    assert watched(over6, monkeypatch, Ip6_FragCreates=6, sent_flannel_1=3) == [("mtu", FAULT)]
     (found,) = seen(host)
     assert "needs 1500 on eth0, which takes 1450" in found.text
     assert found.now == "`ip link set vxlan.calico mtu 1400`"

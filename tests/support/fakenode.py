@@ -42,7 +42,13 @@ class FakeNode(FakeHost):
             "Udp": {"InDatagrams": 500_000, "InErrors": 3, "InCsumErrors": 3},
         }
         self.netstat = {"TcpExt": {"ListenDrops": 0, "IPReversePathFilter": 0}}
-        self.snmp6 = {"Udp6InDatagrams": 40, "Udp6InErrors": 0, "Udp6InCsumErrors": 0}
+        self.snmp6 = {
+            "Ip6FragCreates": 0,
+            "Ip6FragFails": 0,
+            "Udp6InDatagrams": 40,
+            "Udp6InErrors": 0,
+            "Udp6InCsumErrors": 0,
+        }
         self.traffic: dict[str, tuple[int, int]] = {}
 
     def read(self, path: str) -> str | None:
