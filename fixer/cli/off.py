@@ -68,15 +68,14 @@ def off(
         events.note(host, "rule-off", before)
     for line in turned_off(changes):
         tell(line)
-    if before and before.selection and before.selection.in_kernel:
-        remove_program(host)
+    remove_program(host, waits=bool(before and before.selection and before.selection.in_kernel))
     if before and before.started_service:
         stop_service(host)
     leftovers.remove(host)
 
 
-def remove_program(host: Host) -> None:
-    """A daemon that lives takes its program back within a second; wait for that, and remove what a dead one left."""
+def remove_program(host: Host, *, waits: bool) -> None:
+    """Remove what a dead daemon left; one that lives takes its program back within a second: ``waits`` for that."""
     from fixer.kernel.attachment import remove_left_everywhere
     from fixer.state import report
 
@@ -84,7 +83,7 @@ def remove_program(host: Host) -> None:
         return any(isinstance(each.kernel, report.InKernel) and each.kernel.interfaces for each in report.every(host))
 
     deadline = time.monotonic() + TAKE_BACK_SECONDS
-    while finishes() and time.monotonic() < deadline:
+    while waits and finishes() and time.monotonic() < deadline:
         time.sleep(0.1)
     if remove_left_everywhere():
         tell("Removed the program that a daemon before had left in the kernel.")

@@ -9,6 +9,7 @@ this thread or the daemon is dead. Whatever is in the way, packets come to the q
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
@@ -45,6 +46,8 @@ SILENT_SECONDS = 60.0
 _SECOND = 1_000_000_000
 _SHOWN = 20
 """VTEPs that the report names."""
+_NAMED = 1024
+"""VTEPs whose packets are counted apart, once their entries have ended."""
 
 
 class Finishing(threading.Thread):
@@ -67,11 +70,12 @@ class Finishing(threading.Thread):
         self._attached = Attached(host, say)
         self._deadlines: dict[bytes, float] = {}
         """By key: steady seconds."""
-        self._outers: dict[bytes, int] = {}
+        self._confirmed: dict[bytes, dict[int, float]] = {}
+        """By key and each way of the outer field: steady seconds until which it is held for so."""
         self._begun: dict[str, float] = {}
         """By VTEP that the log has told of: steady seconds of its last entry."""
-        self._done: dict[str, int] = {}
-        """By VTEP: packets of entries that have ended."""
+        self._done: Counter[str] = Counter()
+        """By VTEP: packets of entries that have ended; '' for those that there was no room to name."""
         self._looked = self._busy = float("-inf")
         self._refused = float("-inf")
         self._trouble = ""
@@ -125,14 +129,19 @@ class Finishing(threading.Thread):
             and intent.selection.queue == self._settings.queue.number
             and not self._settings.monitor
         )
+        is_old = self._anew
         if self._anew or (self._wanted and not is_wanted):
             self._anew = False
             self._take_back(now, "it is not wanted any more" if not is_wanted else "the configuration is another one")
         if is_wanted != self._wanted:
             for pipeline in self._pipelines:
                 pipeline.want_unfinished(is_wanted)
-                pipeline.take_unfinished()  # what was told before is old
             self._wanted = is_wanted
+            is_old = True
+            self._report = self._described() if is_wanted or self._done else None
+        if is_old:
+            for pipeline in self._pipelines:
+                pipeline.take_unfinished()  # what was told before was judged by other settings
         if self._finisher is not None and now.steady - self._busy > IDLE_SECONDS:
             self._take_back(now, "there is nobody to finish for")
         if self._finisher is not None and intent and intent.selection:
@@ -173,19 +182,20 @@ class Finishing(threading.Thread):
         if lives <= 0:
             return
         steady = int(now.steady * _SECOND)
-        if key in self._finisher:
-            outers |= self._outers.get(key, 0)
+        # A way of the outer field that was seen once is no evidence for as long as the entry is renewed by another one.
+        ways = {way: until for way, until in self._confirmed.get(key, {}).items() if until > now.steady}
+        ways |= {way: now.steady + lives for way in self._finisher.WAYS if outers & way}
         deadline, sample = steady + int(lives * _SECOND), steady + int(SAMPLE_SECONDS * _SECOND)
         try:
             there = self._finisher.put(
-                key, outers, deadline=deadline, sample=sample, interval=int(SAMPLE_SECONDS * _SECOND)
+                key, sum(ways), deadline=deadline, sample=sample, interval=int(SAMPLE_SECONDS * _SECOND)
             )
         except OSError as error:
             self._complain(f"the kernel takes no entry: {error.strerror}")
             return
         if not there:
             return
-        self._outers[key] = outers
+        self._confirmed[key] = ways
         self._deadlines[key] = now.steady + lives
         self._busy = now.steady
         source = source_of(key)
@@ -207,17 +217,19 @@ class Finishing(threading.Thread):
 
     def _say_ended(self, source: str, why: str) -> None:
         del self._begun[source]
-        packets = self._done.get(source, 0)
+        packets = self._done[source]
         message = f"the kernel finishes nothing of VTEP {source} any more ({packets:,} packets): {why}"
         self._say(told.event("kernel-ended", message, told.of_vtep(source, packets)))
 
     def _drop(self, key: bytes) -> None:
         del self._deadlines[key]
-        self._outers.pop(key, None)
+        self._confirmed.pop(key, None)
         if self._finisher is not None:
             with suppress(OSError):  # it has ended at its deadline, whether or not it can be taken out
-                source = source_of(key)
-                self._done[source] = self._done.get(source, 0) + self._finisher.drop(key).packets
+                self._done[source_of(key)] += self._finisher.drop(key).packets
+        if len(self._done) > _NAMED:  # who made it most packets stays named
+            least = min((source for source in self._done if source), key=self._done.__getitem__)
+            self._done[""] += self._done.pop(least)
 
     def _take_back(self, now: Now, why: str) -> None:
         """Nothing of ours is in the kernel any more."""
@@ -238,15 +250,14 @@ class Finishing(threading.Thread):
     """What programs that are gone have left to the queue."""
 
     def _described(self) -> InKernel:
-        by_vtep = dict(self._done)
+        by_vtep = self._done.copy()
         left = self._left
         if self._finisher is not None:
             with suppress(OSError):
                 for key in self._deadlines:
-                    source = source_of(key)
-                    by_vtep[source] = by_vtep.get(source, 0) + self._finisher.finished(key).packets
+                    by_vtep[source_of(key)] += self._finisher.finished(key).packets
                 left = left_of(self._finisher, left)
-        most = sorted(by_vtep, key=lambda source: -by_vtep[source])[:_SHOWN]
+        most = sorted(filter(None, by_vtep), key=lambda source: -by_vtep[source])[:_SHOWN]
         return InKernel(
             wanted=self._wanted,
             interfaces=self._attached.interfaces(),

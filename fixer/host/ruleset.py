@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import select
 import socket
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from fixer.kernel.netlink import attributes, messages
 
 NETLINK_NETFILTER = 12
 _NFNLGRP_NFTABLES = 7
 _NEW_GENERATION = 10 << 8 | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN: ends each transaction
 _PROC_PID, _PROC_NAME = 2, 3  # NFTA_GEN_*, Linux 4.14
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _FAMILY_BYTES = 4  # nfgenmsg
-_ATTRIBUTE = struct.Struct("=HH")
 
 
 class Process(NamedTuple):
@@ -63,23 +62,8 @@ class Events:
 
 def processes(data: bytes) -> Iterator[Process]:
     """Who committed, of each new generation among the messages."""
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, at)
-        if length < _HEADER.size:
-            return
+    for kind, body in messages(data):
         if kind == _NEW_GENERATION:
-            attributes = dict(_attributes(data[at + _HEADER.size + _FAMILY_BYTES : at + length]))
-            pid = int.from_bytes(attributes.get(_PROC_PID, b""), "big")
-            yield Process(pid, attributes.get(_PROC_NAME, b"").rstrip(b"\0").decode(errors="replace"))
-        at += length + 3 & ~3
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size:
-            return
-        yield kind & 0x3FFF, data[at + _ATTRIBUTE.size : at + length]
-        at += length + 3 & ~3
+            said = dict(attributes(body[_FAMILY_BYTES:]))
+            pid = int.from_bytes(said.get(_PROC_PID, b""), "big")
+            yield Process(pid, said.get(_PROC_NAME, b"").rstrip(b"\0").decode(errors="replace"))

@@ -51,6 +51,8 @@ class Count(NamedTuple):
 class Finisher:
     """The program, loaded, and its maps; to be closed. It does nothing before it is attached and has an entry."""
 
+    WAYS = (ZERO, PSEUDO, AGREES)
+
     def __init__(self) -> None:
         """Raises OSError with the kernel's error: EPERM without CAP_BPF and CAP_NET_ADMIN, EINVAL before Linux 5.8."""
         found = elf.read(resources.files("fixer.kernel").joinpath("finish.bpf.o").read_bytes(), "tc")

@@ -9,7 +9,9 @@ iptables' alone.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, Literal
@@ -18,6 +20,7 @@ import msgspec
 
 from fixer.errors import FixerError, KernelLacks, NotPermitted, SystemRefused
 from fixer.host.machine import Completed, Host
+from fixer.host.queues import bound
 from fixer.rules.installed import Change, Counted, Installed, Place
 from fixer.rules.selection import IPV6, Family, Selection, shown_queues
 from fixer.state.baseline import Written
@@ -27,6 +30,8 @@ TABLE, CHAIN, OUTPUT = "fixer", "prerouting", "output"
 PRIORITY = -299
 """Behind raw (-300), where others say NOTRACK, and before conntrack (-200), which calls a broken packet INVALID."""
 
+DRAIN_SECONDS = 1.0
+"""How long packets that a daemon holds are waited for, before the kernel drops them with our hooks."""
 _PLAIN = {4: "tcp, udp, icmp", 6: "tcp, udp, icmpv6"}
 _NO_PERMISSION = re.compile(r"Operation not permitted|Permission denied")
 _NO_TABLE = re.compile(r"No such file or directory|does not exist")
@@ -60,7 +65,7 @@ class Nftables:
         if wants and before.in_place and before.selection == wanted:
             return Change(self.family, "kept", before, before)
         if not wants or wanted is None:
-            self._write("")
+            self._remove(before)
             return Change(self.family, "removed", before, self.read())
         hooked = sum('"hook"' in each for each in before.said)
         self._write(script(wanted, self.family), keeps_hook=before.in_place and hooked <= len(_chains(wanted)))
@@ -137,6 +142,22 @@ class Nftables:
     def _place(self, hook: str, is_there: bool) -> Place:
         """Nobody can append behind us there."""
         return Place(f"{self._kind} {TABLE} {hook} at priority {PRIORITY}", 1 if is_there else None, 1, hook)
+
+    def _remove(self, before: Installed) -> None:
+        """Take our table away: first its rules, then its hooks, once our queues hold nothing any more.
+
+        For the kernel drops with a hook what every queue here holds. A daemon that stands still is not waited for.
+        """
+        self._write("", keeps_hook=True)
+        outgoing = before.outgoing_queue
+        ours = {*before.queues} | (set() if outgoing is None else {outgoing})
+        deadline = time.monotonic() + DRAIN_SECONDS
+        with suppress(NotPermitted):
+            while any(line.waiting for number, line in bound(self.host).items() if number in ours):
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(0.002)
+        self._write("")
 
     def _write(self, text: str, *, keeps_hook: bool = False) -> None:
         """Make our table anew, or remove it. Adding it first makes that no error where it is not there.

@@ -129,6 +129,37 @@ def test_what_is_not_confirmed_ends_and_what_is_lives_on(daemon: Daemon) -> None
     assert daemon.report.packets == 3
 
 
+def test_a_way_of_the_outer_field_that_is_seen_no_more_is_finished_no_more(daemon: Daemon) -> None:
+    """Though another one keeps the entry alive: what was right once may be over something else by now."""
+    once = tunnelled("PARTIAL", "AGREES")
+    assert finishing.key_of(once) == finishing.key_of(UNFINISHED)
+    daemon.want()
+    daemon.look()
+    daemon.diagnose()
+    daemon.diagnose(once)
+    daemon.look()
+    assert (daemon.is_finished(), daemon.is_finished(once)) == (True, True)
+    for _ in range(2):
+        time.sleep(0.3)  # it is told of four times a second
+        daemon.diagnose()
+        daemon.look(LIVES - 1)
+    assert (daemon.is_finished(), daemon.is_finished(once)) == (True, False)
+
+
+def test_packets_are_counted_by_name_for_so_many_vteps_and_none_is_lost(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fixer.daemon.finishing._NAMED", 1)
+    daemon.want()
+    daemon.look()
+    daemon.diagnose()
+    daemon.diagnose(OTHER)
+    daemon.look(0)
+    assert [daemon.is_finished(each) for each in (UNFINISHED, OTHER, OTHER)] == [True] * 3
+    daemon.look(LIVES + 1)
+    assert (daemon.report.vteps, daemon.report.packets) == ({OTHER_VTEP: 2}, 3)
+
+
 def test_an_end_by_the_clock_is_the_entries_end(daemon: Daemon) -> None:
     daemon.want(until=datetime.now(UTC) + timedelta(seconds=3))
     daemon.look()
@@ -154,7 +185,7 @@ def test_it_is_taken_back(daemon: Daemon, how: str) -> None:
         daemon.finishing.serve_by(msgspec.structs.replace(daemon.settings, monitor=how == "monitor"))
     daemon.look()
     assert daemon.finishing._finisher is None
-    assert daemon.report.interfaces == {}
+    assert (daemon.report.interfaces, daemon.report.wanted) == ({}, how == "reload")
     assert daemon.report.packets == 1
     assert "finishes nothing of VTEP 192.0.2.4 any more (1 packets)" in daemon.said[-1]
     daemon.diagnose()

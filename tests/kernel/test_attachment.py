@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from support import finishing
+from support.commands import FIXER
 from support.netns import Namespace
 
 from fixer.daemon.attached import MOST, Attached
@@ -94,6 +96,13 @@ def test_what_a_killed_daemon_left_is_known_and_removed(wired: Namespace, finish
     assert attach(wired, finisher, ("clsact",)).how == "clsact"  # a new one takes the place of the old one
     assert len(filters(wired)) == 1
     wired.call(again.close)
+
+
+def test_off_removes_it_whatever_the_rule_was_since(wired: Namespace, finisher: Finisher) -> None:
+    attach(wired, finisher, ("clsact",))
+    done = subprocess.run([*FIXER, "off", "--netns", wired.name], capture_output=True, text=True, check=True)
+    assert "Removed the program that a daemon before had left in the kernel." in done.stdout
+    assert filters(wired) == []
 
 
 def test_a_preference_that_another_kind_has_is_refused(wired: Namespace, finisher: Finisher) -> None:

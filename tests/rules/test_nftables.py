@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -268,6 +271,27 @@ def test_on_status_and_off(served: Namespace) -> None:
     left = served.run("nft", "list", "ruleset").out
     assert "fixer" not in left.lower()
     assert "theirs" in left
+
+
+@pytest.mark.root
+@pytest.mark.kernels
+def test_off_loses_no_packet_that_a_daemon_still_holds(served: Namespace) -> None:
+    """The kernel drops with a hook what every queue of the namespace holds."""
+    [listener] = served.call(lambda: queues.listeners(Host(), [QUEUE]))
+    assert listener.pid is not None
+    with served.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as receiver:
+        receiver.bind(("", 4789))
+        receiver.settimeout(5.0)
+        os.kill(listener.pid, signal.SIGSTOP)
+        try:
+            served.send(5)
+            off = subprocess.Popen([*FIXER, "off", "--netns", served.name], stdout=subprocess.DEVNULL)
+            wait(lambda: "queue" not in served.run("nft", "list", "ruleset").out, 10)
+        finally:
+            os.kill(listener.pid, signal.SIGCONT)
+        assert [receiver.recv(100) for _ in range(5)] == [b"x"] * 5
+        assert off.wait(10) == 0
+    assert "fixer" not in served.run("nft", "list", "ruleset").out.lower()
 
 
 @pytest.mark.root
