@@ -5,8 +5,10 @@
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-elk deploy-files test-all-pythons lint format sanitize bench nat cure launder cycles guard faults kernels finish finishing wheels test-wheels bundle test-bundle release test-release \
-	image test-image test-swarm test-reproducible clean
+.PHONY: help demo lint format clean
+.PHONY: test test-all-pythons sanitize launder nat cure cycles guard faults finishing kernels test-elk
+.PHONY: bench deploy-files pages finish
+.PHONY: wheels bundle image release test-wheels test-bundle test-image test-swarm test-release test-reproducible
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
@@ -39,7 +41,7 @@ sanitize:  ## run the tests of the compiled code under AddressSanitizer and Unde
 	@tools/install run test
 	@tools/sanitize
 
-bench:  ## throughput and CPU next to no rule, a C loop, a callback; scan next to tshark (root, 20 minutes; ARGS=--quick: 2)
+bench:  ## throughput and CPU next to no rule, a C loop, a callback; scan next to tshark (root, half an hour; ARGS=--quick: 2)
 	@tools/install run bench
 	@$(python) -m bench $(ARGS)
 
@@ -87,7 +89,6 @@ kernels:  ## fixer on Debian's kernels, 5.10 and newer, each booted under QEMU (
 	@tools/install run test kernels
 	@$(python) -m kernels $(ARGS)
 
-.PHONY: pages
 pages:  ## docs/causes.md and docs/conclusions.md, from what is in the tree
 	@tools/install run test
 	@PYTHONPATH=tests $(python) -m support.pages

@@ -62,8 +62,9 @@ def run(
     loses no packet: what is held is answered first.
 
     What `fixer on` has said is done at the start, and guarded: a rule that others flush, delete, change or push out of
-    its place is put back within two seconds, five times a minute at the most, and the log says what happened and, where
-    the kernel tells, which process did it. `fixer off` ends that; --no-guard is for who manages rules elsewhere.
+    its place is put back, at once where nftables tells of it, else at a look once a second, five times a minute at the
+    most. The log says what happened and, where the kernel tells, which process did it. `fixer off` ends that;
+    --no-guard is for who manages rules elsewhere.
 
     \b
     Examples:
