@@ -32,4 +32,4 @@ def test_it_is_kept_by_who_is_in_charge_and_undone(tmp_path: Path) -> None:
         status, said = boot(root, {"node": Path(__file__).with_name("node")}, "run", 300)
     print(said)
     assert status == 0, said[-3000:]
-    assert said.count("ok: ") == 12
+    assert said.count("ok: ") == 13
