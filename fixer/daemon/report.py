@@ -17,7 +17,7 @@ from fixer.datapath.flows import Flows
 from fixer.errors import SystemRefused
 from fixer.findings.lifecycle import Case
 from fixer.state import place, report
-from fixer.state.report import Flags, InKernel, OpenFinding, Report
+from fixer.state.report import Flags, InKernel, LogLines, OpenFinding, Report
 
 
 class Reporter:
@@ -31,14 +31,16 @@ class Reporter:
         rule_packets: dict[str, int | None],
         flows: Flows | None = None,
         in_kernel: Callable[[], InKernel | None] = lambda: None,
+        lines: Callable[[], dict[str, int]] = dict,
     ) -> None:
         """``rule_packets``: what our rules had matched before the queues were bound, see ``switch.rule_packets``;
-        ``in_kernel``: what the kernel finishes."""
+        ``in_kernel``: what the kernel finishes; ``lines``: ``written`` and ``lost`` of the log."""
         self.path = path
         self.rule_packets_at_start = rule_packets
         self.lanes = lanes
         self.flows = flows
         self.in_kernel = in_kernel
+        self._lines = lines
         now = _now()
         self._first = Report(
             pid=os.getpid(),
@@ -74,12 +76,19 @@ class Reporter:
             flows=self.flows.counters() if self.flows else msgspec.UNSET,
             kernel=self.in_kernel() or msgspec.UNSET,
             findings=tuple(map(_finding, cases)),
+            log=self._log(),
         )
         try:
             report.write(self.path, current)
         except SystemRefused as error:
             return error
         return None
+
+    def _log(self) -> LogLines:
+        lines = self._lines()
+        # What a ring had no room for, because whoever reads the log is slow, was never a line.
+        unsaid = int(self.packets().get("events_lost", 0))
+        return LogLines(lines.get("written", 0), lines.get("lost", 0) + unsaid)
 
     def remove(self) -> None:
         """At a stop: a report of nobody would only confuse. (One left by kill -9 is told by its pid.)"""

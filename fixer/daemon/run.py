@@ -74,7 +74,7 @@ def run(
     teller = Teller(lambda: noted(happened(pipelines), standing), output, origin, show)
     finishing = Finishing(settings, host, pipelines, teller.say)
     path = report.path_of(host, settings.queue.number)
-    reporter = Reporter(path, settings, serving, matched, flows, finishing.report)
+    reporter = Reporter(path, settings, serving, matched, flows, finishing.report, teller.counters)
     wire = Wire(watch(pipelines), monitor=settings.monitor)
     samples = Samples(host, settings.queue.number)
     guard = Guard(settings, host, teller.say, keeps=keeps)

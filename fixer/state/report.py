@@ -60,6 +60,14 @@ class Evidence(Struct, frozen=True):
     frame: int = 0
 
 
+class LogLines(Struct, frozen=True):
+    """What became of the lines of the log."""
+
+    written: int = 0
+    lost: int = 0
+    """No reader, a full disk, or more than could be written in time."""
+
+
 class OpenFinding(Struct, frozen=True, kw_only=True):
     """A conclusion that holds now, as `fixer/data/finding.schema.json` describes it; and its life so far."""
 
@@ -112,6 +120,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """Where the scope is or was ``kernel``."""
     findings: tuple[OpenFinding, ...] = ()
     """The worst first."""
+    log: LogLines = LogLines()
 
     def table(self, name: str) -> dict[str, int]:
         """One table of the ``counters``; empty if there is none of that name."""

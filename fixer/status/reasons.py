@@ -235,6 +235,9 @@ def _losses(facts: Facts) -> Iterator[Reason]:
     if facts.on() and (missed := unseen.passed(facts)):
         what = f"{missed:,} packets passed unseen: the queue was full"
         yield Reason(Severity.WARNING, what, "raise queue.length or queue.count, and start fixer run again")
+    if (report := facts.daemon.report) and report.log.lost:
+        what = f"{report.log.lost:,} lines of the log were lost: whoever reads it is slow or gone, or its disk is full"
+        yield Reason(Severity.NOTE, what)
 
 
 def _interfaces(facts: Facts) -> Iterator[Reason]:

@@ -907,10 +907,20 @@ def test_a_note_that_cannot_be_written_does_not_undo_the_rule() -> None:
     )
 
 
+def test_lines_of_the_log_that_were_lost_are_told() -> None:
+    host = serving()
+    set_report(log={"written": 9000, "lost": 1234})(host)
+    status = collect(host, 0)
+    assert "1,234 lines of the log were lost" in shown(status)
+    assert msgspec.json.decode(msgspec.json.encode(status))["daemon"]["log"] == {"written": 9000, "lost": 1234}
+    set_report(log={"written": 9000, "lost": 0})(host)
+    assert "lines of the log" not in shown(collect(host, 0))
+
+
 JSON = {
     "": "daemon flows listeners listening merging notes on outgoing passed_unseen queues reasons rules spread tunnels "
     "wanted wire",
-    "daemon": "asked counters findings flags flows monitor pid plain ports queue queue_counters queues "
+    "daemon": "asked counters findings flags flows log monitor pid plain ports queue queue_counters queues "
     "rule_packets_at_start started timestamps updated version",
     "flows": "capacity draining listener normalised queue used",
     "listeners": "copies copy_range id_sequence pid portid process queue queue_dropped socket socket_drops "
