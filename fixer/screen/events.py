@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from fixer.findings.lifecycle import End
 from fixer.screen.console import Console, exactly, text
 from fixer.telemetry.events import Level, Saying
+from fixer.telemetry.findings import ENDS
 
 WIDTH = 9
 """Of the word that stands before each line, behind the time."""
 _PACKETS = {"repair": "repaired", "drop": "dropped", "pass": "passed", "left-out": "left out"}
+_ENDED = {ENDS[End.OVER]: "over", ENDS[End.GAVE_WAY]: "gave way", ENDS[End.STOPPED]: "left open"}
 _LEVELS: dict[Level, str] = {"info": "", "warning": "yellow", "error": "bold red"}
 _STYLES = {
     "repaired": "green",
@@ -20,6 +23,8 @@ _STYLES = {
     "FAULT": "bold red",
     "unclear": "bold yellow",
     "over": "dim",
+    "gave way": "dim",
+    "left open": "dim",
 }
 
 
@@ -32,14 +37,15 @@ def show(saying: Saying, console: Console) -> None:
 
 
 def word_of(fields: dict[str, Any]) -> str:
-    """What happened, in a word: of a packet what became of it, of a finding its verdict, else the event's own name."""
+    """What happened, in a word: of a packet what became of it; of a finding its verdict, or why it is followed no more;
+    else the event's own name."""
     dataset, action = fields["event.dataset"], fields["event.action"]
     if dataset == "fixer.packet":
         return _PACKETS[action]
     if dataset != "fixer.finding" or action == "findings-left-out":
         return str(action)
     if action == "finding-closed":
-        return "over"
+        return _ENDED[fields["event.reason"]]
     verdict = str(fields["fixer.finding.verdict"])
     return "FAULT" if verdict == "fault" else verdict
 

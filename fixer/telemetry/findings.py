@@ -10,11 +10,12 @@ from fixer.findings.finding import Finding, Verdict
 from fixer.findings.lifecycle import CLOSE_SECONDS, End, News, Stage
 from fixer.telemetry.events import Level, Saying, header, timestamp
 
-_ENDS = {
+ENDS = {
     End.OVER: f"over, none for {CLOSE_SECONDS / 60:.0f} minutes",
     End.GAVE_WAY: "not followed any more, others are worse",
     End.STOPPED: "not followed any more, fixer stops",
 }
+"""What `event.reason` says of one that is closed."""
 
 
 def event(news: News) -> Saying:
@@ -31,9 +32,9 @@ def event(news: News) -> Saying:
         fields |= {
             "event.end": timestamp(case.last_ns),
             "event.duration": max(case.last_ns - case.since_ns, 0),
-            "event.reason": _ENDS[end],
+            "event.reason": ENDS[end],
         }
-        message = f"{_ENDS[end]}: {message}"
+        message = f"{ENDS[end]}: {message}"
     return Saying(level, message, fields)
 
 

@@ -33,9 +33,9 @@ def line(saying: Saying, *, colour: bool = False) -> str:
     return stream.getvalue()
 
 
-def told(stage: Stage, verdict: Verdict = Verdict.FAULT) -> Saying:
+def told(stage: Stage, verdict: Verdict = Verdict.FAULT, end: End = End.OVER) -> Saying:
     finding = Finding("192.0.2.1", Role.VTEP, "corrupt", verdict, "VTEP 192.0.2.1: much is corrupt.", packets=3)
-    return findings.event(News(stage, Case("00ff", finding, 0, 0, 0.0, finding, 0.0), End.OVER))
+    return findings.event(News(stage, Case("00ff", finding, 0, 0, 0.0, finding, 0.0), end))
 
 
 def test_a_repaired_packet_is_one_line_however_narrow_the_terminal_is() -> None:
@@ -54,6 +54,8 @@ def test_a_repaired_packet_is_one_line_however_narrow_the_terminal_is() -> None:
         (told(Stage.OPENED, Verdict.UNCLEAR), "unclear", "1;33"),
         (told(Stage.UPDATED, Verdict.HARMLESS), "harmless", ""),
         (told(Stage.CLOSED), "over", "2"),
+        (told(Stage.CLOSED, end=End.GAVE_WAY), "gave way", "2"),
+        (told(Stage.CLOSED, end=End.STOPPED), "left open", "2"),
         (findings.left_out(3), "findings-left-out", ""),
         (state_change("started", "serving queue 0"), "started", ""),
         (state_change("failed", "a queue failed"), "failed", "1;31"),
@@ -68,7 +70,8 @@ def test_what_happened_stands_first_in_its_colour(saying: Saying, word: str, col
 def test_there_is_a_word_for_every_event() -> None:
     for dataset, actions in EVENTS.items():
         for action in actions:
-            assert word_of(header(dataset, action) | {"fixer.finding.verdict": "fault"})
+            more = {"fixer.finding.verdict": "fault", "event.reason": findings.ENDS[End.OVER]}
+            assert word_of(header(dataset, action) | more)
 
 
 def test_nothing_in_a_line_acts_on_the_terminal() -> None:
