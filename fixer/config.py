@@ -218,6 +218,16 @@ class Rule(_Table, frozen=True):
     """Whether a daemon that starts where nobody has said what is wanted puts it in place; a reboot forgets that."""
 
 
+_UNIX, _UNIX_BYTES = "unix:", 107
+"""sun_path of unix(7) without the zero at its end."""
+
+
+def _must_fit(name: str, where: str) -> None:
+    length = len(where.removeprefix(_UNIX).encode(errors="surrogateescape"))
+    if where.startswith(_UNIX) and length > _UNIX_BYTES:
+        raise ValueError(f"{name}: a unix socket's path has {_UNIX_BYTES} bytes at most, and this one {length}")
+
+
 class Log(_Table, frozen=True):
     """``[log]``: how much is told, where, and what goes with each line."""
 
@@ -226,6 +236,9 @@ class Log(_Table, frozen=True):
     namespace: Namespace = "default"
     labels: Labels = {}
     tags: Tags = ()
+
+    def __post_init__(self) -> None:
+        _must_fit("to", self.to)
 
 
 class Metrics(_Table, frozen=True):
@@ -236,6 +249,7 @@ class Metrics(_Table, frozen=True):
     vteps: VtepCount = 20
 
     def __post_init__(self) -> None:
+        _must_fit("listen", self.listen)
         if self.listen and not self.listen.startswith("unix:"):
             address, _, port = self.listen.rpartition(":")
             try:

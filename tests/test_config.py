@@ -308,3 +308,18 @@ def test_the_manual_has_every_key_with_its_default() -> None:
         shown = msgspec.json.encode(value).decode().replace(",", ", ")
         assert f"| `{key}` | `{shown}` |" in manual, key
     assert set(re.findall(r"^\| `([\w.]+)` \|", manual, re.MULTILINE)) == set(config.every_key())
+
+
+@pytest.mark.parametrize("key", ["log.to", "metrics.listen"])
+def test_a_unix_sockets_path_fits_the_kernel(key: str) -> None:
+    def text(path: str) -> str:
+        table, _, name = key.partition(".")
+        return f'[{table}]\n{name} = "{path}"\n'
+
+    longest = "/\N{LATIN SMALL LETTER E WITH ACUTE}" + "x" * 104
+    assert len(longest.encode()) == 107
+    parse(text(f"unix:{longest}"), "f.toml")
+    said = refusal(text(f"unix:{longest}x"))
+    assert f"{key}: a unix socket's path has 107 bytes at most, and this one 108" in said
+    if key == "log.to":
+        parse(text(f"{longest}x"), "f.toml")  # a file's may be longer
