@@ -23,7 +23,7 @@ from fixer.telemetry.events import Saying, state_change
 from fixer.telemetry.metrics import Collector, Delay
 
 WAIT_SECONDS = 5.0
-"""How long a client may take for its request: scrapes are served one after the other."""
+"""How long a client may take for a whole scrape: they are served one after the other."""
 TEXTFILE_SECONDS = 15.0
 """Between two writes of the textfile."""
 
@@ -37,7 +37,8 @@ class Exposition:
         self._meter = meter
         self._say = say
         self._over = threading.Event()
-        self._server: TCPServer | None = None
+        self._server: Server | None = None
+        self._writing = threading.Lock()
         self._serves = False
         self._complained = ""
         if not (metrics.listen or metrics.textfile):
@@ -67,17 +68,20 @@ class Exposition:
         self._meter.serves = False
         if self._server:
             if self._serves:  # or `shutdown` waits for a loop that never turned
-                self._server.shutdown()
+                self._server.leave()
             if self._metrics.listen.startswith("unix:"):  # while it is ours: the next one may have it at once
                 with suppress(OSError):
                     os.unlink(self._metrics.listen.removeprefix("unix:"))  # noqa: PTH108
             self._server.server_close()
         if self._metrics.textfile:
-            self._write()
+            with self._writing:  # behind one that was at it: the last one is to stay
+                self._write()
 
     def _rewrite(self) -> None:
         while not self._over.wait(TEXTFILE_SECONDS):
-            self._write()
+            with self._writing:
+                if not self._over.is_set():
+                    self._write()
 
     def _write(self) -> None:
         from prometheus_client import write_to_textfile
@@ -92,36 +96,69 @@ class Exposition:
                 self._say(state_change("degraded", words))
 
 
-def _server(where: str, registry: Any) -> TCPServer:
+class Server(TCPServer):
+    """Serves one client after the other, in a thread; none may take longer than so long, or keep a stop waiting."""
+
+    allow_reuse_address = True
+
+    def __init__(self, family: socket.AddressFamily, where: Any, handler: Any) -> None:
+        """Bound, and not yet serving. Raises :class:`OSError`."""
+        self.address_family = family
+        self._client: socket.socket | None = None
+        self._leaves = False
+        super().__init__(where, handler)
+
+    def leave(self) -> None:
+        """End the thread that serves, and the client that it serves."""
+        self._leaves = True
+        if client := self._client:
+            _end(client)
+        self.shutdown()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._client = request  # before it is asked whether it is over: `leave` does it the other way round
+        if self._leaves:
+            _end(request)
+        limit = threading.Timer(WAIT_SECONDS, _end, [request])
+        limit.daemon = True
+        limit.start()
+        try:
+            super().process_request(request, client_address)
+        finally:
+            limit.cancel()
+            self._client = None
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        return connection, address or ("unix", 0)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away, or said nothing: not ours to tell."""
+
+
+def _end(client: socket.socket) -> None:
+    """Whoever waits for it, waits no more."""
+    with suppress(OSError):  # it has just gone
+        client.shutdown(socket.SHUT_RDWR)
+
+
+def _server(where: str, registry: Any) -> Server:
     """Bound, and not yet serving. Raises :class:`OSError`."""
     from prometheus_client import MetricsHandler
 
-    class Handler(MetricsHandler.factory(registry)):  # type: ignore[misc]  # a class that is made at run time
-        timeout = WAIT_SECONDS
-
-    class Server(TCPServer):
-        allow_reuse_address = True
-
-        def get_request(self) -> tuple[socket.socket, Any]:
-            connection, address = super().get_request()
-            return connection, address or ("unix", 0)
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that went away, or said nothing: not ours to tell."""
-
+    handler = MetricsHandler.factory(registry)
     if where.startswith("unix:"):
         path = where.removeprefix("unix:")
         with suppress(FileNotFoundError):
             if is_unused(path):
                 os.unlink(path)  # noqa: PTH108
-        Server.address_family = socket.AF_UNIX
-        server = Server(path, Handler)  # type: ignore[arg-type]  # typeshed knows no path here
+        server = Server(socket.AF_UNIX, path, handler)
         os.chmod(path, 0o660)  # noqa: PTH101
         return server
     address, _, port = where.rpartition(":")
     host = ip_address(address.strip("[]"))
-    Server.address_family = socket.AF_INET if host.version == 4 else socket.AF_INET6
-    return Server((str(host), int(port)), Handler)
+    family = socket.AF_INET if host.version == 4 else socket.AF_INET6
+    return Server(family, (str(host), int(port)), handler)
 
 
 def is_unused(path: str) -> bool:

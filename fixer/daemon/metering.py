@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ _NUMBERS = {
 
 
 class Meter:
-    """One daemon's. :meth:`sample` is for any thread, one at a time; it never asks a packet's."""
+    """One daemon's. :meth:`sample` is for any thread; it never asks a packet's."""
 
     def __init__(self, settings: Settings, host: Host, reporter: Reporter, teller: Teller, guard: Guard) -> None:
         self._settings = settings
@@ -59,9 +60,14 @@ class Meter:
         self._rules: dict[str, int | None] = {}
         self._rules_at = float("-inf")
         self._unseen = 0
+        self._sampling = threading.Lock()
 
     def sample(self) -> dict[str, Values]:
-        """All of it, now. What cannot be read is left out."""
+        """All of it, now. What cannot be read is left out. Who comes while another asks waits for its turn."""
+        with self._sampling:
+            return self._sample()
+
+    def _sample(self) -> dict[str, Values]:
         found: dict[str, Values] = {
             "build_info": {(__version__,): 1},
             "up": {(): int(self.serves)},
