@@ -168,7 +168,10 @@ def what_was_written(write: Path, tally: Tally) -> str:
     if not tally.frames:
         return f"{write}: not written, there are no frames."
     mended = sum(
-        count for sender in tally.everybody() for row, count in sender.rows.items() if row.action is Action.REPAIR
+        packets.count
+        for sender in tally.everybody()
+        for row, packets in sender.rows.items()
+        if row.action is Action.REPAIR
     )
     words = f"{write}: {frames_words(tally.frames)} written, {mended} of them repaired"
     if corrupt := tally.total.corrupt:
@@ -194,10 +197,10 @@ def as_object(report: Report) -> dict[str, Any]:
     diagnoses: Counter[str] = Counter()
     reasons: Counter[str] = Counter({reason.name.lower(): count for reason, count in tally.other.items()})
     for sender in tally.everybody():
-        for row, count in sender.rows.items():
-            diagnoses[row.diagnosis.name.lower()] += count
+        for row, packets in sender.rows.items():
+            diagnoses[row.diagnosis.name.lower()] += packets.count
             if row.reason is not Reason.NONE:
-                reasons[row.reason.name.lower()] += count
+                reasons[row.reason.name.lower()] += packets.count
     said = report.findings()
     if not report.readable:
         return {"file": str(report.path), "error": str(report.error)}
@@ -240,5 +243,4 @@ def of_counts(counts: Counts) -> dict[str, Any]:
 
 
 def of_sender(sender: Sender) -> dict[str, Any]:
-    vnis: set[int] = set().union(*sender.vnis.values())
-    return {**of_counts(sender.counts), "vnis": sorted(vnis)}
+    return {**of_counts(sender.counts), "vnis": sender.vnis(sender.rows)}

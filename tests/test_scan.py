@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import zlib
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +26,7 @@ from support.packets import (
     frame,
     in_state,
     merged_by_lro,
+    of_vtep,
     segment,
     talk,
     tunnelled,
@@ -327,6 +329,37 @@ def test_captures_of_others(name: str, expected: str) -> None:
     (found,) = as_json(shared.path(f"captures/{name}"))
     assert verdicts(found) == [expected]
     assert found["repairable"] > 0
+
+
+# --- floods -----------------------------------------------------------------------------------------------------------
+
+MANY = 300_000
+MEASURED = """
+import re, runpy, sys, time
+try:
+    runpy.run_module("fixer", run_name="__main__")
+finally:
+    print(time.process_time(), re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
+"""
+
+
+def of_many_senders(many: int) -> list[bytes]:
+    """An unfinished packet of each of so many VTEPs, of which the third one sends four."""
+    unfinished = tunnelled("PARTIAL", "ZERO")
+    return [of_vtep(unfinished, number) for number in (*range(many), 2, 2, 2)]
+
+
+def test_of_a_flood_the_worst_are_named_and_the_others_counted_in_bounded_time_and_memory(file: Path) -> None:
+    file.write_bytes(pcap(of_many_senders(MANY), link_type=101))
+    done = subprocess.run([sys.executable, "-c", MEASURED, "scan", file], capture_output=True, text=True, check=True)
+    text, (seconds, kilobytes) = done.stdout, map(float, done.stderr.split())
+    assert f"{MANY + 3} frames, {MANY + 3} VXLAN" in text
+    assert f"And {MANY - 20:,} others: all {MANY - 20} packets not sound." in flat(text)
+    assert text.count("Taken on its own host") == 20
+    first = flat(text).split("VTEP ")[1]
+    assert first.startswith("10.0.0.2: unfinished inner checksums (VNI 4097) in all 4 packets"), "the worst one"
+    assert seconds < 10
+    assert kilobytes < 200 << 10
 
 
 # --- files, errors, output --------------------------------------------------------------------------------------------

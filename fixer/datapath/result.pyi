@@ -3,6 +3,7 @@ from fixer.datapath.repair import Action
 from fixer.datapath.walk import Reason
 
 class Result:
+    alike: int
     when_ns: int
     left_out: int
     summary: bool

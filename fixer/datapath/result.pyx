@@ -1,4 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+from libc.stdint cimport uint64_t
+
 from fixer.datapath.diagnose import Diagnosis, InnerState, OuterState
 from fixer.datapath.diagnose import Explanation, Vouch
 from fixer.datapath.repair import Action
@@ -9,6 +11,13 @@ from fixer.datapath.wire cimport address_text
 cdef class Result:
     """What became of one packet (`examine`), or one event of the ring (`drain`). Numbers are host numbers."""
 
+    @property
+    def alike(self):
+        """Of all results that say the same of their checksums, and of what was or would be done, the same number."""
+        return (<uint64_t>self.event.judgement.diagnosis | <uint64_t>self.event.judgement.inner << 8
+                | <uint64_t>self.event.judgement.outer << 16 | <uint64_t>self.event.judgement.reason << 24
+                | <uint64_t>self.event.judgement.explanation << 32 | <uint64_t>self.event.would << 40
+                | <uint64_t>self.event.judgement.unverified << 48)
     @property
     def when_ns(self): return self.event.when
     @property

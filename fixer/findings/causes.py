@@ -11,7 +11,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from fixer.datapath.diagnose import Diagnosis, Explanation, InnerState, OuterState
-from fixer.findings.sender import Row
+from fixer.findings.sender import Row, Sender
 
 NO_OFFLOAD = "`ethtool -K VXLANDEV tx off` on the sender"
 """The kernel then sums the outer checksum itself, over a segment that it has finished."""
@@ -214,22 +214,22 @@ BY_RANK = tuple(WRONG_OUTER)[:6]
 WRONG_DIAGNOSES = (Diagnosis.OUTER_STALE, Diagnosis.STALE_UNFINISHED, Diagnosis.OUTER_WRONG)
 
 
-def in_hindsight(rows: Counter[Row]) -> dict[Row, Explanation]:
-    """The cause of each kind of packets of one sender whose outer checksum is wrong and whose inner one is not.
+def in_hindsight(sender: Sender) -> dict[Row, Explanation]:
+    """The cause of each kind of a sender's packets whose outer checksum is wrong and whose inner one is not.
 
     Where one cause of BY_RANK explains most of them, it explains all that came before it was seen; if none of the
     sender's outers verifies, that is an unfinished inner under a wrong outer too. What has another name keeps it.
     """
-    broken = not any(row.outer in (OuterState.GOOD, OuterState.AGREES) for row in rows)
+    broken = not any(row.outer in (OuterState.GOOD, OuterState.AGREES) for row in sender.rows)
     wrong = [
         row
-        for row in rows
+        for row in sender.rows
         if row.diagnosis in WRONG_DIAGNOSES
         or (broken and row.outer is OuterState.WRONG and row.inner is InnerState.PARTIAL)
     ]
     named: Counter[Explanation] = Counter()
     for row in wrong:
-        named[row.explanation] += rows[row]
+        named[row.explanation] += sender.rows[row].count
     most = max(BY_RANK, key=lambda cause: named[cause])
     if named[most] == 0 or (not broken and 2 * named[most] <= named.total()):
         return {row: row.explanation for row in wrong if row.diagnosis in WRONG_DIAGNOSES}

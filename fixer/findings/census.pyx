@@ -19,6 +19,7 @@ cdef enum:
 
 
 OUTGOING_NAMES = {UNMARKED: None, INCOMING: False, OUTGOING: True}
+FATES = tuple(FateName)             # by number
 
 
 cdef class Census:
@@ -194,7 +195,7 @@ cdef as_counted(const Kind *kind):
     """A kind as `drain` tells it."""
     cdef Result result = Result.__new__(Result)
     result.event = kind.first
-    return result, OUTGOING_NAMES[kind.key.marked], FateName(kind.key.fate), kind.frame, kind.count
+    return result, OUTGOING_NAMES[kind.key.marked], FATES[kind.key.fate], kind.frame, kind.count
 
 
 cdef bint has_come_often(void *stays, void *kind) noexcept nogil:

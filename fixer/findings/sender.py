@@ -67,6 +67,10 @@ class Door(StrEnum):
         return self in (Door.WATCHED, Door.MENDED)
 
 
+Cell = tuple[bool | None, Fate]
+"""Whether packets are marked as outgoing (None: it is not known), and what became of them."""
+
+
 class Row(NamedTuple):
     """What makes packets of one sender alike."""
 
@@ -92,16 +96,23 @@ def sender_of(result: Result) -> str:
     return result.outer_source if result.vxlan else result.inner_source
 
 
+_ROWS: dict[int, Row] = {}
+"""By `Result.alike`: a flood has one of few rows in each of a million results."""
+
+
 def row_of(result: Result) -> Row:
-    return Row(
-        result.diagnosis,
-        result.inner,
-        result.outer,
-        result.reason,
-        result.explanation,
-        result.would,
-        result.unverified,
-    )
+    row = _ROWS.get(result.alike)
+    if row is None:
+        row = _ROWS[result.alike] = Row(
+            result.diagnosis,
+            result.inner,
+            result.outer,
+            result.reason,
+            result.explanation,
+            result.would,
+            result.unverified,
+        )
+    return row
 
 
 @dataclass
@@ -115,8 +126,9 @@ class Counts:
     corrupt: int = 0
     unverified: int = 0
 
-    def add(self, rows: Counter[Row]) -> Counts:
-        for row, count in rows.items():
+    def add(self, sender: Sender) -> Counts:
+        for row, packets in sender.rows.items():
+            count = packets.count
             if row.outer is not OuterState.NO_TUNNEL:
                 self.vxlan += count
                 self.outer[OUTER_COUNTED_AS[row.outer]] += count
@@ -127,38 +139,61 @@ class Counts:
         return self
 
 
-@dataclass
+@dataclass(slots=True)
+class Packets:
+    """Those of one sender that are alike, with an example; of such as are not sound also what became of them."""
+
+    example: Result
+    count: int = 0
+    vnis: set[int] = field(default_factory=set)
+    fates: dict[Cell, int] = field(default_factory=dict)
+    first: dict[Fate, int] = field(default_factory=dict)
+    """The number of the first such frame."""
+
+
+@dataclass(slots=True)
 class Sender:
-    """One VTEP or plain sender: the kinds of packets it sent with an example of each, and of those that are not sound
-    what became of them, by whether they are marked as outgoing."""
+    """One VTEP or plain sender: the kinds of packets it sent."""
 
     door: Door = Door.CAPTURE
     packets: int = 0
-    rows: Counter[Row] = field(default_factory=Counter)
-    examples: dict[Row, Result] = field(default_factory=dict)
-    vnis: dict[Row, set[int]] = field(default_factory=dict)
+    rows: dict[Row, Packets] = field(default_factory=dict)
     more_vnis: bool = False
     finished: int = 0
     """Segments that a NIC would have finished and that are; none of those marked as outgoing."""
-    fates: dict[Row, Counter[tuple[bool | None, Fate]]] = field(default_factory=dict)
-    first: dict[tuple[Row, Fate], int] = field(default_factory=dict)
-    """The number of the first such frame."""
 
     @property
     def counts(self) -> Counts:
-        return Counts().add(self.rows)
+        return Counts().add(self)
 
-    def add(self, row: Row, result: Result, outgoing: bool | None, fate: Fate, frame: int, count: int) -> None:
+    def add(self, row: Row, result: Result, outgoing: bool | None, fate: Fate, frame: int, count: int) -> Packets:
+        """`count` packets, of which the first is frame number `frame`; all of them that are alike."""
+        packets = self.rows.get(row)
+        if packets is None:
+            packets = self.rows[row] = Packets(result)
         self.packets += count
-        self.rows[row] += count
-        if row not in self.examples:
-            self.examples[row] = result
-            self.vnis[row] = set()
+        packets.count += count
         if fate is Fate.FINISHED and not outgoing:
             self.finished += count
         if row.is_broken:
-            self.fates.setdefault(row, Counter())[outgoing, fate] += count
-            self.first[row, fate] = min(frame, self.first.get((row, fate), frame))
+            cell = outgoing, fate
+            packets.fates[cell] = packets.fates.get(cell, 0) + count
+            packets.first[fate] = min(frame, packets.first.get(fate, frame))
+        return packets
+
+    def count(self, rows: Iterable[Row]) -> int:
+        """Its packets of these kinds."""
+        return sum(self.rows[row].count for row in rows)
+
+    def cells(self, rows: Iterable[Row]) -> Counter[Cell]:
+        """What became of its packets of these kinds."""
+        found: Counter[Cell] = Counter()
+        for row in rows:
+            found.update(self.rows[row].fates)
+        return found
+
+    def vnis(self, rows: Iterable[Row]) -> list[int]:
+        return sorted(set().union(*(self.rows[row].vnis for row in rows)))
 
     def mends(self, rows: Iterable[Row]) -> bool:
         """Whether these packets did not go on as they came: what became of them says nothing of how they came."""
@@ -167,21 +202,18 @@ class Sender:
     def forget(self, rows: Iterable[Row]) -> None:
         """Count these kinds anew, as if there had been none."""
         for row in rows:
-            self.packets -= self.rows.pop(row, 0)
-            self.fates.pop(row, None)
-            self.examples.pop(row, None)
-            self.vnis.pop(row, None)
-            for known in [known for known in self.first if known[0] == row]:
-                del self.first[known]
+            if row in self.rows:
+                self.packets -= self.rows.pop(row).count
 
     def join(self, other: Sender) -> None:
-        """Count another sender's packets as this one's; its VNIs are forgotten."""
-        for row, count in other.rows.items():
-            self.rows[row] += count
-            self.examples.setdefault(row, other.examples[row])
-            self.vnis.setdefault(row, set())
-            if row in other.fates:
-                self.fates.setdefault(row, Counter()).update(other.fates[row])
+        """Count another sender's packets as this one's; its VNIs are forgotten, and which frames were the first."""
+        for row, theirs in other.rows.items():
+            ours = self.rows.get(row)
+            if ours is None:
+                ours = self.rows[row] = Packets(theirs.example)
+            ours.count += theirs.count
+            for cell, count in theirs.fates.items():
+                ours.fates[cell] = ours.fates.get(cell, 0) + count
         self.packets += other.packets
         self.finished += other.finished
 

@@ -127,9 +127,9 @@ class OfSender:
             cause=cause,
             verdict=verdict,
             text=f"{self.who}{text}",
-            packets=packets or sum(self.sender.rows[row] for row in rows),
+            packets=packets or self.sender.count(rows),
             of=self.sender.packets,
-            vnis=tuple(_vnis(self.sender, rows)),
+            vnis=tuple(self.sender.vnis(rows)),
             taken=self.place,
             evidence=tuple(facts(self.sender, rows)),
             cure=cure,
@@ -197,7 +197,7 @@ class OfSender:
         )
 
     def of_corrupt(self) -> Iterator[Finding]:
-        behind_nat = in_hindsight(self.sender.rows)
+        behind_nat = in_hindsight(self.sender)
         rows = [
             row
             for row in self.sender.rows
@@ -206,7 +206,7 @@ class OfSender:
         never = [row for row in rows if row.reason is Reason.NEVER_COMPUTED]
         damaged = [row for row in rows if row.reason is not Reason.NEVER_COMPUTED]
         if never:
-            count = sum(self.sender.rows[row] for row in never)
+            count = self.sender.count(never)
             cure = NEVER_COMPUTED.cure
             text = (
                 f": a checksum field of 0000 in {self.of(count)}: nobody ever computed it; `fixer run` drops such. "
@@ -214,7 +214,7 @@ class OfSender:
             )
             yield self.found("never_computed", other(self.sender, never), text, never, cure=cure)
         if damaged:
-            count = sum(self.sender.rows[row] for row in damaged)
+            count = self.sender.count(damaged)
             cure = CORRUPT.cure
             broken = any(self.unfinished.verdicts(row)[Verdict.FAULT] for row in self.sender.rows if is_unfinished(row))
             text = f": {self.of(count)} corrupt: `fixer run` drops such. " + (
@@ -226,13 +226,13 @@ class OfSender:
 
     def of_wrong_outers(self) -> Iterator[Finding]:
         """One for each cause that made its outer checksums wrong."""
-        causes = in_hindsight(self.sender.rows)
+        causes = in_hindsight(self.sender)
         for name, cause in WRONG_OUTER.items():
             rows = [row for row, found in causes.items() if found is name]
             if not rows:
                 continue
-            count = sum(self.sender.rows[row] for row in rows)
-            righted = sum(self.sender.rows[row] for row in rows if row.action is Action.REPAIR)
+            count = self.sender.count(rows)
+            righted = self.sender.count(row for row in rows if row.action is Action.REPAIR)
             does = (
                 "rights them" if righted == count else f"rights {righted} of them" if righted else "rights none of them"
             )
@@ -248,7 +248,7 @@ class OfSender:
     def of_headers(self) -> Iterator[Finding]:
         rows = [row for row in self.sender.rows if row.diagnosis is Diagnosis.OUTER_IP_WRONG]
         if rows:
-            count = sum(self.sender.rows[row] for row in rows)
+            count = self.sender.count(rows)
             cure = OUTER_IP_HEADER.cure
             text = (
                 f": the outer IP header's own checksum is wrong in {self.of(count)}: a receiver's kernel drops such "
@@ -257,7 +257,7 @@ class OfSender:
             yield self.found("outer_ip_header", other(self.sender, rows), text, rows, role=Role.PATH, cure=cure)
         rows = [row for row in self.sender.rows if row.is_absent]
         if rows:
-            count = sum(self.sender.rows[row] for row in rows)
+            count = self.sender.count(rows)
             verdict = other(self.sender, rows)
             cure = ABSENT6.cure
             text = f" sends outer checksum zero over IPv6 in {self.of(count)}: " + (
@@ -272,15 +272,16 @@ class OfSender:
 def facts(sender: Sender, rows: Sequence[Row]) -> Iterator[Fact]:
     """What became of these packets, and whether the same sender's others are finished."""
     said: dict[str, Fact] = {}
+    cells = sender.cells(rows)
     for fate, what in (ON_WIRE if sender.door.is_wire else FACTS).items():
-        count = sum(cell for row in rows for (_, found), cell in sender.fates[row].items() if found is fate)
+        count = sum(packets for (_, found), packets in cells.items() if found is fate)
         if count > 0:
-            first = min(sender.first[row, fate] for row in rows if (row, fate) in sender.first)
+            first = min(sender.rows[row].first[fate] for row in rows if fate in sender.rows[row].first)
             before = said[what].packets if what in said else 0
             said[what] = Fact(what, before + count, 0 if fate is Fate.UNKNOWN else first)
     yield from said.values()
     for mark, what in ((True, "marked as outgoing"), (False, "marked as incoming")):
-        count = sum(cell for row in rows for (found, _), cell in sender.fates[row].items() if found is mark)
+        count = sum(packets for (found, _), packets in cells.items() if found is mark)
         if count:
             yield Fact(what, count, 0)
     if sender.finished:
@@ -290,9 +291,9 @@ def facts(sender: Sender, rows: Sequence[Row]) -> Iterator[Fact]:
 def nothing(tally: Tally) -> Finding:
     judged = sum(sender.packets for sender in tally.everybody())
     rows = [
-        (row, count)
+        (row, packets.count)
         for sender in tally.everybody()
-        for row, count in sender.rows.items()
+        for row, packets in sender.rows.items()
         if row.diagnosis is Diagnosis.UNCHECKABLE
     ]
     reasons = {reason_words(row.reason, row.outer) for row, _ in rows}
@@ -318,7 +319,10 @@ def of_file(tally: Tally, ports: Sequence[int], *, plain: bool) -> Iterator[Find
         return Finding("", Role.FILE, cause, Verdict.UNCLEAR, text, packets, tally.frames)
 
     cut = sum(
-        count for sender in tally.everybody() for row, count in sender.rows.items() if row.reason is Reason.TRUNCATED
+        packets.count
+        for sender in tally.everybody()
+        for row, packets in sender.rows.items()
+        if row.reason is Reason.TRUNCATED
     )
     if cut:
         text = f"{packets_words(cut)} cut short by the capture, so they cannot be checked: capture with `tcpdump -s 0`."
@@ -346,13 +350,9 @@ def _layers(rows: Sequence[Row]) -> str:
     return "outer " if seen == {Diagnosis.OUTER_UNFINISHED} else "inner and outer "
 
 
-def _vnis(sender: Sender, rows: Iterable[Row]) -> list[int]:
-    return sorted(set().union(*(sender.vnis[row] for row in rows)))
-
-
 def _vni_words(sender: Sender, rows: Iterable[Row]) -> str:
     """' (VNI 4097)', or nothing for a plain sender."""
-    vnis = _vnis(sender, rows)
+    vnis = sender.vnis(rows)
     if not vnis:
         return ""
     if len(vnis) > MOST_VNIS:

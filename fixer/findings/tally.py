@@ -48,7 +48,7 @@ class Room(NamedTuple):
     """Of all senders together."""
 
 
-IN_FILE = Room(1 << 12, 1 << 20, 1 << 18)
+IN_FILE = Room(1 << 12, 1 << 19, 1 << 18)
 ON_WIRE = Room(1 << 7, 1 << 12, 1 << 12)
 
 
@@ -121,23 +121,22 @@ class Tally:
 
     def _add(self, result: Result, outgoing: bool | None, fate: Fate, frame: int, count: int) -> None:
         """`count` IP packets of one kind, as `Census.drain` tells them."""
-        outer, reason = result.outer, result.reason
-        vxlan = outer is not OuterState.NO_TUNNEL
-        if vxlan and not result.vxlan:
-            self.other[reason] += count
-            return
         row = row_of(result)
+        vxlan = row.outer is not OuterState.NO_TUNNEL
+        if vxlan and not result.vxlan:
+            self.other[row.reason] += count
+            return
         senders, source = (self.vteps, result.outer_source) if vxlan else (self.senders, result.inner_source)
         sender = senders.get(source)
         if sender is None:
             if len(self.vteps) + len(self.senders) >= 4 * self.room.senders:
                 self._shrink()
             sender = senders[source] = Sender(self.door)
-        sender.add(row, result, outgoing, fate, frame, count)
-        if vxlan and reason not in NO_VNI and result.vni not in sender.vnis[row]:
+        vnis = sender.add(row, result, outgoing, fate, frame, count).vnis
+        if vxlan and row.reason not in NO_VNI and result.vni not in vnis:
             if self._vnis < self.room.vnis:
                 self._vnis += 1
-                sender.vnis[row].add(result.vni)
+                vnis.add(result.vni)
             else:
                 sender.more_vnis = True
 
@@ -147,7 +146,7 @@ class Tally:
             del (self.vteps if is_vtep else self.senders)[address]
             self._harm += harm  # each by itself: what excuses one sender excuses no other
             self.others[is_vtep].join(sender)
-            self._vnis -= sum(map(len, sender.vnis.values()))
+            self._vnis -= _vnis_of(sender)
             if len(self._gone) < self.room.gone:
                 self._gone.add(hash((is_vtep, address)))
 
@@ -163,11 +162,9 @@ class Tally:
         """Forget who sends nothing that is not sound: on a wire, where such are told beside others."""
         for senders in (self.vteps, self.senders):
             for address, sender in list(senders.items()):
-                if not any(row.is_broken and count > 0 for row, count in sender.rows.items()):
+                if not any(row.is_broken and packets.count > 0 for row, packets in sender.rows.items()):
                     del senders[address]
-        self._vnis = sum(
-            len(vnis) for sender in (*self.vteps.values(), *self.senders.values()) for vnis in sender.vnis.values()
-        )
+        self._vnis = sum(map(_vnis_of, (*self.vteps.values(), *self.senders.values())))
 
     def by_harm(self) -> list[tuple[bool, str, Sender]]:
         """Who is kept apart, whether it is a VTEP, and its packets: those of whom most are not sound first."""
@@ -196,7 +193,7 @@ class Tally:
     def total(self) -> Counts:
         counts = Counts()
         for sender in self.everybody():
-            counts.add(sender.rows)
+            counts.add(sender)
         return counts
 
     @property
@@ -206,3 +203,7 @@ class Tally:
     def everybody(self) -> list[Sender]:
         """VTEPs and plain senders; the others as one of each kind."""
         return [*self.vteps.values(), *self.senders.values(), *self.others.values()]
+
+
+def _vnis_of(sender: Sender) -> int:
+    return sum(len(packets.vnis) for packets in sender.rows.values())

@@ -28,10 +28,7 @@ class Unfinished:
 
     def __init__(self, sender: Sender, address: str) -> None:
         self.sender = sender
-        self.cells: Counter[tuple[bool | None, Fate]] = Counter()
-        for row, cells in sender.fates.items():
-            if is_unfinished(row):
-                self.cells.update(cells)
+        self.cells = sender.cells(row for row in sender.rows if is_unfinished(row))
         self.total = self.cells.total()
         self.loopback = is_loopback(address)
         self.outgoing = self.count(True)
@@ -60,9 +57,9 @@ class Unfinished:
 
     def verdicts(self, row: Row) -> Counter[Verdict]:
         if self.sender.mends([row]):  # this host's kernel does not vouch for it, and would have discarded it
-            return Counter({Verdict.FAULT: self.sender.rows[row]})
+            return Counter({Verdict.FAULT: self.sender.rows[row].count})
         found: Counter[Verdict] = Counter()
-        for cell, count in self.sender.fates[row].items():
+        for cell, count in self.sender.rows[row].fates.items():
             found[self.verdict(*cell)] += count
         return found
 
@@ -91,16 +88,14 @@ def row_verdicts(sender: Sender, address: str) -> dict[Row, Counter[Verdict]]:
         if is_unfinished(row):
             found[row] = unfinished.verdicts(row)
         elif row.is_broken:
-            found[row] = Counter({other(sender, [row]): sender.rows[row]})
+            found[row] = Counter({other(sender, [row]): sender.rows[row].count})
     return found
 
 
 def other(sender: Sender, rows: list[Row]) -> Verdict:
     """Of rows that are broken in another way, as one. What was accepted all the same is unclear: repaired behind this
     point, or not looked at by its receiver."""
-    cells: Counter[tuple[bool | None, Fate]] = Counter()
-    for row in rows:
-        cells.update(sender.fates[row])
+    cells = sender.cells(rows)
     arrived = sum(count for (_, fate), count in cells.items() if fate in ARRIVED)
     lost = sum(count for (_, fate), count in cells.items() if fate in IN_VAIN)
     if all(row.is_absent for row in rows):
@@ -120,16 +115,10 @@ class Harms:
         self._known: dict[Hashable, int] = {}
 
     def of(self, sender: Sender, address: str) -> int:
-        if not sender.fates:
-            return 0  # all of it is sound
-        fates = tuple((row, tuple(cells.items())) for row, cells in sender.fates.items())
-        alike = (
-            sender.door,
-            sender.finished >= ENOUGH_FINISHED,
-            is_loopback(address),
-            tuple(sender.rows.items()),
-            fates,
-        )
+        broken = [(row, packets.count, *packets.fates.items()) for row, packets in sender.rows.items() if packets.fates]
+        if not broken:
+            return 0
+        alike = sender.door, sender.finished >= ENOUGH_FINISHED, is_loopback(address), *broken
         harm = self._known.get(alike)
         if harm is None:
             if len(self._known) >= self.MOST:

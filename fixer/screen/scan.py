@@ -77,9 +77,9 @@ def table(tally: Tally, width: int) -> Table:
             shown.add_row(
                 text(name),
                 text(str(count)),
-                text(vni_words(sender.vnis[row], sender.more_vnis)),
+                text(vni_words(sender.rows[row].vnis, sender.more_vnis)),
                 text((diagnosis_words(row.diagnosis, row.outer), STYLES.get(row.diagnosis, OTHER_STYLE))),
-                Text("\n").join(map(text, found_words(row, sender.examples[row]))),
+                Text("\n").join(map(text, found_words(row, sender.rows[row].example))),
                 text(ACTIONS[row.action] if verdict in (None, Verdict.FAULT) else str(verdict)),
             )
             name = ""
@@ -88,9 +88,9 @@ def table(tally: Tally, width: int) -> Table:
 
 def rows_of(sender: Sender, verdicts: dict[Row, Counter[Verdict]]) -> Iterator[tuple[Row, Verdict | None, int]]:
     """The kinds of a sender's packets, those of different verdicts apart; None where there is none."""
-    for row, count in sorted(sender.rows.items(), key=lambda item: (item[0].diagnosis, -item[1])):
+    for row, packets in sorted(sender.rows.items(), key=lambda item: (item[0].diagnosis, -item[1].count)):
         if row not in verdicts:
-            yield row, None, count
+            yield row, None, packets.count
         for verdict in Verdict:
             if part := verdicts.get(row, Counter())[verdict]:
                 yield row, verdict, part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,24 +13,27 @@ from support.wire import Wire, from_port, off_by
 from fixer.datapath.diagnose import Diagnosis, Explanation
 from fixer.datapath.pipeline import Pipeline
 from fixer.findings.causes import WRONG_OUTER, in_hindsight
-from fixer.findings.sender import Row
+from fixer.findings.conversations import Fate
+from fixer.findings.sender import Sender, row_of
 
 
-def rows(wires: list[Wire]) -> Counter[Row]:
-    path = Pipeline(ports=[4789], seed=1)
-    found: Counter[Row] = Counter()
-    for wire in wires:
-        one = path.examine(wire.bytes(), when_ns=10**18)
-        found[Row(one.diagnosis, one.inner, one.outer, one.reason, one.explanation, one.would, one.unverified)] += 1
-    return found
+def sent(packets: Iterable[bytes], sources: Container[str] = ("192.0.2.4",)) -> Sender:
+    """These packets of theirs, as one sender's."""
+    path = Pipeline(ports=[4789, 8472], seed=1)
+    sender = Sender()
+    for number, packet in enumerate(packets, 1):
+        one = path.examine(bytearray(packet), when_ns=10**18)
+        if one.outer_source in sources:
+            sender.add(row_of(one), one, None, Fate.NONE, number, 1)
+    return sender
 
 
 def causes(wires: list[Wire]) -> Counter[Explanation]:
     """Packets by their cause; 5 healthy ones of the same sender are put before where ``healthy``."""
-    counted = rows(wires)
+    sender = sent(wire.bytes() for wire in wires)
     found: Counter[Explanation] = Counter()
-    for row, cause in in_hindsight(counted).items():
-        found[cause] += counted[row]
+    for row, cause in in_hindsight(sender).items():
+        found[cause] += sender.rows[row].count
     return found
 
 
@@ -68,7 +71,7 @@ def test_an_unfinished_inner_under_a_damaged_outer_is_corrupt_and_not_behind_nat
     healthy = [Wire(number=1000 + number) for number in range(20)]
     broken = [off_by(Wire(number=number, inner="partial"), 3 * number + 5) for number in range(5)]
     assert causes(healthy + broken) == {}
-    assert {row.diagnosis for row in rows(broken)} == {Diagnosis.CORRUPT}
+    assert {row.diagnosis for row in sent(wire.bytes() for wire in broken).rows} == {Diagnosis.CORRUPT}
 
 
 def test_a_nic_that_adds_a_little_is_no_nat_though_every_old_port_would_fit() -> None:
@@ -96,16 +99,11 @@ FIELD = {
 @pytest.mark.parametrize("name", FIELD)
 def test_field_captures_have_one_cause(name: str) -> None:
     path = shared.path(f"field/{name}")
-    pipeline, counted = Pipeline(ports=[4789, 8472], seed=1), Counter[Row]()
-    for frame in frames_of(path):
-        one = pipeline.examine(bytearray(frame), when_ns=10**18)
-        if one.outer_source in ("192.0.2.12", "192.0.2.14", "192.168.77.1"):
-            row = Row(one.diagnosis, one.inner, one.outer, one.reason, one.explanation, one.would, one.unverified)
-            counted[row] += 1
+    sender = sent(frames_of(path), ("192.0.2.12", "192.0.2.14", "192.168.77.1"))
     found: Counter[Explanation] = Counter()
     righted = 0
-    for row, cause in in_hindsight(counted).items():
-        found[cause] += counted[row]
-        righted += counted[row] * (row.action.name == "REPAIR")
+    for row, cause in in_hindsight(sender).items():
+        found[cause] += sender.rows[row].count
+        righted += sender.rows[row].count * (row.action.name == "REPAIR")
     assert found == FIELD[name]
     assert righted >= found.total() - 2, "all but the first ones"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from support.packets import encapsulate, frame, in_state, segment, tunnelled, vxlan
+from support.packets import encapsulate, frame, in_state, of_vtep, segment, tunnelled, vxlan
 
 from fixer.datapath.pipeline import Pipeline
 from fixer.findings.finding import Finding, Place, Role, Verdict
@@ -48,19 +48,6 @@ class Site:
 
     def found(self) -> list[Finding]:
         return self.wire.findings(Now(self.second, self.now))
-
-
-def source(packet: bytes, last: int) -> bytes:
-    """The same of another VTEP: 198.51.x.y. The header's own checksum is kept right by a word that makes up for it."""
-    new = (0xC6330000 | last).to_bytes(4, "big")
-    changed = bytearray(packet)
-    changed[12:16] = new
-    changed[10:12] = bytes(2)
-    total = sum(int.from_bytes(changed[at : at + 2], "big") for at in range(0, 20, 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    changed[10:12] = (0xFFFF - total).to_bytes(2, "big")
-    return bytes(changed)
 
 
 def test_nothing_is_found_in_what_is_sound() -> None:
@@ -170,7 +157,7 @@ def test_a_sender_is_forgotten_five_minutes_after_its_last_whether_it_was_told_o
     """Or else what a flood left behind would be opened, a screenful at a time, long after it."""
     site = Site()
     for number in range(100):
-        site.put(source(CORRUPT, number))
+        site.put(of_vtep(CORRUPT, number))
     site.later()
     assert {each.cause for each in site.later()} == {"corrupt", "others"}
     site.later(200)
@@ -223,7 +210,7 @@ def test_a_flood_of_spoofed_senders_does_not_hide_who_is_there_all_the_time() ->
     site = Site()
     for second in range(3):
         for number in range(3000):
-            site.put(source(CORRUPT, second * 3000 + number))
+            site.put(of_vtep(CORRUPT, second * 3000 + number))
             if number % 1000 == 500:
                 site.put(UNFINISHED)
         found = site.later()
@@ -242,7 +229,7 @@ def test_the_table_of_kinds_has_room_again_after_a_turn() -> None:
     told: Counter[str] = Counter()
     for second in range(20):
         for number in range(30):
-            pipeline.examine(bytearray(source(CORRUPT, number * 7 + second)), when_ns=BEGAN + second * SECOND)
+            pipeline.examine(bytearray(of_vtep(CORRUPT, number * 7 + second)), when_ns=BEGAN + second * SECOND)
         pipeline.settle(BEGAN + second * SECOND, 0, False)
         for result, outgoing, _fate, frame_number, count in ledger.drain():
             assert outgoing is False

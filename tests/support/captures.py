@@ -26,12 +26,12 @@ def pcap(
     when_ns: int = WHEN_NS,
 ) -> bytes:
     """A classic pcap file; `order` is ``<`` or ``>``; frames are a second apart."""
-    out = struct.pack(order + "IHHiIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, 262144, link_type)
+    out = [struct.pack(order + "IHHiIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, 262144, link_type)]
     for number, frame in enumerate(frames):
         seconds, ns = divmod(when_ns + number * 10**9, 10**9)
         wire = wire_lengths[number] if wire_lengths else len(frame)
-        out += struct.pack(order + "IIII", seconds, ns if nano else ns // 1000, len(frame), wire) + frame
-    return out
+        out += struct.pack(order + "IIII", seconds, ns if nano else ns // 1000, len(frame), wire), frame
+    return b"".join(out)
 
 
 def modified(frames: list[tuple[bytes, int]], order: str = "<") -> bytes:
