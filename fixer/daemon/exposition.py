@@ -84,16 +84,30 @@ class Exposition:
                     self._write()
 
     def _write(self) -> None:
-        from prometheus_client import write_to_textfile
+        from prometheus_client import generate_latest
 
         try:
-            write_to_textfile(self._metrics.textfile, self._registry)
+            _replace(self._metrics.textfile, generate_latest(self._registry))
             self._complained = ""
         except OSError as error:
             if error.strerror != self._complained:
                 self._complained = str(error.strerror)
                 words = f"metrics.textfile: {self._metrics.textfile} cannot be written: {error.strerror}"
                 self._say(state_change("degraded", words))
+
+
+def _replace(path: str, content: bytes) -> None:
+    """Whole or not at all, and for everybody to read, whatever our umask: node_exporter is somebody else."""
+    beside = f"{path}.{os.getpid()}"  # it reads what ends in .prom
+    try:
+        with open(beside, "wb") as file:  # noqa: PTH123
+            os.fchmod(file.fileno(), 0o644)
+            file.write(content)
+        os.replace(beside, path)  # noqa: PTH105
+    except OSError:
+        with suppress(OSError):
+            os.unlink(beside)  # noqa: PTH108
+        raise
 
 
 class Server(TCPServer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -117,6 +118,26 @@ def test_the_last_textfile_stays_though_another_was_being_written(
         stopped.result(10)
     time.sleep(0.3)
     assert "fixer_up 0.0" in path.read_text()
+
+
+def test_whoever_runs_node_exporter_may_read_the_textfile(tmp_path: Path) -> None:
+    """The service's umask is 0077."""
+    path, before = tmp_path / "fixer.prom", os.umask(0o077)
+    try:
+        exposed(FakeMeter(), textfile=str(path)).stop()
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_textfile_that_cannot_be_put_in_place_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path, said = tmp_path / "fixer.prom", []
+    path.mkdir()
+    meter: Any = FakeMeter()
+    Exposition(Metrics(textfile=str(path)), meter, Delay(), said.append).stop()
+    assert [each.message for each in said] == [f"metrics.textfile: {path} cannot be written: Is a directory"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_two_who_ask_at_once_are_answered_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
