@@ -16,6 +16,8 @@ from fixer.lab.net import End, Lab, Layout, Pump, meanwhile
 from fixer.lab.pump import Fault, Finish
 
 pytestmark = [pytest.mark.root, pytest.mark.kernels]
+SECONDS = 300
+"""An emulated CPU takes half a minute to begin alone."""
 EVERYTHING = Pump(Fault(finish=Finish.EVERYTHING))
 
 
@@ -30,7 +32,7 @@ def asked(lab: Lab, of: End, seconds: int = 1) -> dict[str, Any]:
 
     command = [sys.executable, "-m", "fixer", "doctor", "--json", "--watch", str(seconds), "--netns", of.name]
     with traffic.serving(lab.right, b"x"), meanwhile(talk):
-        done = lab.host.run(command)
+        done = lab.host.run(command, seconds=SECONDS)
     found: dict[str, Any] = json.loads(done.out)
     assert done.status == found["exit_code"]
     return found
