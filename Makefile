@@ -6,7 +6,7 @@ python := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lint format clean
-.PHONY: test test-all-pythons sanitize launder nat cure cycles guard faults finishing kernels test-elk
+.PHONY: test test-all-pythons sanitize launder nat cure dropins cycles guard faults finishing kernels test-elk
 .PHONY: bench deploy-files pages finish
 .PHONY: wheels bundle image release test-wheels test-bundle test-image test-swarm test-release test-reproducible
 
@@ -68,6 +68,10 @@ test-elk:  ## the log in a real Elasticsearch, shipped by a real rsyslog, both s
 deploy-files:  ## write deploy/elk, deploy/prometheus and the manual's lists anew, from the lists in the code
 	@tools/install run
 	@$(python) -m deploy
+
+dropins:  ## the service in its sandbox, booted, with each drop-in that the documents recommend (root, a minute)
+	@tools/install run test
+	@$(python) -m pytest -m long tests/telemetry/test_service.py $(ARGS)
 
 launder:  ## 200 million damaged packets through the packet path: is one made right? (15 minutes; ARGS=--quick: 1)
 	@tools/install run

@@ -229,10 +229,25 @@ scrape_configs:
       - targets: ["node1:9479", "node2:9479"]
 """
 
+GROUP, SOCKETS, TEXTFILES = "prometheus", "/run/fixer-metrics", "/var/lib/prometheus/node-exporter"
+
 SERVICE = """# /etc/systemd/system/fixer.service.d/metrics.conf: what metrics.listen = "127.0.0.1:9479" needs beside.
 [Service]
 RestrictAddressFamilies=AF_INET AF_INET6
 IPAddressAllow=localhost
+"""
+
+SHARED = f"""# /etc/systemd/system/fixer.service.d/metrics.conf: what a unix socket or a textfile needs beside.
+# The service's user is made anew at every start, so it writes in a directory of the group of whoever reads:
+#   the socket:    fixer-metrics.tmpfiles as /etc/tmpfiles.d/fixer-metrics.conf, and systemd-tmpfiles --create
+#   the textfile:  chgrp {GROUP} {TEXTFILES}; chmod 2775 {TEXTFILES}
+[Service]
+SupplementaryGroups={GROUP}
+ReadWritePaths=-{SOCKETS} -{TEXTFILES}
+"""
+
+TMPFILES = f"""# /etc/tmpfiles.d/fixer-metrics.conf: where metrics.listen = "unix:{SOCKETS}/fixer.sock" may be.
+d {SOCKETS} 2770 root {GROUP}
 """
 
 
@@ -243,4 +258,6 @@ def files() -> dict[str, str]:
         "grafana.json": json.dumps(dashboard(), indent=1) + "\n",
         "scrape.yml": SCRAPE,
         "fixer.service.conf": SERVICE,
+        "shared.service.conf": SHARED,
+        "fixer-metrics.tmpfiles": TMPFILES,
     }
