@@ -69,13 +69,13 @@ def ask(here: Namespace, address: str, port: int, *, size: int = 32, seconds: fl
     return "answered" if answer == question else "altered"
 
 
-def download(here: Namespace, address: str, *, seconds: float = 20.0) -> Download:
-    """GET / from the HTTP server at ``address``; ``seconds`` is for all of it, 1.5 of them for the connection."""
+def download(here: Namespace, address: str, *, seconds: float = 20.0, connecting: float = 1.5) -> Download:
+    """GET / from the HTTP server at ``address``; ``seconds`` is for all of it, ``connecting`` of them to connect."""
     started = time.monotonic()
     digest, size, error = hashlib.sha256(), 0, ""
     web = http.client.HTTPConnection(address, HTTP_PORT)
     try:
-        web.sock = here.call(socket.create_connection, (address, HTTP_PORT), 1.5)
+        web.sock = here.call(socket.create_connection, (address, HTTP_PORT), connecting)
         web.request("GET", "/")
         web.sock.settimeout(seconds)
         answer = web.getresponse()

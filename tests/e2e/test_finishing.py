@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fixer.host import interfaces
 from fixer.host.machine import Host
 from fixer.kernel import bpf as calls
 from fixer.kernel import clsact
@@ -23,6 +24,7 @@ from .conftest import Page
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("programs")]
 
 KERNEL = ("--scope", "kernel")
+PATIENCE = 15.0  # seconds for an answer, which only a loaded machine needs
 LIVES = 5.0  # seconds that an entry lives without being confirmed
 BROKEN = {
     "swarm-outer-off": (Layout(), Finish.NOTHING),
@@ -72,9 +74,9 @@ def work(lab: Lab, page: type[Page], times: int = 1) -> None:
     """Both overlay families carry a download and a question."""
     for _ in range(times):
         for address in (lab.right.overlay4, lab.right.overlay6):
-            arrived = traffic.download(lab.left, address)
+            arrived = traffic.download(lab.left, address, seconds=60, connecting=PATIENCE)
             assert (arrived.error, arrived.sha256) == ("", page.sha256)
-            assert traffic.ask(lab.left, address, traffic.ECHO_PORT) == "answered"
+            assert traffic.ask(lab.left, address, traffic.ECHO_PORT, seconds=PATIENCE) == "answered"
 
 
 @pytest.mark.parametrize("name", ["swarm-outer-on", *(pytest.param(name, marks=pytest.mark.long) for name in REST)])
@@ -86,17 +88,13 @@ def test_broken_paths_work_and_the_kernel_repairs_them(machine: Host, page: type
             assert attached(lab.left) == []  # nothing was diagnosed yet
             for end in (lab.left, lab.right):
                 end.configure("neighbour flush all")
-            work(lab, page)
-            until(lambda: attached(lab.left))
-            queued = json.loads(left.ask("status", "--json").out)["listeners"][0]["id_sequence"]
-            before = report_of(left)["packets"]
-            work(lab, page, 2)
-            until(lambda: report_of(left)["packets"] > before + 2000)
+            # On a loaded machine a download is over before the daemon has had its turn: until one comes behind it.
+            until(lambda: work(lab, page) or report_of(left)["packets"] > 2000, 60)
+            assert attached(lab.left)
             status = report_of(left)
-            # Of some 15,000 packets: a sample a second, what came while an entry had just ended, and ARP.
-            again = json.loads(left.ask("status", "--json").out)["listeners"][0]["id_sequence"]
-            finished = status["packets"] - before
-            assert again - queued < finished
+            queued = json.loads(left.ask("status", "--json").out)["listeners"][0]["id_sequence"]
+            # What is finished passes the queue by, whoever was slow: of all that came, nothing is counted twice.
+            assert status["packets"] + queued <= lab.left.call(interfaces.received, machine)["eth0"]
             assert status["interfaces"] == {"eth0": "TCX"}
             assert status["vteps"].keys() == {lab.right.underlay}
             assert (status["trouble"], status["left"]["refused"]) == ("", 0)
