@@ -152,6 +152,11 @@ cdef Verdict open_(FlowTable *table, const Segment *segment, uint64_t hashed, Fl
             if attempt.sequence == segment.sequence:
                 delta[0] = attempt.delta
                 flow.seen = now
+                # Of the same five-tuple the server still had a connection in TIME_WAIT, and challenged: the client has
+                # answered with a RST, and sends the same SYN again (RFC 9293 §3.10.7.3; RFC 5961 §4).
+                if i == 0 and flow.state == State.CLOSED and flow.was in (State.SYN_SENT, State.SYN_RECEIVED):
+                    flow.was = 0
+                    change(table, flow, State.SYN_SENT, flow.life)
                 return Verdict.TRACKED
     if table.header.draining:
         if flow == NULL:

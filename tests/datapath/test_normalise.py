@@ -164,6 +164,28 @@ def test_a_second_attempt_is_the_connection_once_the_server_has_answered_it() ->
     assert node.flows.counters()["one_way"] == 0
 
 
+@pytest.mark.parametrize("flags", [ACK, SYN_ACK], ids=["challenge", "another-syn-ack"])
+def test_a_syn_that_is_sent_again_behind_a_rst_is_a_connection_that_lives(flags: int) -> None:
+    """The server had the five-tuple in TIME_WAIT, or half open: it challenges, the client resets and tries again.
+
+    Counted as closed it was cut by `off --drain`, and forgotten after two minutes without a word.
+    """
+    node = Node()
+    Connection(node, 9, 90_000).open()
+    again = Connection(node, 1, 0)
+    again.syn()
+    again.answer(flags)
+    again.send(RST, 1 << 30)  # the number that the challenge acknowledged
+    node.uptime += 1
+    assert again.open() == 90_000
+    assert node.flows.counters()["normalised"] == 1
+    node.uptime += 3_000
+    for _ in range(64):
+        node.sweep()
+    assert again.send(ACK) == again.sent[-1] + 90_000
+    assert again.answer(ACK) == again.sent[-1]
+
+
 def test_what_was_there_before_is_left_alone_and_moves_the_clock() -> None:
     node = Node()
     before = Connection(node, 1, 70_000)
