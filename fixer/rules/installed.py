@@ -57,6 +57,10 @@ class Ahead(NamedTuple):
     """Whether for all our packets, or some of them."""
     alike: int = 1
     """How many there are that differ from it in an address or an interface alone, itself among them."""
+    chain: str = ""
+    """Of nftables, where nothing but a drop is in our way: the base chain that a packet enters, as ``nft`` names it."""
+    ports: tuple[int, ...] = ()
+    """Which of ours it is, there; none if all that is plain."""
 
 
 @dataclass(frozen=True)

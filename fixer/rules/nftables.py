@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any, Literal
 
@@ -21,7 +21,8 @@ import msgspec
 from fixer.errors import FixerError, KernelLacks, NotPermitted, SystemRefused
 from fixer.host.machine import Completed, Host
 from fixer.host.queues import bound
-from fixer.rules.installed import Change, Counted, Installed, Place
+from fixer.rules import earlier
+from fixer.rules.installed import Ahead, Change, Counted, Installed, Place
 from fixer.rules.selection import IPV6, Family, Selection, shown_queues
 from fixer.state.baseline import Written
 
@@ -52,7 +53,7 @@ class Nftables:
 
     def read(self, written: Written | None = None) -> Installed:
         """What there is of ours. It means what ``written`` says if it is just that. Any refusal is an error."""
-        return self._installed(self._table(), written)
+        return self._seen(self._table(), written)
 
     def apply(self, wanted: Selection | None, before: Installed) -> Change:
         """Make our table be ``wanted`` (None: none), if it is not; ``before`` is what was read.
@@ -72,7 +73,7 @@ class Nftables:
         table = self._table()
         # What the kernel says of it now is what was written.
         meant = Written(self.command, tuple(map(_spelt, table)), msgspec.Raw(msgspec.json.encode(wanted)))
-        return Change(self.family, "written", before, self._installed(table, meant))
+        return Change(self.family, "written", before, self._seen(table, meant))
 
     def takes(self, wanted: Selection) -> bool:
         """Whether nft and this kernel can: the rules that would be written, in a scratch table that is never committed.
@@ -92,7 +93,11 @@ class Nftables:
 
     def _table(self) -> list[dict[str, Any]]:
         """The objects of our table; none if it does not exist."""
-        done = self._run("-j", "list", "table", self._kind, TABLE)
+        return self._objects("table", self._kind, TABLE)
+
+    def _objects(self, *what: str) -> list[dict[str, Any]]:
+        """What ``nft list`` says of it; nothing if it does not exist."""
+        done = self._run("-j", "list", *what)
         if done.status != 0:
             if _NO_TABLE.search(done.err):
                 return []
@@ -103,6 +108,18 @@ class Nftables:
             raise SystemRefused("nft -j is too old to be understood: use --backend iptables") from error
         return [each for each in said if "metainfo" not in each]
 
+    def _seen(self, table: list[dict[str, Any]], written: Written | None) -> Installed:
+        """Our table, and what stands before it."""
+        found = self._installed(table, written)
+        return replace(found, ahead=tuple(self._ahead(found))) if found.on else found
+
+    def _ahead(self, found: Installed) -> Iterator[Ahead]:
+        """What drops our packets before our rules meet them."""
+        ports = sorted(found.ports) if found.ports else [None]
+        packets = [earlier.Packet(self.family, port, found.interface) for port in ports]
+        for chain in earlier.chains(self._objects("chains"), self.family, PRIORITY):
+            yield from earlier.drops(chain, self._objects("table", chain.family, chain.table), packets)
+
     def _installed(self, table: list[dict[str, Any]], written: Written | None) -> Installed:
         said = tuple(map(_spelt, table))
         rules = [each["rule"] for each in table if "rule" in each]
@@ -112,6 +129,7 @@ class Nftables:
         outgoing = next(map(_queues, _parts(rules, OUTPUT, "queue")), None)
         counters, beside = (list(_parts(rules, chain, "counter")) for chain in (CHAIN, OUTPUT))
         selection = _selection(written, said)
+        meant = selection or _as_read(rules, queues)
         met, left = (sum(each["packets"] for each in counted) for counted in (counters, beside))
         takes = f"what its rules say, to {shown_queues(queues)}" if queues else ""
         return Installed(
@@ -125,10 +143,10 @@ class Nftables:
             flows_queue=None,
             outgoing_queue=outgoing.start if outgoing else None,
             scope="all",
-            takes=_takes(selection) if selection else takes,
-            takes_plain=selection is not None and selection.plain,
-            ports=frozenset(selection.ports) if selection and not selection.plain else None,
-            interface=selection.interface if selection else None,
+            takes=_takes(meant) if meant else takes,
+            takes_plain=meant is not None and meant.plain,
+            ports=frozenset(meant.ports) if meant and not meant.plain else None,
+            interface=meant.interface if meant else None,
             until=selection.until if selection else None,
             place=place,
             way_back=way_back,
@@ -265,6 +283,38 @@ def _queues(queue: dict[str, Any]) -> range:
         first, last = number["range"]
         return range(first, last + 1)
     return range(number, number + 1)
+
+
+def _as_read(rules: list[dict[str, Any]], queues: range) -> Selection | None:
+    """What the rule of the queue takes, where nobody remembers what was written; None if it is not as we write it."""
+    ours = (rule["expr"] for rule in rules if rule["chain"] == CHAIN)
+    queueing = [expression for expression in ours if any("queue" in part for part in expression)]
+    if len(queueing) != 1:
+        return None
+    found: dict[str, Any] = {"queue": queues.start, "count": len(queues)}
+    for match in (part["match"] for part in queueing[0] if "match" in part):
+        right = match["right"]
+        several = right["set"] if isinstance(right, dict) and "set" in right else [right]
+        name = msgspec.json.encode([match["op"], match["left"]]).decode()
+        if name == '["==",{"payload":{"protocol":"udp","field":"dport"}}]':
+            found["ports"] = several
+        elif name == '["==",{"meta":{"key":"iifname"}}]':
+            found["interface"] = str(right).replace("*", "+")
+        elif name == '["==",{"meta":{"key":"l4proto"}}]' and len(several) > 1:
+            found["plain"] = True
+        elif '"saddr"' in name:
+            found["sources"] = [_network(each) for each in several]
+        elif name != '["!=",{"meta":{"key":"iifname"}}]':
+            return None
+    try:
+        return msgspec.convert(found, Selection)
+    except msgspec.ValidationError:
+        return None
+
+
+def _network(source: Any) -> Any:
+    prefix = source.get("prefix") if isinstance(source, dict) else None
+    return f"{prefix['addr']}/{prefix['len']}" if prefix else source
 
 
 def _selection(written: Written | None, said: tuple[str, ...]) -> Selection | None:

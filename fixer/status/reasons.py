@@ -37,6 +37,11 @@ def ahead(rules: Installed) -> list[Reason]:
     """What stands before our rules and keeps packets from us, with a way out."""
     found = []
     for end in rules.ahead:
+        if end.chain:
+            ports = "" if end.takes_all else f" to port {', '.join(map(str, end.ports))}"
+            what = f"{end.entry} in {end.chain} drops all our packets{ports} before our rules meet them"
+            found.append(Reason(Severity.WARNING, what, f"nft -a list table {end.chain.rpartition(' ')[0]}", by="See"))
+            continue
         extent = "all our packets" if end.takes_all else "the packets it matches"
         via = f' leads to "{end.rule}", which' if end.entry != end.rule else ""
         what = f'"{end.entry}" stands before our jump and{via} ends the walk for {extent}: move it behind'

@@ -318,6 +318,51 @@ def test_a_drop_in_raw_that_is_appended_later_stays_closed(served: Namespace) ->
 
 @pytest.mark.root
 @pytest.mark.kernels
+def test_what_it_takes_is_read_from_its_rules_where_nobody_remembers_what_was_written(native: Namespace) -> None:
+    backend = nftables.Nftables(Host(), IPV4)
+    for selection in (
+        VXLAN,
+        replace(VXLAN, ports=(4789,), count=2, interface="eth+", sources=("10.0.0.0/8", "192.0.2.1/32")),
+        replace(VXLAN, until=datetime(2100, 1, 1, tzinfo=UTC)),
+        Selection(queue=7, plain=True),
+    ):
+        change = native.call(backend.apply, selection, native.call(backend.read))
+        forgotten = native.call(backend.read)
+        assert change.after is not None
+        assert (change.after.selection, forgotten.selection) == (selection, None)
+        for each in ("takes", "takes_plain", "ports", "interface", "queues"):
+            assert getattr(forgotten, each) == getattr(change.after, each), (each, selection)
+    native.run("nft", "add rule ip fixer prerouting ip ttl 1 queue num 7 bypass")
+    assert native.call(backend.read).takes == "what its rules say, to queue 7"
+
+
+@pytest.mark.root
+@pytest.mark.kernels
+def test_what_drops_our_packets_before_ours_is_named(served: Namespace) -> None:
+    """What another base chain accepts comes to ours all the same: only a drop keeps it from us."""
+    lines = (
+        "table inet others { chain early { type filter hook prerouting priority raw - 1; policy accept; }; }",
+        "add rule inet others early udp dport { 4789, 8472, 6784 } counter accept",
+    )
+    for line in lines:
+        served.run("nft", line)
+    served.send(2)
+    assert counted(served) == 2
+    said = json.loads(say("status", "--netns", served.name, "--json", f"--queue={QUEUE}").stdout)
+    assert not [note for note in said["notes"] if "others" in note]
+    served.run("nft", "flush", "table", "inet", "others")
+    served.run("nft", "add rule inet others early meta nfproto ipv4 udp dport { 4789, 6784, 8472 } counter drop")
+    served.send(2)
+    assert counted(served) == 2, "not one packet came past it"
+    status = say("status", "--netns", served.name, "--json", f"--queue={QUEUE}")
+    notes = [note for note in json.loads(status.stdout)["notes"] if "others" in note]
+    assert status.returncode == 3
+    (note,) = notes
+    assert re.match(r"IPv4: handle \d+ in inet others early drops all our packets before our rules meet them", note)
+
+
+@pytest.mark.root
+@pytest.mark.kernels
 def test_it_ends_in_the_kernel(native: Namespace) -> None:
     done = say("on", "--netns", native.name, f"--queue={QUEUE}", "--backend", "nft", "--for", "1h")
     assert done.returncode == 3, done.stderr
