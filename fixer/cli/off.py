@@ -25,9 +25,17 @@ TAKE_BACK_SECONDS = 5.0
 @click.option("--force", is_flag=True, help="Remove it although normalised connections are alive: they stall.")
 @reason_option
 @click.option("--service", is_flag=True, help="As fixer.service says it: what is wanted stays wanted.")
+@click.option("--over", is_flag=True, help="As a timer says it: remove it only if its time (fixer on --for) is over.")
 @netns_options
 def off(
-    drains: bool, timeout: float | None, force: bool, reason: str, service: bool, netns: str | None, pid: int | None
+    drains: bool,
+    timeout: float | None,
+    force: bool,
+    reason: str,
+    service: bool,
+    over: bool,
+    netns: str | None,
+    pid: int | None,
 ) -> None:
     """Remove the rule: chain FIXER and the jump to it, from iptables and ip6tables, and nothing else.
 
@@ -59,6 +67,10 @@ def off(
     from fixer.state import leftovers
 
     switch.require_net_admin(host, "fixer off")
+    if over:
+        for line in turned_off(wanted.end(host)):
+            tell(line)
+        return
     if drains:
         drain.wait(host, timeout, tell, warn)
     else:

@@ -110,8 +110,9 @@ def on(
     off` ends it. Where fixer.service is installed and does not run it is started, and `fixer off` stops it again.
 
     With --for or --until the kernel itself stops taking packets then (-m time), whoever is dead by that time; a daemon
-    that lives takes the rule away. Said again, it is prolonged or shortened. Without either it is on until `fixer off`,
-    and `fixer status` asks after a day whether it was forgotten.
+    that lives takes the rule away. Where the kernel cannot, a daemon that lives then does, or a timer of systemd's.
+    Said again, it is prolonged or shortened. Without either it is on until `fixer off`, and `fixer status` asks after a
+    day whether it was forgotten.
 
     With --plain, all TCP, UDP and ICMP that arrives is taken, VXLAN or not. A container's or a macvlan server's packets
     do not pass the host's PREROUTING: put the rule into its network namespace, and `fixer run --plain` as well. A
@@ -205,7 +206,11 @@ def on(
         asked_for: Variant | None = {"auto": variant, "iptables": variant or "iptables", "nft": "native"}[backend]
         switched = wanted.on(host, selection, by=operator(host), variant=asked_for, reason=reason)
         events.note(host, "rule-on", before, settings.log)
-    for line in (*turned_on(switched), *what_to_know(host, selection, switched)):
+    for line in (
+        *turned_on(switched),
+        *what_to_know(host, selection, switched),
+        *until_when(host, selection, switched, netns, pid),
+    ):
         tell(line)
     if settings.timestamps.mode == "strip":
         tell('timestamps.mode = "strip" needs no rule of its own.')
@@ -229,7 +234,6 @@ def what_to_know(host: Host, selection: Selection, switched: Switched) -> Iterat
 
     if selection.flows_queue is not None and drain.end(host):
         yield "The drain is ended: new connections are normalised again."
-    yield from until_when(host, selection, switched)
     if selection.plain and any(change.after and change.after.is_passed_over for change in switched.changes):
         yield (
             "A DROP that others append to raw later, as Docker 28 does for each container, is met by what we take only "
@@ -243,18 +247,21 @@ def what_to_know(host: Host, selection: Selection, switched: Switched) -> Iterat
     yield from map(str, spread.met(host, selection.interface, selection.count, versions))
 
 
-def until_when(host: Host, selection: Selection, switched: Switched) -> Iterator[str]:
+def until_when(
+    host: Host, selection: Selection, switched: Switched, netns: str | None, pid: int | None
+) -> Iterator[str]:
     """When it ends, and who sees to that."""
+    from fixer.host import timer
     from fixer.screen.changes import moment
 
     if selection.until is None:
         return
     in_kernel = all(change.after.until for change in switched.changes if change.after and change.after.on)
-    who = (
-        "the kernel ends it"
-        if in_kernel
-        else "this kernel cannot end it (no -m time): only a daemon that lives then does"
-    )
+    who = "the kernel ends it"
+    if not in_kernel:
+        by = timer.at(host, selection.until, netns=netns, pid=pid)
+        others = f"a daemon that lives then does, or systemd ({by})" if by else "only a daemon that lives then does"
+        who = f"this kernel cannot end it (no -m time): {others}"
     yield f"Until {moment(selection.until)}, in {(selection.until - host.now()).total_seconds() / 60:,.0f} min: {who}."
 
 

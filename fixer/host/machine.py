@@ -216,6 +216,10 @@ class Host:
         """The inode of the thread's network namespace: its name for as long as it lives."""
         return Path("/proc/thread-self/ns/net").stat().st_ino
 
+    def is_init_netns(self) -> bool:
+        """Whether this is the network namespace of process 1, in which services run."""
+        return Path("/proc/1/ns/net").stat().st_ino == self.netns_inode()
+
     def netns_cookie(self) -> int | None:
         """The thread's network namespace by a number that is given once until a reboot; None before Linux 5.14."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:

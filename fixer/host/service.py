@@ -14,9 +14,14 @@ _START_SECONDS = 60.0  # `fixer on` waits for it, and its ExecStartPost for a li
 State = Literal["absent", "stopped", "running"]
 
 
+def has_systemd(host: Host) -> bool:
+    """Whether it runs this host, and can be asked."""
+    return host.exists(_SYSTEMD) and host.which("systemctl") is not None
+
+
 def state(host: Host) -> State:
     """``absent`` too where systemd does not run, or cannot be asked."""
-    if not host.exists(_SYSTEMD) or host.which("systemctl") is None:
+    if not has_systemd(host):
         return "absent"
     try:
         said = host.run(["systemctl", "show", "--property=LoadState,ActiveState", UNIT]).out

@@ -41,7 +41,8 @@ _FOREIGN = re.compile(r"^# Table `raw' is incompatible|^# Table `raw` is incompa
 _NO_WAIT = re.compile(r"(unrecognized|invalid|unknown) option.*w\b")
 _NOT_IN_KERNEL = re.compile(
     r"Table does not exist|initialize table|can't initialize|do you need to insmod|missing kernel module"
-    r"|not supported|No chain/target/match by that name|RULE_(?!DELETE)\w+ failed \(No such file|not implemented"
+    r"|not supported|No chain/target/match by that name|Couldn't load (match|target)"
+    r"|RULE_(?!DELETE)\w+ failed \(No such file|not implemented"
 )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC
+from ipaddress import ip_network
 from typing import Any, Literal
 
 import msgspec
@@ -292,29 +293,41 @@ def _as_read(rules: list[dict[str, Any]], queues: range) -> Selection | None:
     if len(queueing) != 1:
         return None
     found: dict[str, Any] = {"queue": queues.start, "count": len(queues)}
-    for match in (part["match"] for part in queueing[0] if "match" in part):
-        right = match["right"]
-        several = right["set"] if isinstance(right, dict) and "set" in right else [right]
-        name = msgspec.json.encode([match["op"], match["left"]]).decode()
-        if name == '["==",{"payload":{"protocol":"udp","field":"dport"}}]':
-            found["ports"] = several
-        elif name == '["==",{"meta":{"key":"iifname"}}]':
-            found["interface"] = str(right).replace("*", "+")
-        elif name == '["==",{"meta":{"key":"l4proto"}}]' and len(several) > 1:
-            found["plain"] = True
-        elif '"saddr"' in name:
-            found["sources"] = [_network(each) for each in several]
-        elif name != '["!=",{"meta":{"key":"iifname"}}]':
-            return None
     try:
+        for match in (part["match"] for part in queueing[0] if "match" in part):
+            found |= _meaning(match)
         return msgspec.convert(found, Selection)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, ValueError):
         return None
 
 
-def _network(source: Any) -> Any:
+def _meaning(match: dict[str, Any]) -> dict[str, Any]:
+    """What a condition of a rule says of a selection; ValueError if it is none that we write."""
+    right = match["right"]
+    several = right["set"] if isinstance(right, dict) and "set" in right else [right]
+    match [match["op"], *_path(match["left"])]:
+        case ["==", "payload", "udp", "dport"]:
+            return {"ports": several}
+        case ["==", "payload", "ip" | "ip6", "saddr"]:
+            return {"sources": list(map(_network, several))}
+        case ["==", "meta", "iifname"]:
+            return {"interface": str(right).replace("*", "+")}
+        case ["!=", "meta", "iifname"]:
+            return {}
+        case ["==", "meta", "l4proto"] if len(several) > 1:
+            return {"plain": True}
+    raise ValueError(match)
+
+
+def _path(left: dict[str, Any]) -> list[Any]:
+    """``{"meta": {"key": "l4proto"}}`` as meta, l4proto."""
+    (kind, what), *_ = left.items()
+    return [kind, *what.values()] if isinstance(what, dict) else [kind]
+
+
+def _network(source: Any) -> str:
     prefix = source.get("prefix") if isinstance(source, dict) else None
-    return f"{prefix['addr']}/{prefix['len']}" if prefix else source
+    return str(ip_network(f"{prefix['addr']}/{prefix['len']}" if prefix else source))
 
 
 def _selection(written: Written | None, said: tuple[str, ...]) -> Selection | None:

@@ -77,6 +77,13 @@ def off(host: Host, *, by: Operator, reason: str = "") -> tuple[list[Change], In
         return switch.off(host), earlier
 
 
+def end(host: Host) -> list[Change]:
+    """Take the rules away if the time is over until which they are wanted. Raises what `read` and `switch.off` do."""
+    with place.locked(host):
+        wanted = read(host)
+        return switch.off(host) if wanted is not None and wanted.is_over(host.now()) else []
+
+
 def obey(host: Host) -> Switched:
     """Put in place what is wanted, if that is not so; nothing, if nothing is. Raises what `read` and `switch.on` do."""
     with place.locked(host):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -534,6 +535,64 @@ def test_on_starts_a_service_that_does_not_run_and_off_stops_it_again(systemd: l
     assert systemd == ["start fixer.service"], "it runs"
     assert invoke("off").output.endswith("fixer.service is stopped, as it was before fixer on.\n")
     assert systemd == ["start fixer.service", "stop fixer.service"]
+
+
+def without_time(host: FakeHost) -> None:
+    """This kernel has no -m time."""
+    for command in ("iptables-restore", "ip6tables-restore"):
+        answer = host.answers[command]
+        assert callable(answer)
+
+        def restore(argv: Any, script: str | None, had: Any = answer) -> Completed:
+            if "-m time" in (script or ""):
+                return Completed(1, "", "iptables-restore: Couldn't load match `time':No such file or directory\n")
+            return Completed(0, *had(argv, script)[1:])
+
+        host.answers[command] = restore
+
+
+def test_what_the_kernel_cannot_end_a_timer_does(
+    taking_over: FakeHost, systemd: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[list[str]] = []
+
+    def run(argv: Any, _: str | None) -> Completed:
+        begun.append(list(argv[1:]))
+        return Completed(0, "", "")
+
+    assert "the kernel ends it" in invoke("on", "--for", "30m").output
+    without_time(taking_over)
+    assert "only a daemon that lives then does" in invoke("on", "--for", "31m").output, "no systemd-run"
+    taking_over.answers["systemd-run"] = run
+    now = taking_over.now()
+    until = (now + timedelta(minutes=32)).replace(microsecond=0)
+    name = f"fixer-end-{until:%Y%m%dT%H%M%SZ}"
+    assert f"a daemon that lives then does, or systemd ({name}.timer)" in invoke("on", "--for", "32m").output
+    assert f"stop {name}.timer" in systemd, "the same words said again are no second one"
+    [options] = begun
+    assert options[:4] == [
+        "--quiet",
+        f"--unit={name}",
+        f"--on-calendar={until:%Y-%m-%d %H:%M:%S} UTC",
+        "--timer-property=AccuracySec=1s",
+    ]
+    assert options[-2:] == ["off", "--over"]
+
+    assert invoke("off", "--over").output == "", "it is not over: prolonged, say"
+    assert "-j NFQUEUE" in taking_over.run(["iptables-save", "-c", "-t", "raw"]).out
+    monkeypatch.setattr(taking_over, "now", lambda: until)
+    assert "IPv4: off: removed chain FIXER" in invoke("off", "--over").output
+    assert "-j NFQUEUE" not in taking_over.run(["iptables-save", "-c", "-t", "raw"]).out
+
+    monkeypatch.setattr(taking_over, "now", lambda: now)
+    monkeypatch.setattr(taking_over, "enter_netns", lambda *_: None)
+    assert f"({name}-netns-web.timer)" in invoke("on", "--netns", "web", "--for", "32m").output
+    assert begun[-1][-4:] == ["off", "--over", "--netns", "web"]
+    monkeypatch.setattr(taking_over, "is_init_netns", lambda: False)
+    assert "only a daemon that lives then does" in invoke("on", "--for", "33m").output, "a service is elsewhere"
+    taking_over.answers["systemd-run"] = Completed(1, "", "Failed to start transient timer unit\n")
+    monkeypatch.setattr(taking_over, "is_init_netns", lambda: True)
+    assert "only a daemon that lives then does" in invoke("on", "--for", "34m").output
 
 
 def test_a_service_that_runs_goes_on_running(systemd: list[str], taking_over: FakeHost) -> None:

@@ -281,16 +281,19 @@ def test_off_loses_no_packet_that_a_daemon_still_holds(served: Namespace) -> Non
     assert listener.pid is not None
     with served.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as receiver:
         receiver.bind(("", 4789))
-        receiver.settimeout(5.0)
+        receiver.settimeout(30.0)
         os.kill(listener.pid, signal.SIGSTOP)
         try:
             served.send(5)
+            events = served.call(Events)
             off = subprocess.Popen([*FIXER, "off", "--netns", served.name], stdout=subprocess.DEVNULL)
-            wait(lambda: "queue" not in served.run("nft", "list", "ruleset").out, 10)
+            events.wait(PATIENCE_SECONDS)
+            assert served.call(queues.bound, Host())[QUEUE].waiting == 5, "the hook is there still"
         finally:
             os.kill(listener.pid, signal.SIGCONT)
         assert [receiver.recv(100) for _ in range(5)] == [b"x"] * 5
-        assert off.wait(10) == 0
+        assert off.wait(PATIENCE_SECONDS) == 0
+        events.close()
     assert "fixer" not in served.run("nft", "list", "ruleset").out.lower()
 
 

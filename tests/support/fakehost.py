@@ -99,6 +99,9 @@ class FakeHost(Host):
     def netns_inode(self) -> int:
         return 4026531840
 
+    def is_init_netns(self) -> bool:
+        return True
+
     def netns_cookie(self) -> int | None:
         return 4711
 
