@@ -8,9 +8,10 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec.structs import replace
@@ -372,12 +373,40 @@ def test_it_ends_in_the_kernel(native: Namespace) -> None:
     assert "the kernel ends it" in done.stdout
     native.send(2)
     assert counted(native) == 2
-    done = say("on", "--netns", native.name, f"--queue={QUEUE}", "--backend", "nft", "--for", "20s")
-    assert done.returncode == 3, done.stderr
-    time.sleep(21)
-    before = counted(native)
-    native.send(5)
-    assert counted(native) == before, "not one packet more"
+
+
+@pytest.mark.root
+@pytest.mark.kernels
+def test_everything_is_killed_and_not_one_packet_is_matched_after_the_end(native: Namespace) -> None:
+    """While others send all the time, VXLAN and what is none."""
+    began = time.monotonic()
+    daemon = native.start(*FIXER, "run", f"--queue={QUEUE}")
+    try:
+        wait(lambda: native.call(report.every, Host()), PATIENCE_SECONDS)
+        slowness = time.monotonic() - began
+        ends = (datetime.now(UTC) + timedelta(seconds=5 + 4 * slowness)).replace(microsecond=0)
+        said = ("--backend", "nft", "--until", ends.isoformat())
+        done = say("on", "--netns", native.name, f"--queue={QUEUE}", *said)
+        assert done.returncode == 0, done.stderr
+        assert "the kernel ends it" in done.stdout
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+    def others_send(over: threading.Event) -> None:
+        while not over.wait(0.05):
+            native.send(1)
+            native.send(1, port=53)
+
+    with native.receiving(), net.meanwhile(others_send):
+        before = counted(native)
+        wait(lambda: counted(native) > before, PATIENCE_SECONDS)
+        assert datetime.now(UTC) < ends, "it was matched until then"
+        time.sleep(max((ends - datetime.now(UTC)).total_seconds(), 0) + 0.1)
+        last = counted(native)
+        time.sleep(3)
+        assert counted(native) == last > before, "not one packet more"
+    assert "priority -299" in native.run("nft", "-y", "list", "table", "ip", "fixer").out, "nobody has removed it"
 
 
 @pytest.mark.root
