@@ -84,6 +84,7 @@ cycles:  ## on and off 1,000 times for each backend under one TCP connection ove
 guard:  ## each way of losing the rule under one TCP connection, Docker's own rules too: seen and put back? (root, 4 minutes)
 	@tools/install run test guard
 	@$(python) -m pytest -s -q tests/e2e/guard.py $(ARGS)
+	@$(python) -m pytest -s -q -m long tests/host/test_timer.py
 
 faults:  ## what fails around the daemon or in it, under traffic over a broken wire; writes docs/reliability.md (root, 20 minutes)
 	@tools/install run test faults
