@@ -18,7 +18,7 @@ from fixer.config import Settings
 from fixer.errors import CaptureDamaged, FixerError
 from fixer.findings.fates import fates
 from fixer.findings.finding import Verdict
-from fixer.findings.legs import Clock, Finding, Leg, ToldBy, Way, clock_of, legs_of
+from fixer.findings.legs import Clock, Leg, Remark, ToldBy, Way, clock_of, legs_of
 from fixer.findings.match import Fate, Match
 from fixer.scan import warnings_of
 
@@ -52,12 +52,12 @@ class Comparison:
     def arrived(self) -> int:
         return sum(leg.arrived for leg in self.legs)
 
-    def findings(self, way: Way) -> list[Finding]:
+    def remarks(self, way: Way) -> list[Remark]:
         """Of all legs that go one way, the same of several in one; the worst first."""
-        together: dict[tuple[str, Verdict], list[Finding]] = {}
+        together: dict[tuple[str, Verdict], list[Remark]] = {}
         for leg in self.told(way):
-            for finding in leg.findings():
-                together.setdefault((finding.what, finding.verdict), []).append(finding)
+            for remark in leg.remarks():
+                together.setdefault((remark.what, remark.verdict), []).append(remark)
         order = list(Verdict)
         return sorted(
             (first.and_of(rest) for first, *rest in together.values()), key=lambda each: order.index(each.verdict)
@@ -66,7 +66,7 @@ class Comparison:
     @property
     def verdict(self) -> Verdict:
         """The worst of what was found; unclear where nothing of either capture is in the other."""
-        found = {finding.verdict for way in Way for finding in self.findings(way)}
+        found = {remark.verdict for way in Way for remark in self.remarks(way)}
         if Verdict.FAULT in found:
             return Verdict.FAULT
         return Verdict.UNCLEAR if Verdict.UNCLEAR in found or not self.arrived else Verdict.HARMLESS
@@ -81,13 +81,13 @@ class Comparison:
         if not legs:
             return f"From {where}: nothing was captured of this direction."
         sent, arrived = sum(leg.sent for leg in legs), sum(leg.arrived for leg in legs)
-        found = self.findings(way)
+        found = self.remarks(way)
         said = "; ".join(f"{each.words} ({each.verdict})" for each in found) or "nothing is lost or broken"
         return f"From {where}: of {sent} sent {arrived} arrived; {said}."
 
     def _of_both(self) -> str:
-        faults = [(way, finding) for way in Way for finding in self.findings(way) if finding.verdict is Verdict.FAULT]
-        on_the_way = [way for way, finding in faults if finding.what != "unfinished"]
+        faults = [(way, remark) for way in Way for remark in self.remarks(way) if remark.verdict is Verdict.FAULT]
+        on_the_way = [way for way, remark in faults if remark.what != "unfinished"]
         if on_the_way:
             where = "in both directions" if len(set(on_the_way)) == 2 else self._direction(on_the_way[0])
             return (
@@ -191,7 +191,7 @@ class ClockObject(msgspec.Struct):
     packets: int
 
 
-class FindingObject(msgspec.Struct):
+class RemarkObject(msgspec.Struct):
     way: Way
     what: str
     verdict: Verdict
@@ -226,7 +226,7 @@ class ComparisonObject(msgspec.Struct):
     verdict: Verdict
     clock: ClockObject | None
     legs: list[LegObject]
-    findings: list[FindingObject]
+    findings: list[RemarkObject]
     sentences: list[str]
     notes: list[str]
     error: str | None
@@ -245,9 +245,9 @@ def as_object(comparison: Comparison) -> ComparisonObject:
         None if comparison.clock is None else ClockObject(*comparison.clock),
         [of_leg(leg) for leg in comparison.legs],
         [
-            FindingObject(way, finding.what, finding.verdict, finding.packets, finding.words)
+            RemarkObject(way, remark.what, remark.verdict, remark.packets, remark.words)
             for way in Way
-            for finding in comparison.findings(way)
+            for remark in comparison.remarks(way)
         ],
         comparison.sentences(),
         comparison.notes(),

@@ -164,7 +164,7 @@ def test_captures_that_have_nothing_in_common_prove_nothing() -> None:
     comparison = between(left, right)
     assert comparison.verdict is Verdict.UNCLEAR
     assert "no packet is in both captures" in comparison.sentences()[2]
-    assert not [each for way in Way for each in comparison.findings(way) if each.verdict is Verdict.FAULT]
+    assert not [each for way in Way for each in comparison.remarks(way) if each.verdict is Verdict.FAULT]
 
 
 def test_an_empty_capture_proves_nothing() -> None:
@@ -186,7 +186,7 @@ def test_a_direction_of_which_nothing_arrives_may_be_filtered() -> None:
     right = [sight for sight in right if sight.packet[26:30] == RIGHT]  # tcpdump src host
     comparison = between(left, right)
     assert comparison.verdict is Verdict.UNCLEAR
-    assert [(each.what, each.verdict) for each in comparison.findings(Way.THERE)] in (
+    assert [(each.what, each.verdict) for each in comparison.remarks(Way.THERE)] in (
         [("lost", Verdict.UNCLEAR)],
         [],
     )
@@ -337,7 +337,7 @@ def test_an_outer_checksum_that_went_wrong_behind_a_nat_is_a_fault_of_the_way() 
     right.append(Sight(NOON + DELAY, bytes(after)))
     comparison = between(left, right)
     assert comparison.verdict is Verdict.FAULT
-    assert [each.what for each in comparison.findings(Way.THERE)] == ["outer_checksum"]
+    assert [each.what for each in comparison.remarks(Way.THERE)] == ["outer_checksum"]
     assert comparison.told(Way.THERE)[0].found["changed"] == {Field.OUTER_ADDRESSES: 1}
 
 

@@ -52,8 +52,10 @@ SINGULAR = re.compile(rf"\b({'|'.join(ONE)})\b")
 """What is another word where there is one packet."""
 
 
-class Finding(NamedTuple):
-    """`text` stands behind the number of packets; `more` is what holds for all of them and is not always to be said."""
+class Remark(NamedTuple):
+    """What is to be said of a leg, or of all that go one way.
+
+    `text` stands behind the number of packets; `more` is what holds for all of them and is not always to be said."""
 
     what: str
     verdict: Verdict
@@ -66,7 +68,7 @@ class Finding(NamedTuple):
         text = self.text if self.packets > 1 else SINGULAR.sub(lambda verb: ONE[verb[0]], self.text)
         return f"{self.packets} {text}{self.more}"
 
-    def and_of(self, others: Sequence[Finding]) -> Finding:
+    def and_of(self, others: Sequence[Remark]) -> Remark:
         """This one and the same of other legs, in one."""
         more = self.more if all(other.more == self.more for other in others) else ""
         return self._replace(packets=self.packets + sum(other.packets for other in others), more=more)
@@ -141,28 +143,28 @@ class Leg:
         count: int = self.found["outer"].get((was, came) if self.here == 0 else (came, was), 0)
         return count
 
-    def findings(self) -> Iterator[Finding]:
+    def remarks(self) -> Iterator[Remark]:
         yield from self._lost()
         yield from self._changed()
         yield from self._checksums()
         if self.unsent:
             text = "came that the other capture has not: on another way, or it missed them"
-            yield Finding("unsent", Verdict.UNCLEAR, self.unsent, text)
+            yield Remark("unsent", Verdict.UNCLEAR, self.unsent, text)
         if self.duplicated:
             text = "came more often than they were sent: a loop, or a capture on several interfaces"
-            yield Finding("duplicated", Verdict.UNCLEAR, self.duplicated, text)
+            yield Remark("duplicated", Verdict.UNCLEAR, self.duplicated, text)
         if self.reordered:
-            yield Finding("reordered", Verdict.HARMLESS, self.reordered, "came out of order")
+            yield Remark("reordered", Verdict.HARMLESS, self.reordered, "came out of order")
 
-    def _lost(self) -> Iterator[Finding]:
+    def _lost(self) -> Iterator[Remark]:
         if self.lost and self.arrived:
-            yield Finding("lost", Verdict.FAULT, self.lost, "are lost", self._trait())
+            yield Remark("lost", Verdict.FAULT, self.lost, "are lost", self._trait())
         elif self.lost:
             text = (
                 "never arrived, nor anything else of that sender and receiver: lost, or the other capture leaves them "
                 "out (its filter, its interface, another way)"
             )
-            yield Finding("lost", Verdict.UNCLEAR, self.lost, text)
+            yield Remark("lost", Verdict.UNCLEAR, self.lost, text)
 
     def _trait(self) -> str:
         """What the lost ones have in common and none of the others."""
@@ -175,41 +177,41 @@ class Leg:
             return ", all with unfinished checksums, and none such arrived: a hop drops them, or cannot finish them"
         return ""
 
-    def _changed(self) -> Iterator[Finding]:
+    def _changed(self) -> Iterator[Remark]:
         changed = self.found["changed"]
         if altered := changed.get(Field.PAYLOAD, 0):
-            yield Finding("payload", Verdict.FAULT, altered, "arrived with another payload")
+            yield Remark("payload", Verdict.FAULT, altered, "arrived with another payload")
         for field in GATEWAY:
             if count := changed.get(field, 0):
                 text = f"arrived with another {FIELDS[field]}: meant so, if a gateway is between"
-                yield Finding(field.name.lower(), Verdict.UNCLEAR, count, text)
+                yield Remark(field.name.lower(), Verdict.UNCLEAR, count, text)
 
-    def _checksums(self) -> Iterator[Finding]:
+    def _checksums(self) -> Iterator[Remark]:
         damaged = sum(self.inner(was, InnerState.WRONG) for was in (InnerState.VERIFIES, InnerState.PARTIAL))
         if damaged:
             text = "have a wrong inner checksum that was not wrong when they were sent"
-            yield Finding("inner_checksum", Verdict.FAULT, damaged, text)
+            yield Remark("inner_checksum", Verdict.FAULT, damaged, text)
         unjudged = (OuterState.WRONG, OuterState.UNCHECKABLE, OuterState.NO_TUNNEL)
         stale = sum(self.outer(was, OuterState.WRONG) for was in OuterState if was not in unjudged)
         if stale:
             text = "have a wrong outer checksum that was not wrong when they were sent (damage, or a NAT)"
-            yield Finding("outer_checksum", Verdict.FAULT, stale, text)
+            yield Remark("outer_checksum", Verdict.FAULT, stale, text)
         before = self.inner(InnerState.WRONG, InnerState.WRONG) + self.outer(OuterState.WRONG, OuterState.WRONG)
         if before:
             text = "have a checksum that was wrong already where they were sent"
-            yield Finding("wrong_before", Verdict.UNCLEAR, before, text)
+            yield Remark("wrong_before", Verdict.UNCLEAR, before, text)
         acknowledged, repeated, unknown = self.found["unfinished"][self.here]
         if unfinished := acknowledged + repeated + unknown:
             text = "arrived with unfinished checksums"
             if repeated and not acknowledged:
                 text += ", were sent again and never acknowledged"
-                yield Finding("unfinished", Verdict.FAULT, unfinished, text)
+                yield Remark("unfinished", Verdict.FAULT, unfinished, text)
             elif acknowledged and not repeated:
                 text += " and were acknowledged: normal where this was captured"
-                yield Finding("unfinished", Verdict.HARMLESS, unfinished, text)
+                yield Remark("unfinished", Verdict.HARMLESS, unfinished, text)
             else:
                 text += ": the receiver discards such, unless they were merged or handed over on one host"
-                yield Finding("unfinished", Verdict.UNCLEAR, unfinished, text)
+                yield Remark("unfinished", Verdict.UNCLEAR, unfinished, text)
 
 
 def legs_of(found: Sequence[dict[str, Any]]) -> list[Leg]:

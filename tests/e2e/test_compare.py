@@ -72,8 +72,8 @@ def test_a_card_that_finishes_nothing_is_found_at_the_sender(machine: Host, page
         assert traffic.connect(lab.left, lab.right.overlay4, traffic.HTTP_PORT, 2.5) == "timed out"
     found = compared(tmp_path)
     assert found.verdict is Verdict.FAULT
-    assert [(each.what, each.verdict) for each in found.findings(Way.THERE)] == [("unfinished", Verdict.FAULT)]
-    assert found.findings(Way.BACK) == []
+    assert [(each.what, each.verdict) for each in found.remarks(Way.THERE)] == [("unfinished", Verdict.FAULT)]
+    assert found.remarks(Way.BACK) == []
     assert "nothing is lost on the way" in found.sentences()[2]
 
 
@@ -82,7 +82,7 @@ def test_a_wire_that_damages_payloads_is_found_between_them(machine: Host, page:
         traffic.download(lab.left, lab.right.overlay4, seconds=3.0)
     found = compared(tmp_path)
     assert found.verdict is Verdict.FAULT
-    damaged = {each.what: each for way in Way for each in found.findings(way)}
+    damaged = {each.what: each for way in Way for each in found.remarks(way)}
     assert {"payload", "inner_checksum"} <= set(damaged)
     assert "between the two points of capture" in found.sentences()[2]
     assert not {"lost", "unsent"} & set(damaged), found.sentences()
