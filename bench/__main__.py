@@ -20,7 +20,7 @@ from . import cases, compare, datapath, memory, receivers, report, scan
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build" / "bench"
-PARTS = (*(case.name for case in cases.CASES), "datapath", "scan", "compare", "memory")
+PARTS = (*(case.name for case in cases.CASES), "datapath", "watching", "scan", "compare", "memory")
 
 
 def main() -> int:
@@ -101,8 +101,11 @@ def measure(
     for case in cases.CASES:
         if case.name in parts:
             results.cases[case.name] = cases.measured(case, asked.rounds, asked.seconds, host, loop, scratch, tell)
-    if "datapath" in parts:
+    if parts & {"datapath", "watching"}:
         spin = datapath.compiled(BUILD)
+    if "watching" in parts:
+        results.watching = datapath.watching(spin, tell)
+    if "datapath" in parts:
         results.paces = datapath.paces(spin, tell)
         results.normalising = datapath.normalising(spin, tell)
     if "scan" in parts:

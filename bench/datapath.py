@@ -9,7 +9,7 @@ What normalised timestamps cost stands beside it: the flow table alone, and the 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import bench
 from fixer.datapath.flows import Flows
 from fixer.datapath.pipeline import Pipeline
+from fixer.findings.wire import watch
 
 from .build import compiled as compiled_of
 from .packets import ACK, AROUND, RST, SYN, flow, stamped, tunnelled, wrong_outer
@@ -58,6 +59,16 @@ class Normalising(NamedTuple):
     @property
     def reached(self) -> bool:
         return self.lookup.low < MOST_LOOKUP_NS
+
+
+class Watching(NamedTuple):
+    """Of one size of sound packets: ns each where nobody is told of them, and how many more in each other case."""
+
+    inner: int  # bytes
+    off: Interval
+    asleep: Interval  # a ledger is told, and everybody was sound so far: as a healthy node is
+    beside: Interval  # somebody else's packets are broken
+    followed: Interval  # the same sender's, between the same inner hosts: every packet is noted
 
 
 def paces(spin: Any, tell: Callable[[str], None], repetitions: int = REPETITIONS) -> list[Pace]:
@@ -109,6 +120,43 @@ def normalising(
                 raise RuntimeError(f"{changed} of {turns * BATCH} packets were translated")
             times[name].append(seconds / turns / BATCH * 1e9)
     return Normalising(connections, interval(lookups), *map(interval, times.values()))
+
+
+def watching(
+    spin: Any, tell: Callable[[str], None], repetitions: int = REPETITIONS, sizes: Sequence[int] = SIZES[:2]
+) -> list[Watching]:
+    """What clean traffic pays for findings: the four in turns, in each repetition another one first."""
+    found = []
+    for inner in sizes:
+        tell(f"the packet path alone: {inner} bytes, watched")
+        packets = list(islice(flow(inner, 1), BATCH))
+        paths = {
+            "off": Pipeline(ports=[4789]),
+            "asleep": watched(None),
+            "beside": watched(next(flow(inner, 2, unfinished=True))),
+            "followed": watched(next(flow(inner, 1, unfinished=True))),
+        }
+        turns = max(20, min(BYTES_A_REPETITION // 10 // len(packets[0]), 200_000) // BATCH)
+        times: dict[str, list[float]] = {name: [] for name in paths}
+        for repetition in range(repetitions):
+            names = list(paths)
+            for name in names[repetition % 4 :] + names[: repetition % 4]:
+                seconds, repaired = spin.process(paths[name], packets, turns)
+                if repaired:
+                    raise RuntimeError(f"{repaired} packets were not sound")
+                times[name].append(seconds / turns / BATCH * 1e9)
+        more = {name: interval([a - b for a, b in zip(times[name], times["off"], strict=True)]) for name in names[1:]}
+        found.append(Watching(inner, interval(times["off"]), **more))
+    return found
+
+
+def watched(broken: bytes | None) -> Pipeline:
+    """A packet path that tells a ledger, to which this one has come."""
+    pipeline = Pipeline(ports=[4789])
+    watch([pipeline])
+    if broken is not None:
+        pipeline.examine(bytearray(broken))
+    return pipeline
 
 
 def lookup(spin: Any, connections: int) -> float:

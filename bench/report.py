@@ -23,7 +23,7 @@ from .cable import Run
 from .cases import CASES, Case, Runs, judgements
 from .compare import MOST_MIB as COMPARE_MIB
 from .compare import MOST_SECONDS, Compared
-from .datapath import MOST_LOOKUP_NS, Normalising, Pace
+from .datapath import MOST_LOOKUP_NS, Normalising, Pace, Watching
 from .memory import FLAT_MIB, MOST_MIB, Memory
 from .ratio import Interval, interval, ratios
 from .receivers import NO_RULE
@@ -44,6 +44,7 @@ class Results:
     cases: dict[str, Runs] = field(default_factory=dict)
     paces: list[Pace] = field(default_factory=list)
     normalising: Normalising | None = None
+    watching: list[Watching] = field(default_factory=list)
     scan: Scanned | None = None
     compare: Compared | None = None
     memory: Memory | None = None
@@ -73,6 +74,8 @@ def tables(results: Results) -> Iterator[Table]:
         yield paces(results.paces)
     if results.normalising:
         yield normalising(results.normalising)
+    if results.watching:
+        yield watching(results.watching)
     if results.scan:
         yield scan(results.scan)
     if results.memory:
@@ -131,11 +134,22 @@ def normalising(found: Normalising) -> Table:
     return table
 
 
+def watching(found: Sequence[Watching]) -> Table:
+    title = "What findings cost sound packets, ns more for each"
+    table = table_of(title, "inner packet", "nobody is told", "all were sound", "others are broken", "its sender is")
+    for one in found:
+        more = (f"{each.median:+.1f} ({each.low:+.1f} to {each.high:+.1f})" for each in one[2:])
+        table.add_row(f"{one.inner:,} bytes", shown(one.off, 0), *more)
+    return table
+
+
 def scan(found: Scanned) -> Table:
     title = f"A capture of {found.frames:,} packets, {found.capture_bytes / 1e6:,.0f} MB"
-    table = table_of(title, "", "packets/s", "of tshark")
-    table.add_row("tshark, checksum validation on", f"{found.tshark_per_second.median:,.0f}", "1")
-    table.add_row("fixer scan", f"{found.fixer_per_second.median:,.0f}", shown(found.ratio, 1))
+    table = table_of(title, "", "packets/s", "of tshark", "by CPU time")
+    table.add_row("tshark, checksum validation on", f"{found.tshark_per_second.median:,.0f}", "1", "1")
+    table.add_row(
+        "fixer scan", f"{found.fixer_per_second.median:,.0f}", shown(found.ratio, 1), shown(found.cpu_ratio, 1)
+    )
     return table
 
 
@@ -213,7 +227,10 @@ def document(results: Results) -> dict[str, Any]:
         },
         "datapath": [plain(pace) for pace in results.paces],
         "normalising": results.normalising and plain(results.normalising),
-        "scan": results.scan and results.scan._asdict() | {"ratio": results.scan.ratio._asdict()},
+        "watching": [plain(one) for one in results.watching],
+        "scan": results.scan
+        and results.scan._asdict()
+        | {"ratio": results.scan.ratio._asdict(), "cpu_ratio": results.scan.cpu_ratio._asdict()},
         "compare": results.compare and results.compare._asdict(),
         "memory": results.memory and {"samples": [sample._asdict() for sample in results.memory.samples]},
         "bounds": [
@@ -224,7 +241,7 @@ def document(results: Results) -> dict[str, Any]:
     return made
 
 
-def plain(found: Pace | Normalising) -> dict[str, Any]:
+def plain(found: Pace | Normalising | Watching) -> dict[str, Any]:
     """A tuple of numbers and intervals by their names."""
     named = found._asdict()
     return {name: each._asdict() if isinstance(each, Interval) else each for name, each in named.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import struct
 import sys
 import time
@@ -32,12 +33,14 @@ FIXER = (sys.executable, "-m", "fixer", "scan", "--json")
 
 
 class Scanned(NamedTuple):
-    """Seconds are of the whole command, start and end included."""
+    """Seconds are of the whole command, start and end included; CPU's are no others' on the machine."""
 
     frames: int
     capture_bytes: int
     fixer_seconds: tuple[float, ...]
     tshark_seconds: tuple[float, ...]
+    fixer_cpu_seconds: tuple[float, ...]
+    tshark_cpu_seconds: tuple[float, ...]
 
     @property
     def fixer_per_second(self) -> Interval:
@@ -51,6 +54,10 @@ class Scanned(NamedTuple):
     def ratio(self) -> Interval:
         return ratios(self.tshark_seconds, self.fixer_seconds)
 
+    @property
+    def cpu_ratio(self) -> Interval:
+        return ratios(self.tshark_cpu_seconds, self.fixer_cpu_seconds)
+
 
 def scanned(host: Host, scratch: Path, frames: int, pairs: int, tell: Callable[[str], None]) -> Scanned:
     """Both over one capture below ``scratch``, in turns; the capture is removed."""
@@ -59,22 +66,30 @@ def scanned(host: Host, scratch: Path, frames: int, pairs: int, tell: Callable[[
     broken = write_capture(capture, frames)
     size = capture.stat().st_size
     times: dict[Sequence[str], list[float]] = {FIXER: [], TSHARK: []}
+    cpu: dict[Sequence[str], list[float]] = {FIXER: [], TSHARK: []}
     try:
         capture.read_bytes()  # both find it in the page cache
         for number in range(pairs):
             order = (FIXER, TSHARK) if number % 2 else (TSHARK, FIXER)
             for command in order:
                 tell(f"scan: {'fixer' if command is FIXER else 'tshark'}, {number + 1} of {pairs}")
-                begun = time.perf_counter()
+                begun, cpu_begun = time.perf_counter(), cpu_of_children()
                 done = must(host.run([*command, str(capture)], seconds=None), command[0])
                 times[command].append(time.perf_counter() - begun)
+                cpu[command].append(cpu_of_children() - cpu_begun)
                 if command is FIXER:
                     report = json.loads(done.out)
                     if (report["frames"], report["repairable"]) != (frames, broken):
                         raise RuntimeError(f"fixer scan has counted {report}")
     finally:
         capture.unlink(missing_ok=True)
-    return Scanned(frames, size, tuple(times[FIXER]), tuple(times[TSHARK]))
+    return Scanned(frames, size, *(tuple(each[command]) for each in (times, cpu) for command in (FIXER, TSHARK)))
+
+
+def cpu_of_children() -> float:
+    """Seconds that all programs which were started here, and have ended, have had of CPUs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def write_capture(path: Path, frames: int) -> int:

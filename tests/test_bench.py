@@ -30,7 +30,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # behind everything else: fixer
 from bench import cases, datapath, packets, ratio, receivers, report, scan
 from bench.cable import OVERLAY, PORT, Cable, Run, Traffic
 from bench.compare import Compared
-from bench.datapath import Normalising, Pace
+from bench.datapath import Normalising, Pace, Watching
 from bench.memory import Memory, Sample
 from bench.ratio import Interval
 
@@ -95,7 +95,8 @@ def results() -> report.Results:
     found.normalising = Normalising(
         9, Interval(70, 60, 80), Interval(90, 90, 90), Interval(95, 91, 99), Interval(50, 40, 60)
     )
-    found.scan = scan.Scanned(1000, 100_000, (1.0, 1.0), (30.0, 25.0))
+    found.watching = [Watching(64, Interval(90, 80, 100), *[Interval(1, 0, 2)] * 3)]
+    found.scan = scan.Scanned(1000, 100_000, (1.0, 1.0), (30.0, 25.0), (0.5, 0.5), (20.0, 18.0))
     found.compare = Compared(1000, 2.5, 2.4, 290.0)
     found.memory = Memory(tuple(Sample(packets=number, mib=31.0) for number in range(10, 110, 10)))
     return found
@@ -111,6 +112,7 @@ def test_the_document_is_json_and_has_every_run_and_every_verdict(tmp_path: Path
         "cases",
         "datapath",
         "normalising",
+        "watching",
         "scan",
         "compare",
         "memory",
@@ -119,6 +121,7 @@ def test_the_document_is_json_and_has_every_run_and_every_verdict(tmp_path: Path
     assert read["cases"].keys() == {case.name for case in cases.CASES}
     assert read["cases"]["clean"]["no rule"][1] == run(2.0)._asdict()
     assert read["scan"]["ratio"] == {"median": 27.5, "low": 25.0, "high": 30.0}
+    assert read["scan"]["cpu_ratio"] == {"median": 38.0, "low": 36.0, "high": 40.0}
     assert read["normalising"]["lookup"] == {"median": 70, "low": 60, "high": 80}
     assert len(read["bounds"]) == len(cases.BOUNDS) + 4
     assert all(bound.keys() == {"what", "must_be", "is", "reached"} for bound in read["bounds"])
@@ -205,6 +208,14 @@ def test_every_lookup_that_is_measured_finds_its_connection(tmp_path: Path) -> N
     found = datapath.normalising(datapath.compiled(tmp_path), lambda _: None, repetitions=1, connections=500)
     assert found.connections == 500
     assert all(0 < figure.median < 100_000 for figure in (found.lookup, found.off, found.there, found.back))
+
+
+@needs_cc
+def test_who_is_watched_is_told_of_and_nobody_else(tmp_path: Path) -> None:
+    pytest.importorskip("Cython", reason="what is measured has to be compiled, as `make bench` does")
+    [found] = datapath.watching(datapath.compiled(tmp_path), lambda _: None, repetitions=4, sizes=[64])
+    assert 0 < found.off.median < 100_000
+    assert found.followed.median > max(found.asleep.median, found.beside.median)
 
 
 def test_the_capture_holds_what_it_is_said_to(tmp_path: Path) -> None:
