@@ -8,15 +8,19 @@ from fixer.findings.strangers import Strangers
 
 UDP = 17
 PROTOCOLS = {
+    0: "IPv6 options",
     1: "ICMP",
     2: "IGMP",
     4: "IP in IP",
     6: "TCP",
     41: "IPv6 in IP",
+    43: "IPv6 routing header",
+    44: "IPv6 fragments",
     47: "GRE",
     50: "ESP (IPsec)",
     51: "AH (IPsec)",
     58: "ICMPv6",
+    60: "IPv6 options",
     88: "EIGRP",
     89: "OSPF",
     103: "PIM",

@@ -192,8 +192,7 @@ class OfSender:
         if self.unfinished.accepted:
             return f"the other side answers them: taken on this host before its NIC finished the checksums, {behind}"
         return (
-            "they were merged from several here (GRO, LRO), or are still to be cut (GSO), and say nothing of what was "
-            "on the wire"
+            "merged from several here (GRO, LRO), or still to be cut (GSO), which says nothing of what was on the wire"
         )
 
     def of_corrupt(self) -> Iterator[Finding]:

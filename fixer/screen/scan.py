@@ -80,7 +80,7 @@ def table(tally: Tally, width: int) -> Table:
                 text(vni_words(sender.rows[row].vnis, sender.more_vnis)),
                 text((diagnosis_words(row.diagnosis, row.outer), STYLES.get(row.diagnosis, OTHER_STYLE))),
                 Text("\n").join(map(text, found_words(row, sender.rows[row].example))),
-                text(ACTIONS[row.action] if verdict in (None, Verdict.FAULT) else str(verdict)),
+                text(fate_words(row, verdict)),
             )
             name = ""
     return shown
@@ -94,6 +94,15 @@ def rows_of(sender: Sender, verdicts: dict[Row, Counter[Verdict]]) -> Iterator[t
         for verdict in Verdict:
             if part := verdicts.get(row, Counter())[verdict]:
                 yield row, verdict, part
+
+
+def fate_words(row: Row, verdict: Verdict | None) -> str:
+    """What `fixer run` does with such a packet, if it is sound or at fault; else its verdict, as the sentences say."""
+    if verdict not in (None, Verdict.FAULT):
+        return str(verdict)
+    if row.diagnosis is Diagnosis.OUTER_IP_WRONG:
+        return "never seen"  # the kernel before it drops them
+    return ACTIONS[row.action]
 
 
 def vni_words(vnis: set[int], more: bool) -> str:

@@ -129,6 +129,14 @@ def some_finished_and_some_never_answered(capture: Capture) -> None:
     Connection(capture, 5000).knock()
 
 
+@label({(LEFT, FAULT): 4}, Place.BEHIND)
+def only_what_was_cut_is_unfinished(capture: Capture) -> None:
+    """Handshake and short segments are finished, full ones are not: no MTU, though only long packets are lost."""
+    connection = Connection(capture).open().say(0, "finished", b"question")
+    for number in range(4):
+        connection.send(0, ACK | PUSH, "unfinished", bytes(1400), again=number > 0)
+
+
 @label({(LEFT, FAULT): 1}, Place.BEHIND)
 def acknowledged_only_after_it_came_again_and_was_finished(capture: Capture) -> None:
     connection = Connection(capture).open()
