@@ -82,7 +82,7 @@ cdef struct QueueCounters:
     uint64_t truncated       # copies shorter than their packet: passed as they were
     uint64_t overruns        # ENOBUFS from the socket, where NETLINK_NO_ENOBUFS is not to be had
     uint64_t refused         # verdicts the kernel answered with an error
-    uint64_t unsent          # verdicts that could not be sent
+    uint64_t unsent          # verdicts that could not be sent: their packets pass a little later, as they were
     uint64_t unreadable      # messages that are not nfnetlink_queue's
 
 
@@ -102,6 +102,8 @@ cdef class Queue:
     cdef uint32_t sequence   # of the last CONFIG
     cdef uint32_t answered   # sequence of the last acknowledgement
     cdef int answer          # its errno, 0 for success
+    cdef bint owing          # a verdict could not be sent, and its packet waits
+    cdef uint32_t owed       # its id, or the last one's of several
     cdef bint running        # the last gathered message is a batch verdict that may take in the next packet
     cdef QueueCounters counted
     cdef uint8_t *slots
@@ -303,7 +305,12 @@ cdef class Queue:
     cdef int step(self) noexcept nogil:
         """Read what is there, at most a batch, and answer it. Returns the number of messages, 0 if there was none."""
         cdef Handed handed
-        cdef int i, count = recvmmsg(self.fd, self.arrivals, BATCH, MSG_DONTWAIT, NULL)
+        cdef int i, count
+        if self.owing:
+            self.owing = False
+            self.accept(self.owed)              # all before it are answered, or owed too: better unrepaired than never
+            self.flush()
+        count = recvmmsg(self.fd, self.arrivals, BATCH, MSG_DONTWAIT, NULL)
         if count < 0:
             if errno == ENOBUFS:
                 self.counted.overruns += 1
@@ -440,12 +447,17 @@ cdef class Queue:
         self.messages += 1
 
     cdef void flush(self) noexcept nogil:
-        """Send what was gathered, in order. If the kernel does not take it as one, message by message."""
+        """Send what was gathered, in order. If the kernel does not take it as one, message by message.
+
+        What it does not take either is owed: the next step accepts it.
+        """
         cdef uint32_t i, start = 0
         if self.messages and not self.send(0, self.vector_count):
             for i in range(self.messages):
                 if not self.send(start, self.ends[i]):
                     self.counted.unsent += 1
+                    self.owing = True
+                    self.owed = number(self.heads + <size_t>i * MESSAGE_HEAD + VERDICT_ID)
                 start = self.ends[i]
         self.messages = self.vector_count = self.gathered = 0
         self.running = False

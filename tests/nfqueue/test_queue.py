@@ -210,6 +210,28 @@ def test_no_bytes_make_it_stop(garbage: list[bytes]) -> None:
         assert found[-1].packet == 99
 
 
+def test_a_verdict_that_could_not_be_sent_is_owed_and_no_packet_waits_for_ever(kernel: Kernel) -> None:
+    """The kernel takes nothing for a while; then even who was to be mended passes, as it was."""
+    kernel.ours.setblocking(False)  # sendmsg is refused with EAGAIN where it would wait
+    kernel.end.setblocking(False)
+    serving = threading.Thread(target=kernel.queue.run)
+    serving.start()
+    last, deadline = 0, time.monotonic() + 10
+    while kernel.queue.counters()["unsent"] < 3:
+        assert time.monotonic() < deadline
+        last += 1
+        kernel.end.send(arrival(last, BROKEN))
+        while kernel.queue.counters()["received"] < last:
+            time.sleep(0.001)
+    kernel.datagrams = []
+    while not (found := kernel.datagrams) or next(verdicts(found[-1])) != Verdict(True, ACCEPT, last, None):
+        assert time.monotonic() < deadline, "the last packet waits still"
+        kernel.collect()
+        time.sleep(0.01)
+    kernel.queue.stop()
+    serving.join()
+
+
 def test_a_stop_answers_what_is_held() -> None:
     with Kernel() as kernel:
         for number in range(1, kernel.backlog() + 1):
