@@ -5,6 +5,7 @@
 ``cases``        each kind of traffic, who receives it, and what must be reached
 ``cable``        two hosts in network namespaces and one stream between them
 ``receivers``    who listens at the receiving host, and the rule that feeds it
+``latency``      what a packet waits: a question and its answer, with a rule and without
 ``datapath``     the packet path alone, without a kernel (``spin.pyx``)
 ``scan``         ``fixer scan`` next to tshark, on a capture made for it
 ``compare``      ``fixer compare`` of two captures, its time and memory
@@ -15,6 +16,6 @@
 ``build``        compiles what stands beside fixer, for `make launder` too
 ===============  ===========================================================================
 
-``loop.c``, ``accept.py`` and ``recompute.py`` are the programs fixer is measured against. What each number means is in
-docs/performance.md.
+``loop.c``, ``accept.py`` and ``recompute.py`` are the programs fixer is measured against, ``ask.c`` asks and answers.
+What each number means is in docs/performance.md.
 """

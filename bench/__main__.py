@@ -16,11 +16,11 @@ from fixer.errors import FixerError
 from fixer.host.machine import Host
 from fixer.lab import bpf, net
 
-from . import cases, compare, datapath, memory, receivers, report, scan
+from . import cases, compare, datapath, latency, memory, receivers, report, scan
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build" / "bench"
-PARTS = (*(case.name for case in cases.CASES), "datapath", "watching", "scan", "compare", "memory")
+PARTS = (*(case.name for case in cases.CASES), "latency", "datapath", "watching", "scan", "compare", "memory")
 
 
 def main() -> int:
@@ -75,7 +75,7 @@ def arguments() -> argparse.Namespace:
 
 def lacks(host: Host, parts: set[str]) -> dict[str, str]:
     """Which parts cannot be measured here, and why."""
-    streams = {case.name for case in cases.CASES} | {"memory"}
+    streams = {case.name for case in cases.CASES} | {"latency", "memory"}
     found: dict[str, str] = {}
     if parts & streams:
         no = net.missing(host) or (host.which("iperf3") is None and "no program iperf3: apt install iperf3") or None
@@ -101,6 +101,8 @@ def measure(
     for case in cases.CASES:
         if case.name in parts:
             results.cases[case.name] = cases.measured(case, asked.rounds, asked.seconds, host, loop, scratch, tell)
+    if "latency" in parts:
+        results.latency = latency.waited(host, asked.rounds, asked.seconds, BUILD, scratch, tell)
     if parts & {"datapath", "watching"}:
         spin = datapath.compiled(BUILD)
     if "watching" in parts:

@@ -24,6 +24,8 @@ from .cases import CASES, Case, Runs, judgements
 from .compare import MOST_MIB as COMPARE_MIB
 from .compare import MOST_SECONDS, Compared
 from .datapath import MOST_LOOKUP_NS, Normalising, Pace, Watching
+from .latency import BESIDE, MOST_RATIO, QUANTILES, Latency, quantile
+from .latency import ratio as waits_ratio
 from .memory import FLAT_MIB, MOST_MIB, Memory
 from .ratio import Interval, interval, ratios
 from .receivers import NO_RULE
@@ -42,6 +44,7 @@ class Results:
     began: str
     took_seconds: float = 0.0
     cases: dict[str, Runs] = field(default_factory=dict)
+    latency: Latency | None = None
     paces: list[Pace] = field(default_factory=list)
     normalising: Normalising | None = None
     watching: list[Watching] = field(default_factory=list)
@@ -70,6 +73,8 @@ def tables(results: Results) -> Iterator[Table]:
     for case in CASES:
         if case.name in results.cases:
             yield streams(case, results.cases[case.name])
+    if results.latency:
+        yield latency(results.latency)
     if results.paces:
         yield paces(results.paces)
     if results.normalising:
@@ -110,6 +115,19 @@ def notes(some: Sequence[Run]) -> str:
 
 def rates(some: Sequence[Run]) -> list[float]:
     return [run.gbit_per_second for run in some]
+
+
+def latency(found: Latency) -> Table:
+    table = table_of("A question and its answer, µs", "", "", *QUANTILES, "p99 of no rule", "answers")
+    for busy, beside in BESIDE.items():
+        for name, rounds in found.of(busy).items():
+            waits = [wait for one in rounds for wait in one]
+            to_none = shown(waits_ratio(found.of(busy), name, QUANTILES["p99"])) if name != NO_RULE.name else "1"
+            figures = (f"{quantile(waits, share):.0f}" for share in QUANTILES.values())
+            table.add_row(beside, name, *figures, to_none, f"{len(waits):,}")
+    if found.unanswered:
+        table.caption = f"{found.unanswered} questions had no answer within a second."
+    return table
 
 
 def paces(found: Sequence[Pace]) -> Table:
@@ -175,6 +193,11 @@ def verdicts(results: Results) -> Iterator[tuple[str, str, str, bool]]:
     for bound, ratio, reached in judgements(results.cases):
         what = f"{bound.case}: {bound.receiver.name} to {bound.to.name}, {names[bound.of]}"
         yield what, bound.says, shown(ratio), reached
+    if results.latency:
+        for receiver in (each for each in results.latency.alone if each != NO_RULE.name):
+            waits = waits_ratio(results.latency.alone, receiver, QUANTILES["p99"])
+            what = f"alone, 99 of 100 questions: {receiver} to no rule"
+            yield what, f"at most {MOST_RATIO:g}", shown(waits), waits.low <= MOST_RATIO
     if results.normalising:
         what = f"a lookup among {results.normalising.connections:,} connections"
         is_ = f"{shown(results.normalising.lookup, 0)} ns"
@@ -225,6 +248,7 @@ def document(results: Results) -> dict[str, Any]:
             name: {receiver: [run._asdict() for run in some] for receiver, some in runs.items()}
             for name, runs in results.cases.items()
         },
+        "latency": results.latency and results.latency._asdict(),
         "datapath": [plain(pace) for pace in results.paces],
         "normalising": results.normalising and plain(results.normalising),
         "watching": [plain(one) for one in results.watching],

@@ -31,6 +31,7 @@ from bench import cases, datapath, packets, ratio, receivers, report, scan
 from bench.cable import OVERLAY, PORT, Cable, Run, Traffic
 from bench.compare import Compared
 from bench.datapath import Normalising, Pace, Watching
+from bench.latency import MOST_RATIO, Latency, quantile
 from bench.memory import Memory, Sample
 from bench.ratio import Interval
 
@@ -91,6 +92,8 @@ def results() -> report.Results:
     found.cases = {
         case.name: {receiver.name: [run(1.0), run(2.0)] for receiver in case.receivers} for case in cases.CASES
     }
+    waits = {"no rule": [[40.0, 50.0]], "fixer, suspects": [[40.0, 60.0]], "fixer": [[80.0, 90.0]]}
+    found.latency = Latency(waits, waits, 3)
     found.paces = [Pace(64, 114, "sound", Interval(90, 80, 100), Interval(6, 5, 7))]
     found.normalising = Normalising(
         9, Interval(70, 60, 80), Interval(90, 90, 90), Interval(95, 91, 99), Interval(50, 40, 60)
@@ -110,6 +113,7 @@ def test_the_document_is_json_and_has_every_run_and_every_verdict(tmp_path: Path
         "rounds",
         "seconds",
         "cases",
+        "latency",
         "datapath",
         "normalising",
         "watching",
@@ -123,7 +127,7 @@ def test_the_document_is_json_and_has_every_run_and_every_verdict(tmp_path: Path
     assert read["scan"]["ratio"] == {"median": 27.5, "low": 25.0, "high": 30.0}
     assert read["scan"]["cpu_ratio"] == {"median": 38.0, "low": 36.0, "high": 40.0}
     assert read["normalising"]["lookup"] == {"median": 70, "low": 60, "high": 80}
-    assert len(read["bounds"]) == len(cases.BOUNDS) + 4
+    assert len(read["bounds"]) == len(cases.BOUNDS) + 6
     assert all(bound.keys() == {"what", "must_be", "is", "reached"} for bound in read["bounds"])
 
 
@@ -139,8 +143,25 @@ def test_every_part_has_a_table() -> None:
     assert all(case.title in shown for case in cases.CASES)
     assert "27.5 (25.0–30.0)" in shown
     assert "31.00 MiB" in shown
+    assert "1.20 (1.20–1.20)" in shown
+    assert "3 questions had no answer" in shown
     assert "a lookup among 9 connections" in shown
     assert "70 (60–80)" in shown
+
+
+def test_a_quantile_is_what_so_many_do_not_exceed() -> None:
+    hundred = [float(number) for number in range(100, 0, -1)]
+    assert [quantile(hundred, share) for share in (0.5, 0.99, 0.999, 1.0)] == [50, 99, 100, 100]
+    assert quantile([7.0], 0.5) == 7
+
+
+def test_a_wait_is_judged_by_what_it_is_without_a_rule() -> None:
+    judged = [(what, reached) for what, _, _, reached in report.verdicts(results()) if "questions" in what]
+    assert MOST_RATIO == 1.5
+    assert judged == [
+        ("alone, 99 of 100 questions: fixer, suspects to no rule", True),
+        ("alone, 99 of 100 questions: fixer to no rule", False),
+    ]
 
 
 def test_a_comparison_that_takes_too_long_or_too_much_is_not_reached() -> None:
