@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fixer import config
-from fixer.errors import SystemRefused
+from fixer.errors import QueueBusy, SystemRefused
 from fixer.host import queues
 from fixer.host.machine import Completed
 from fixer.lab.net import Namespace, own_name, stop
@@ -66,7 +66,7 @@ class Service:
         try:
             self._process = self._start()
             if self._on is not None:
-                self._must("on", *self._on)  # while the daemon starts: until somebody listens, packets bypass the queue
+                self._turn_on()  # while the daemon starts: until somebody listens, packets bypass the queue
             self._wait_until_it_listens(self._process)
         except BaseException:
             self._end()
@@ -128,8 +128,19 @@ class Service:
 
     def _must(self, verb: str, *arguments: str) -> None:
         done = self.ask(verb, *arguments)
-        if done.status not in ((0, NOBODY_LISTENS_YET) if verb == "on" else (0,)):
+        if done.status != 0:
             raise SystemRefused(f"fixer {verb} ended with status {done.status}: {done.err.strip()}")
+
+    def _turn_on(self) -> None:
+        """``fixer on``; again where it has met a daemon that has bound its queue and not said yet who it is."""
+        give_up = time.monotonic() + START_SECONDS
+        while True:
+            done = self.ask("on", *(self._on or ()))
+            if done.status in (0, NOBODY_LISTENS_YET):
+                return
+            if done.status != QueueBusy.exit_code or time.monotonic() > give_up:
+                raise SystemRefused(f"fixer on ended with status {done.status}: {done.err.strip()}")
+            time.sleep(0.1)
 
     def _start(self) -> subprocess.Popen[str]:
         with self.log.open("a", encoding="utf-8") as log:
