@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from support.eventlog import EventLog
 from support.talk import Talk, answering
 
 from fixer.host.machine import Host
@@ -25,7 +26,6 @@ from fixer.lab.service import Service
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
 
 AT_MOST_SECONDS = 2.0  # on a machine with nothing else to do
-PATIENCE_SECONDS = 30.0
 
 
 class Way(NamedTuple):
@@ -75,26 +75,14 @@ class Site:
         self.right = lab.right
         self.talk = Talk(lab.left, lab.right.overlay4, traffic.ECHO_PORT)
         self.service = service
+        self.event = EventLog(service).event
         self._on = on
-        self._seen = 0
 
     def begin(self, way: str) -> None:
         """Said again, so that the guard counts anew."""
         assert self.service.ask("on", *self._on, "--reason", way).status == 0
         self.event("rule-on")
         assert self.talk.goes_on(), (way, self.talk.failure)
-
-    def event(self, action: str) -> dict[str, Any]:
-        """The next one of its kind."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            events = self.service.events()
-            for at, each in enumerate(events[self._seen :], self._seen + 1):
-                if each["event"]["action"] == action:
-                    self._seen = at
-                    return each
-            assert time.monotonic() < deadline, (action, [each["message"] for each in events[self._seen :]])
-            time.sleep(0.02)
 
 
 @contextmanager
