@@ -73,7 +73,8 @@ class Load:
         self._asked: list[float] = []
         self._answered: dict[int, float] = {}
         self._visits: list[Visit] = []
-        self._transfer = "it did not end"
+        self._another = threading.Event()
+        self._broken: list[str] = []
         self._finished = 0.0
         self._failure: BaseException | None = None
 
@@ -103,6 +104,10 @@ class Load:
             assert time.monotonic() < began + seconds, "the traffic does not go on"
             time.sleep(0.02)
 
+    def another_transfer(self) -> None:
+        """End the one that is under way, which is judged as the last one is, and begin another."""
+        self._another.set()
+
     def finish(self) -> None:
         """Let all end that has begun."""
         self._over.set()
@@ -110,12 +115,12 @@ class Load:
         assert self._failure is None, self._failure
         self._finished = time.monotonic()
 
-    def noticed(self, since: float) -> Noticed:
-        """From that moment (monotonic) to the end."""
-        questions = [number for number, when in enumerate(self._asked) if when >= since]
+    def noticed(self, since: float, until: float = float("inf")) -> Noticed:
+        """Of what was sent from one moment (monotonic) to the other; once it has finished."""
+        questions = [number for number, when in enumerate(self._asked) if since <= when < until]
         answers = sorted(self._answered.values())
-        visits = [visit for visit in self._visits if visit.began >= since]
-        failures = [visit.failure for visit in visits if visit.failure] + [self._transfer] * (self._transfer != "")
+        visits = [visit for visit in self._visits if since <= visit.began < until]
+        failures = [visit.failure for visit in visits if visit.failure] + self._broken
         # What was sent last is not waited for: nothing is sent after it.
         last = self._asked[-1] - 4 * QUESTION_SECONDS
         return Noticed(
@@ -137,10 +142,10 @@ class Load:
         return len(self._asked), len(self._answered), sum(visit.failure != "" for visit in list(self._visits))
 
     def forget(self) -> None:
-        """What was so far, that a long run needs no memory for it."""
-        kept = len(self._visits) - 100
-        if kept > 0:
-            del self._visits[:kept]
+        """What went well so far, that a long run needs no memory for it."""
+        for at in range(len(self._visits) - 100, -1, -1):
+            if not self._visits[at].failure:
+                del self._visits[at]
         for times in (self._chunks_sent, self._chunks_came):
             del times[:-100]
 
@@ -199,22 +204,31 @@ class Load:
         await asyncio.gather(self._stream(), self._ask(), self._visit_all())
 
     async def _stream(self) -> None:
-        noise, digest = Random(16), hashlib.sha256()
+        while not self._over.is_set():
+            self._another.clear()
+            failure = await self._transfer()
+            self._broken += [f"the transfer: {failure}"] * bool(failure)
+
+    async def _transfer(self) -> str:
+        """One, until it is to end; why it failed, if it did."""
+        noise, digest, writer = Random(16), hashlib.sha256(), None
         try:
             reader, writer = await asyncio.open_connection(self._right.overlay4, STREAM_PORT)
-            while not self._over.is_set():
-                chunk = noise.randbytes(CHUNK)
-                digest.update(chunk)
-                self._chunks_sent.append(time.monotonic())
-                writer.write(chunk)
-                await writer.drain()
+            while not (self._over.is_set() or self._another.is_set()):
+                if writer.transport.get_write_buffer_size() <= CHUNK:
+                    chunk = noise.randbytes(CHUNK)
+                    digest.update(chunk)
+                    self._chunks_sent.append(time.monotonic())
+                    writer.write(chunk)
                 await asyncio.sleep(CHUNK_SECONDS)
             writer.write_eof()
             said = await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
-            writer.close()
-            self._transfer = "" if said.decode() == digest.hexdigest() else "another sha256 arrived"
-        except (OSError, TimeoutError) as error:
-            self._transfer = f"the transfer: {error or type(error).__name__}"
+            return "" if said.decode() == digest.hexdigest() else "another sha256 arrived"
+        except OSError as error:  # TimeoutError is one
+            return str(error) or type(error).__name__
+        finally:
+            if writer:
+                writer.close()
 
     async def _ask(self) -> None:
         answered = self._answered
@@ -248,13 +262,16 @@ class Load:
     async def _visit(self) -> None:
         began, failure = time.monotonic(), ""
         line = b"%f\n" % began
+        writer = None
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 reader, writer = await asyncio.open_connection(self._right.overlay4, VISIT_PORT)
                 writer.write(line)
                 if await reader.readline() != line:
                     failure = "another line came back"
-                writer.close()
         except OSError as error:  # TimeoutError is one
             failure = str(error) or "timed out"
+        finally:
+            if writer:
+                writer.close()
         self._visits.append(Visit(began, time.monotonic() - began, failure))

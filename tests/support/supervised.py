@@ -18,6 +18,7 @@ from typing import NamedTuple
 from support.commands import wait_for
 from support.made import ROOT
 
+from fixer.errors import SystemRefused
 from fixer.lab.service import Service
 
 UNIT = ROOT / "systemd" / "fixer.service"
@@ -31,10 +32,12 @@ def directive(name: str) -> str:
 
 
 class Restart(NamedTuple):
-    """``seconds`` from the end of one process to the next one's ready; ``bitten``: by the watchdog, not by itself."""
+    """``seconds`` from the end of one process to the next one's ready; ``bitten``: by the watchdog, not by itself;
+    ``attempts``: those that have ended before they served."""
 
     ended: str
     bitten: bool
+    attempts: int
     seconds: float
 
 
@@ -53,6 +56,8 @@ class Supervisor:
         self.through = ("env", f"NOTIFY_SOCKET={room}/notify", f"WATCHDOG_USEC={self._watchdog * 1e6:.0f}")
         """What the daemon is started through."""
         self.restarts: list[Restart] = []
+        self.attempts = 0
+        """Starts in vain, since the daemon has ended."""
         self._over = threading.Event()
         self._asked = threading.Event()
 
@@ -110,18 +115,27 @@ class Supervisor:
         process.wait()
 
     def _begin_again(self, *, stopped: bool = False, bitten: bool = False) -> None:
+        """Over and over, until one starts (the unit's StartLimitBurst is not asked for)."""
         began = time.monotonic()
         if stopped:
             self._service.process.terminate()
             self._wait()
             # ExecStopPost: only after a stop on purpose; it refuses while normalised connections are alive.
             self._service.ask("off", "--service")
-        else:
-            time.sleep(self._pause)
         status = self._service.process.returncode
-        self._service.start_again()
-        self._service.ask("on", "--service")  # ExecStartPost
+        while not self._over.is_set():
+            if not stopped or self.attempts:
+                time.sleep(self._pause)
+            try:
+                self._service.start_again()
+            except SystemRefused:
+                assert self._service.process.returncode not in self._hopeless, self._service.process.returncode
+                self.attempts += 1
+            else:
+                self._service.ask("on", "--service")  # ExecStartPost
+                break
         self._fed = time.monotonic()
         ended = f"status {status}" if status >= 0 else signal.Signals(-status).name
-        self.restarts.append(Restart(ended, bitten, time.monotonic() - began))
+        self.restarts.append(Restart(ended, bitten, self.attempts, time.monotonic() - began))
+        self.attempts = 0
         self._asked.clear()
