@@ -6,7 +6,7 @@ python := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lint format clean
-.PHONY: test test-all-pythons sanitize launder nat cure dropins cycles guard faults finishing kernels test-elk
+.PHONY: test test-all-pythons sanitize launder nat cure dropins cycles guard faults soak finishing kernels test-elk
 .PHONY: bench deploy-files pages finish
 .PHONY: wheels bundle image release test-wheels test-bundle test-image test-swarm test-release test-reproducible
 
@@ -87,8 +87,12 @@ guard:  ## each way of losing the rule under one TCP connection, Docker's own ru
 	@$(python) -m pytest -s -q -m long tests/host/test_timer.py
 
 faults:  ## what fails around the daemon or in it, under traffic over a broken wire; writes docs/reliability.md (root, 20 minutes)
-	@tools/install run test faults
+	@tools/install run test
 	@$(python) -m pytest -s -q tests/e2e/faults.py $(ARGS)
+
+soak:  ## traffic with faults, rules lost, reloads and rotations coming and going: does anything grow? (root, an hour; FIXER_SOAK=SECONDS)
+	@tools/install run test bench
+	@$(python) -m pytest -s -q tests/e2e/soak.py $(ARGS)
 
 kernels:  ## fixer on Debian's kernels, 5.10 and newer, each booted under QEMU (root; ARGS=NAME: one of them; docs/compatibility.md)
 	@tools/install run test kernels
