@@ -15,6 +15,8 @@ from fixer.lab.service import Service
 
 pytestmark = [pytest.mark.root, pytest.mark.kernels]
 
+PATIENCE_SECONDS = 60  # an emulated machine's: each look at the rules is a dozen processes
+
 
 @pytest.fixture
 def lab(machine: Host) -> Iterator[Lab]:
@@ -38,7 +40,9 @@ def test_what_is_closed_later_is_closed(lab: Lab, backend: str) -> None:
         assert is_open()
         right.run(*f"iptables -t raw -A PREROUTING -d {right.overlay4} ! -i docker0 -j DROP".split())
         if backend == "iptables":
-            wait_for(lambda: "rule-put-back" in [event["event"]["action"] for event in service.events()])
+            wait_for(
+                lambda: "rule-put-back" in [event["event"]["action"] for event in service.events()], PATIENCE_SECONDS
+            )
         assert not is_open(), "not one packet came past it"
         if backend == "iptables":
             said = " ".join(service.ask("status").out.split())
