@@ -1,7 +1,8 @@
 """The guard: what the operator wants of the rules is done when the daemon starts, and stays so whatever others do.
 
-A thread of its own, for a look is a process or two, and one that waits for a lock may take long. It asks nf_tables for
-its events, which cost nothing, and looks when there is one; where there are none (iptables-legacy), once a second.
+A thread of its own, for a look is half a dozen processes, and one that waits for a lock may take long. It asks
+nf_tables for its events, which cost nothing, and looks when there is one. Where there are none (iptables-legacy) it
+asks the kernel for the table itself, four times a second and without a process, and looks when that is another.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from fixer.config import Settings
 from fixer.daemon.lost import NO_INTERFACE, Loss, losses
 from fixer.daemon.outgoing import Outgoing
 from fixer.errors import FixerError, KernelLacks, NotPermitted, ProgramMissing
-from fixer.host import interfaces
+from fixer.host import interfaces, xtables
 from fixer.host.machine import Host
 from fixer.host.operator import operator
 from fixer.host.ruleset import Events, Process
 from fixer.now import Now
 from fixer.rules import switch, wanted
 from fixer.rules.installed import Installed
-from fixer.rules.iptables import legacy_has_raw
 from fixer.rules.selection import FAMILIES, Family, Selection
 from fixer.rules.wanted import Intent
 from fixer.state import place
@@ -31,7 +31,9 @@ from fixer.telemetry import rules as told
 from fixer.telemetry.events import Saying, state_change
 
 LOOK_SECONDS = 1.0
-"""Between two looks at what is wanted; and at the rules, where the kernel has no events of them."""
+"""Between two looks at what is wanted; and at the rules, where nobody tells whether they have changed."""
+LEGACY_SECONDS = 0.25
+"""Between two questions whether a raw table of iptables-legacy has changed, where there is one."""
 PAUSE_SECONDS = 0.5
 """At least so long between two looks, however many events there are."""
 ANYWAY_SECONDS = 10.0
@@ -64,6 +66,7 @@ class Guard(threading.Thread):
         self._is_without_interface = False
         self._complained = ""
         self._looked = 0.0
+        self._legacy: tuple[bytes | None, ...] = ()
         self._outgoing = Outgoing(settings, host, say)
 
     def serve_by(self, settings: Settings) -> None:
@@ -95,40 +98,43 @@ class Guard(threading.Thread):
         try:
             while not self._over.is_set():
                 if self._events:
-                    self._events.wait(LOOK_SECONDS)
+                    self._events.wait(LEGACY_SECONDS if any(self._legacy) else LOOK_SECONDS)
                     news = self._events.news()
                 else:
                     self._over.wait(LOOK_SECONDS)
                     news = None
-                if not self._over.is_set():
-                    self.look(Now.read(), news)
-                    if self._events and news != []:
-                        # Others who change rules all the time must not keep an operator from the lock.
-                        self._over.wait(PAUSE_SECONDS)
+                if not self._over.is_set() and self.look(Now.read(), news) and self._events:
+                    # Others who change rules all the time must not keep an operator from the lock.
+                    self._over.wait(PAUSE_SECONDS)
         finally:
             self._outgoing.close()
             if self._events:
                 self._events.close()
 
-    def look(self, now: Now, news: list[Process] | None) -> None:
-        """What was said since the last look is told; and the rules are put right, if there is reason to look at them.
+    def look(self, now: Now, news: list[Process] | None) -> bool:
+        """What was said since the last look is told; and the rules are put right, if there is reason to look at them:
+        whether there was.
 
         ``news``: who has changed the ruleset since then; None: that cannot be told.
         """
+        is_due = False
         try:
             intent = wanted.read(self._host)
             self._outgoing.follow(intent)
             self._tell(intent)
             self._tell_of_interface(intent)
-            if self._is_ours(intent) and self._is_due(now, news):
+            is_due = self._is_ours(intent) and self._is_due(now, news)
+            if is_due:
                 self._looked = now.steady
                 with place.locked(self._host):  # or what an operator is about to do would look like a loss
                     self._put_right(now, news[-1] if news else None)
             self._complained = ""
         except FixerError as error:
+            self._legacy = ()  # tried again at the next look
             if str(error) != self._complained:
                 self._complained = str(error)
                 self._say(told.event("guard-failed", f"the rules cannot be guarded: {error}"))
+        return is_due
 
     def _is_ours(self, intent: Intent | None) -> bool:
         """Whether it is about our queues, and about rules that are or were to be in place."""
@@ -140,14 +146,19 @@ class Guard(threading.Thread):
         )
 
     def _is_due(self, now: Now, news: list[Process] | None) -> bool:
-        return news is None or bool(news) or self._has_legacy() or now.steady - self._looked >= ANYWAY_SECONDS
+        # What it is now is asked first: a change while the rules are looked at is another one.
+        has_changed = self._has_legacy_changed(now)
+        return news is None or bool(news) or has_changed or now.steady - self._looked >= ANYWAY_SECONDS
 
-    def _has_legacy(self) -> bool:
-        """Whether there are rules where there are no events: ours, or others' with which ours may come back."""
-        if legacy_has_raw(self._host):
-            return True
-        written = switch.remembered(self._host).written.values()
-        return any("legacy" in each.backend for each in written)
+    def _has_legacy_changed(self, now: Now) -> bool:
+        """Whether there are other rules than at the last question where there are no events: ours, or others'."""
+        try:
+            before, self._legacy = self._legacy, xtables.digests(self._host)
+        except NotPermitted:  # nor may its processes look
+            return False
+        except OSError:
+            return now.steady - self._looked >= LOOK_SECONDS
+        return before != self._legacy
 
     def _tell_of_interface(self, intent: Intent | None) -> None:
         """A rule for an interface that was renamed or removed takes nothing: whose it is now only an operator knows."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,7 +21,7 @@ from fixer.rules import ahead
 from fixer.rules.chains import chains_of
 from fixer.rules.installed import Ahead, Change, Counted, Installed, Place
 from fixer.rules.rawtable import CHAIN, ENTRIES, HOOK, OUTPUT, Chains, Hook, Line, RawTable, parse, spelt
-from fixer.rules.selection import FAMILIES, IPV4, IPV6, Family, Selection
+from fixer.rules.selection import IPV4, IPV6, Family, Selection
 from fixer.state.baseline import Written
 
 Variant = Literal["iptables", "nft", "legacy", "native"]
@@ -180,13 +179,6 @@ class Iptables:
         if "xtables lock" in words:
             return SystemRefused(f"another program holds the xtables lock; try again when it is done: {words}")
         return SystemRefused(f"{self.command} refused: {words}")
-
-
-def legacy_has_raw(host: Host) -> bool:
-    """Whether there is a raw table of iptables-legacy, of whose changes nobody is told; not, if only root may know."""
-    with suppress(NotPermitted):
-        return any(_has_legacy_raw(host, family) for family in FAMILIES)
-    return False
 
 
 def _has_legacy_raw(host: Host, family: Family) -> bool:
