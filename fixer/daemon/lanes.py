@@ -13,6 +13,7 @@ from fixer.datapath.pipeline import Pipeline
 from fixer.errors import ConfigWrong, KernelLacks, QueueBusy, SystemRefused
 from fixer.host import queues
 from fixer.host.machine import Host
+from fixer.kernel import confined
 from fixer.nfqueue.queue import Queue
 
 
@@ -32,6 +33,7 @@ class Lane(threading.Thread):
         try:
             if self._cpu is not None:
                 os.sched_setaffinity(0, {self._cpu})  # of this thread alone
+            confined.packet_thread()
             self.queue.run()
         except BaseException as error:  # whatever it is, the main thread must learn of it and end the process
             self.failure = error

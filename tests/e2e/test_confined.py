@@ -1,0 +1,49 @@
+"""A daemon whose packet threads have given up what they do not need repairs a path, and its guard puts a rule back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.commands import wait_for
+
+from fixer.host.machine import Host
+from fixer.lab import traffic
+from fixer.lab.net import Lab, Layout, Pump
+from fixer.lab.pump import Fault, Finish
+from fixer.lab.service import Service
+
+from .conftest import Page
+
+pytestmark = [pytest.mark.root, pytest.mark.kernels]
+
+SETTINGS = "[queue]\ncount = 2\n"
+CAP_NET_ADMIN = 1 << 12
+
+
+def threads(process: int) -> list[dict[str, str]]:
+    """The status of each thread."""
+    return [
+        {key: value.strip() for key, _, value in (line.partition(":") for line in each.read_text().splitlines())}
+        for each in Path(f"/proc/{process}/task").glob("*/status")
+    ]
+
+
+def test_a_path_is_repaired_by_threads_that_can_do_nothing_else(machine: Host, page: type[Page]) -> None:
+    with (
+        Lab(Layout(acquainted=True), Pump(Fault(Finish.OUTER)), machine) as lab,
+        traffic.serving(lab.right, page.content),
+        Service(lab.left),
+        Service(lab.right, settings=SETTINGS) as service,
+    ):
+        process = next(event["process"]["pid"] for event in service.events() if "process" in event)
+        if not Path("/proc/sys/kernel/seccomp").exists():
+            pytest.skip("this kernel has no seccomp filters")
+        locked = [thread for thread in threads(process) if thread["Seccomp"] == "2"]
+        assert len(locked) == 2 < len(threads(process))
+        assert {(int(thread["CapEff"], 16), thread["NoNewPrivs"]) for thread in locked} == {(CAP_NET_ADMIN, "1")}
+        assert traffic.download(lab.left, lab.right.overlay4).sha256 == page.sha256
+        lab.right.run("iptables", "-t", "raw", "-F", "PREROUTING")
+        wait_for(lambda: "rule-put-back" in [event["event"]["action"] for event in service.events()])
+        assert traffic.download(lab.left, lab.right.overlay4).sha256 == page.sha256
+    assert service.counters["action"]["repair"] > 0
