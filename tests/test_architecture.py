@@ -27,11 +27,12 @@ MAY_CIMPORT: dict[str, set[str]] = {
     "capture.link": {"datapath.wire", "datapath.pipeline"},
     "findings.table": {"datapath.hash", "datapath.zeroed"},
     "findings.progress": set(),
+    "findings.options": {"datapath.wire"},
     "findings.roads": {"datapath.hash", "datapath.ring", "datapath.wire", "findings.progress", "findings.table"},
     "findings.strangers": {"datapath.wire", "datapath.zeroed"},
     "findings.conversations": {
         *("datapath.wire", "datapath.diagnose", "datapath.hash", "datapath.ring", "datapath.zeroed"),
-        *("findings.progress", "findings.roads", "findings.table"),
+        *("findings.options", "findings.progress", "findings.roads", "findings.table"),
     },
     "findings.census": {
         "datapath.wire",

@@ -18,6 +18,7 @@ cdef class Result:
                 | <uint64_t>self.event.judgement.outer << 16 | <uint64_t>self.event.judgement.reason << 24
                 | <uint64_t>self.event.judgement.explanation << 32 | <uint64_t>self.event.would << 40
                 | <uint64_t>self.event.judgement.unverified << 48)
+
     @property
     def when_ns(self): return self.event.when
     @property

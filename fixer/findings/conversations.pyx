@@ -9,6 +9,7 @@ from fixer.datapath.hash cimport seed_or_drawn
 from fixer.datapath.ring cimport Endpoints
 from fixer.datapath.wire cimport *
 from fixer.datapath.zeroed cimport zeroed
+from fixer.findings.options cimport announced_mss, is_sacked, longest_sacked, timestamp
 from fixer.findings.progress cimport is_later, progress_acknowledge, progress_sack, progress_send
 from fixer.findings.roads cimport Roads, Sight
 from fixer.findings.table cimport table_entry, table_find, table_free, table_init, table_keep, table_peek
@@ -36,8 +37,6 @@ cdef enum:
     ICMP_ID = 4
     ICMP_SEQUENCE = 6
     ICMP_ORIGINAL = 8
-    TCP_OPTION_MSS = 2
-    TCP_OPTION_SACK = 5
 
 
 cdef class Conversations:
@@ -293,7 +292,7 @@ cdef class Conversations:
         out.pure = out.waiting.begin == out.waiting.end
         out.waiting.expects = not out.pure and not flags & TCP_RST
         out.waiting.mergeable = payload != 0 and not flags & TCP_SYN
-        out.waiting.stamp = option_of(tcp, header, TCP_OPTION_TIMESTAMPS, TCP_TSVAL)
+        out.waiting.stamp = timestamp(tcp, header, TCP_TSVAL)
         if event.judgement.inner == IN_VERIFIES and payload > here.finished:
             here.finished = payload
         if event.length > self.common_mtu:
@@ -309,7 +308,7 @@ cdef class Conversations:
                 self.conclude(out.conversation)
                 here.finished = there.finished = 0
             here.opened = out.waiting.begin
-            here.most = <uint16_t>(option_of(tcp, header, TCP_OPTION_MSS, 2) >> 16)
+            here.most = announced_mss(tcp, header)
         if here.first and not out.pure:
             self.compare(here, out, is_broken(event))
         self.hear(out, event, flags & (TCP_SYN | TCP_ACK) == TCP_SYN)
@@ -427,7 +426,7 @@ cdef class Conversations:
     cdef void acknowledge(self, Side *side, const uint8_t *tcp, uint32_t header) noexcept nogil:
         """By number, by a selective block (RFC 2018 §3), or, where there is no byte to acknowledge, by timestamp."""
         cdef uint32_t acknowledged = be32(tcp + TCP_ACKNOWLEDGED)
-        cdef uint32_t echoed = option_of(tcp, header, TCP_OPTION_TIMESTAMPS, TCP_TSECR)
+        cdef uint32_t echoed = timestamp(tcp, header, TCP_TSECR)
         cdef uint32_t before = 0, place = side.first
         cdef uint32_t *link = &side.first
         cdef Waiting *one
@@ -532,55 +531,3 @@ cdef inline bint is_answer(const uint8_t *tcp, const Side *there) noexcept nogil
 
 cdef bint is_waiting(void *unused, void *conversation) noexcept nogil:
     return (<Conversation *>conversation).side[0].first != 0 or (<Conversation *>conversation).side[1].first != 0
-
-
-cdef uint32_t option_of(const uint8_t *tcp, uint32_t header, uint8_t wanted, uint32_t behind) noexcept nogil:
-    """Four bytes of a TCP option, `behind` its begin, where they are in the header; else 0. An MSS is the first two."""
-    cdef uint32_t at = TCP_HEADER, size
-    while at + 1 < header and tcp[at] != TCP_OPTION_END:
-        if tcp[at] == TCP_OPTION_NOP:
-            at += 1
-            continue
-        size = tcp[at + 1]
-        if size < 2 or at + size > header:
-            return 0
-        if tcp[at] == wanted:
-            if behind + 4 <= size:
-                return be32(tcp + at + behind)
-            return <uint32_t>be16(tcp + at + behind) << 16 if behind + 2 <= size else 0
-        at += size
-    return 0
-
-
-cdef uint32_t longest_sacked(const uint8_t *tcp, uint32_t header) noexcept nogil:
-    """Bytes of the longest selective block; 0: none."""
-    cdef uint32_t at = TCP_HEADER, size, edge, longest = 0
-    while at + 1 < header and tcp[at] != TCP_OPTION_END:
-        if tcp[at] == TCP_OPTION_NOP:
-            at += 1
-            continue
-        size = tcp[at + 1]
-        if size < 2 or at + size > header:
-            break
-        if tcp[at] == TCP_OPTION_SACK:
-            for edge in range(at + 2, at + size - 7, 8):
-                longest = max(longest, be32(tcp + edge + 4) - be32(tcp + edge))
-        at += size
-    return longest
-
-
-cdef bint is_sacked(const uint8_t *tcp, uint32_t header, uint32_t begin, uint32_t end) noexcept nogil:
-    cdef uint32_t at = TCP_HEADER, size, edge
-    while at + 1 < header and tcp[at] != TCP_OPTION_END:
-        if tcp[at] == TCP_OPTION_NOP:
-            at += 1
-            continue
-        size = tcp[at + 1]
-        if size < 2 or at + size > header:
-            return False
-        if tcp[at] == TCP_OPTION_SACK:
-            for edge in range(at + 2, at + size - 7, 8):
-                if <int32_t>(begin - be32(tcp + edge)) >= 0 and <int32_t>(be32(tcp + edge + 4) - end) >= 0:
-                    return True
-        at += size
-    return False
