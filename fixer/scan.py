@@ -30,6 +30,7 @@ from fixer.findings.names import named
 from fixer.findings.sender import Counts, Door, Sender
 from fixer.findings.sentences import findings
 from fixer.findings.tally import Tally, new_census
+from fixer.findings.words import some_of
 
 Step = Callable[[int, int], None]
 """Told how many bytes of how many have been read."""
@@ -173,9 +174,9 @@ def what_was_written(write: Path, tally: Tally) -> str:
         for row, packets in sender.rows.items()
         if row.action is Action.REPAIR
     )
-    words = f"{write}: {frames_words(tally.frames)} written, {mended} of them repaired"
+    words = f"{write}: {frames_words(tally.frames)} written, {mended:,} of them repaired"
     if corrupt := tally.total.corrupt:
-        words += f"; {corrupt} corrupt, written as they came because nothing can repair such"
+        words += f"; {corrupt:,} corrupt, written as they came because nothing can repair such"
     return f"{words}."
 
 
@@ -188,7 +189,7 @@ def others_of(report: Report) -> Counter[str]:
 
 
 def frames_words(count: int) -> str:
-    return f"{count} frame{'' if count == 1 else 's'}"
+    return some_of(count, "frame")
 
 
 def as_object(report: Report) -> dict[str, Any]:

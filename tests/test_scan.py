@@ -353,8 +353,8 @@ def test_of_a_flood_the_worst_are_named_and_the_others_counted_in_bounded_time_a
     file.write_bytes(pcap(of_many_senders(MANY), link_type=101))
     done = subprocess.run([sys.executable, "-c", MEASURED, "scan", file], capture_output=True, text=True, check=True)
     text, (seconds, kilobytes) = done.stdout, map(float, done.stderr.split())
-    assert f"{MANY + 3} frames, {MANY + 3} VXLAN" in text
-    assert f"And {MANY - 20:,} others: all {MANY - 20} packets not sound." in flat(text)
+    assert f"{MANY + 3:,} frames, {MANY + 3:,} VXLAN" in text
+    assert f"And {MANY - 20:,} others: all {MANY - 20:,} packets not sound." in flat(text)
     assert text.count("Taken on its own host") == 20
     first = flat(text).split("VTEP ")[1]
     assert first.startswith("10.0.0.2: unfinished inner checksums (VNI 4097) in all 4 packets"), "the worst one"

@@ -94,11 +94,11 @@ def what_of_road(road: Seen, later_parts: int) -> Iterator[str]:
     if long := count[Sight.STALLED_LONG]:
         passes = f"up to {road.through:,} bytes are" if road.through else "the handshake is"
         yield (
-            f"{some_of(long, 'connection')} sent segments of {road.stalled:,} bytes or more again, {repeats} times in "
-            f"all, and got no acknowledgement, while {passes} acknowledged"
+            f"{some_of(long, 'connection')} sent segments of {road.stalled:,} bytes or more again, {repeats:,} times "
+            f"in all, and got no acknowledgement, while {passes} acknowledged"
         )
     elif stalled := count[Sight.STALLED]:
-        yield f"{some_of(stalled, 'connection')} sent the same again, {repeats} times, and got no acknowledgement"
+        yield f"{some_of(stalled, 'connection')} sent the same again, {repeats:,} times, and got no acknowledgement"
     if whole := count[Sight.WHOLE]:
         yield f"{packets_words(whole)} of up to {road.longest:,} bytes cut to fragments by the underlay"
     if missing := count[Sight.REST_MISSING]:
@@ -154,11 +154,11 @@ def of_silence(tally: Tally, accused: set[str]) -> Iterator[Finding]:
         both = any(asked_of(back, found) for back in backs)
         spoken |= {source, *(back.source for back in backs)}
         if both:
-            how = f"nothing is answered, in neither direction: {asked} questions (ARP, SYN, ping, DNS) from there"
+            how = f"nothing is answered, in neither direction: {asked:,} questions (ARP, SYN, ping, DNS) from there"
         elif backs:
-            how = f"{asked} questions (ARP, SYN, ping, DNS) and no answer to any, though something comes back"
+            how = f"{asked:,} questions (ARP, SYN, ping, DNS) and no answer to any, though something comes back"
         else:
-            how = f"{asked} questions (ARP, SYN, ping, DNS), and nothing whatever comes back"
+            how = f"{asked:,} questions (ARP, SYN, ping, DNS), and nothing whatever comes back"
         text = (
             f"VTEP {source} to {named_ends(names)}: {how}. Their checksums are right, so look elsewhere: a firewall, a "
             f"cloud's security group, a wrong peer address, a hypervisor that takes the UDP port for itself (ESXi "

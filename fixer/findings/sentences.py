@@ -169,11 +169,11 @@ class OfSender:
     def in_vain(self, packets: int) -> str:
         lost, none = self.unfinished.lost, self.unfinished.in_vain
         if self.sender.door is Door.MENDED:
-            return f", {lost} of them sent again though repaired (is the way back broken, too?)" if lost else ""
+            return f", {lost:,} of them sent again though repaired (is the way back broken, too?)" if lost else ""
         if self.sender.door is Door.WATCHED:
-            return f", {lost} of them sent again" if lost else ""
+            return f", {lost:,} of them sent again" if lost else ""
         if lost:
-            return f", {'all' if lost == packets else lost} of them sent again and never answered"
+            return f", {'all' if lost == packets else f'{lost:,}'} of them sent again and never answered"
         return ", never answered" if none else ""
 
     def why(self) -> str:
@@ -233,7 +233,11 @@ class OfSender:
             count = self.sender.count(rows)
             righted = self.sender.count(row for row in rows if row.action is Action.REPAIR)
             does = (
-                "rights them" if righted == count else f"rights {righted} of them" if righted else "rights none of them"
+                "rights them"
+                if righted == count
+                else f"rights {righted:,} of them"
+                if righted
+                else "rights none of them"
             )
             verdict = Verdict.UNCLEAR if name is Explanation.UNEXPLAINED else other(self.sender, rows)
             text = (
@@ -296,7 +300,7 @@ def nothing(tally: Tally) -> Finding:
         if row.diagnosis is Diagnosis.UNCHECKABLE
     ]
     reasons = {reason_words(row.reason, row.outer) for row, _ in rows}
-    but = f"; {sum(count for _, count in rows)} cannot be checked: {'; '.join(sorted(reasons))}" if rows else ""
+    but = f"; {sum(count for _, count in rows):,} cannot be checked: {'; '.join(sorted(reasons))}" if rows else ""
     text = f"Nothing to repair in {packets_words(judged)}{but}."
     return Finding("", Role.FILE, "sound", Verdict.HARMLESS, text, judged, judged)
 

@@ -10,14 +10,14 @@ def some_of(count: int, what: str) -> str:
 
 
 def packets_words(count: int) -> str:
-    return f"{count} packet{'' if count == 1 else 's'}"
+    return some_of(count, "packet")
 
 
 def share(count: int, of: int) -> str:
-    """'5 of 20 packets', 'all 20 packets', 'both packets', 'the one packet'."""
+    """'5 of 1,020 packets', 'all 20 packets', 'both packets', 'the one packet'."""
     if count == of and of in (1, 2):
         return "the one packet" if of == 1 else "both packets"
-    return f"all {of} packets" if count == of else f"{count} of {packets_words(of)}"
+    return f"all {of:,} packets" if count == of else f"{count:,} of {packets_words(of)}"
 
 
 def list_words(counts: Counter[str], most: int = 6) -> str:

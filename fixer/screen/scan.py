@@ -40,12 +40,12 @@ def show(report: Report, console: Console) -> None:
         return
     tally = report.tally
     vxlan, plain = tally.total.vxlan, tally.plain
-    parts = [frames_words(tally.frames), f"{vxlan} VXLAN"]
+    parts = [frames_words(tally.frames), f"{vxlan:,} VXLAN"]
     if report.settings.plain:
-        parts.append(f"{plain} plain")
+        parts.append(f"{plain:,} plain")
     if other := tally.frames - vxlan - plain:
         named = list_words(others_of(report))
-        parts.append(f"{other} other ({named})" if named else f"{other} other")
+        parts.append(f"{other:,} other ({named})" if named else f"{other:,} other")
     exactly(console, text((report.name, "bold"), f": {', '.join(parts)}"))
     for warning in report.warnings:
         say(console, ("!", "yellow"), f" {warning}.", indent=2)
@@ -76,7 +76,7 @@ def table(tally: Tally, width: int) -> Table:
         for row, verdict, count in rows_of(sender, verdicts):
             shown.add_row(
                 text(name),
-                text(str(count)),
+                text(f"{count:,}"),
                 text(vni_words(sender.rows[row].vnis, sender.more_vnis)),
                 text((diagnosis_words(row.diagnosis, row.outer), STYLES.get(row.diagnosis, OTHER_STYLE))),
                 Text("\n").join(map(text, found_words(row, sender.rows[row].example))),
