@@ -83,7 +83,7 @@ def off(
     remove_program(host, waits=bool(before and before.selection and before.selection.in_kernel))
     if before and before.started_service:
         stop_service(host)
-    leftovers.remove(host)
+    leftovers.remove(host, comes_back=service)  # systemctl restart, and an upgrade, stop and start
 
 
 def remove_program(host: Host, *, waits: bool) -> None:

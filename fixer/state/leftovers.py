@@ -14,8 +14,12 @@ def forget(host: Host) -> None:
         place.remove(place.path_of(host, kind))
 
 
-def remove(host: Host) -> None:
-    """Remove it, of the host's network namespace. What a daemon uses, and what cannot be removed, stays."""
-    flowfile.remove_unused(host)
+def remove(host: Host, *, comes_back: bool = False) -> None:
+    """Remove it, of the host's network namespace. What a daemon uses, and what cannot be removed, stays.
+
+    ``comes_back``: another daemon may follow, and the connections that are normalised go on with what is remembered.
+    """
+    if not comes_back:
+        flowfile.remove_unused(host)
     report.remove_unused(host)
     place.remove_unfinished(host)

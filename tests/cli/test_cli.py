@@ -626,6 +626,16 @@ def test_a_service_obeys_what_was_said_last(taking_over: FakeHost, monkeypatch: 
     assert "FIXER" not in taking_over.run(["iptables-save"]).out
 
 
+def test_a_service_that_is_stopped_leaves_the_next_one_what_it_remembers(taking_over: FakeHost) -> None:
+    """`systemctl restart` is a stop and a start, and an upgrade is one: normalised connections go on."""
+    table = flowfile.path_of(taking_over, 0)
+    flowfile.open_flows(table, 1024)
+    invoke("off", "--service")
+    assert table.exists()
+    invoke("off")
+    assert not table.exists()
+
+
 def test_status_is_a_table_or_json_and_an_exit_code(fake: FakeHost) -> None:
     result = invoke("status", "--json")
     assert result.exit_code == 3
