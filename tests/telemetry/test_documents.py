@@ -39,7 +39,7 @@ from fixer.findings.lifecycle import Case, News, Stage
 from fixer.host.machine import Host
 from fixer.host.operator import Operator
 from fixer.host.ruleset import Process
-from fixer.kernel.finisher import OUTCOMES
+from fixer.kernel.finisher import OUTCOMES, Finisher
 from fixer.nfqueue.queue import Queue
 from fixer.now import Now
 from fixer.rules.selection import IPV4, Selection
@@ -144,7 +144,7 @@ def in_kernel() -> Iterator[Saying]:
     one._attached._there = {"eth0": SimpleNamespace(how="TCX", ahead=lambda: 1)}  # type: ignore[dict-item]
     one._attached._tell_ahead()
     one._intent = SimpleNamespace(until=None)  # type: ignore[assignment]
-    one._finisher = type("Taking", (), {"put": lambda *_, **__: True, "__contains__": lambda *_: False})()
+    one._finisher = type("Taking", (), {"put": lambda *_, **__: True, "WAYS": Finisher.WAYS})()
     key = bytes(12) + bytes([192, 0, 2, 4]) + bytes(22) + (4).to_bytes(2, sys.byteorder)
     one._confirm(key, 1, Now(0.0, 0))
     one._say_ended("192.0.2.4", "it is not wanted any more")
