@@ -58,6 +58,11 @@ START_SECONDS = 10.0
     help="Queue all of it, or only what looks unfinished; kernel: and have the kernel finish what was diagnosed.",
 )
 @click.option(
+    "--overlay-ends-here",
+    is_flag=True,
+    help="With kernel: no packet of the overlay goes on to another host, so mark it as verified and sum nothing.",
+)
+@click.option(
     "--mtu",
     type=click.IntRange(576, 65535),
     metavar="BYTES",
@@ -90,6 +95,7 @@ def on(
     interface: str | None,
     sources: tuple[IPv4Network | IPv6Network, ...],
     scope: Literal["all", "suspects", "kernel"],
+    overlay_ends_here: bool,
     mtu: int | None,
     backend: Literal["auto", "iptables", "nft"],
     variant: Literal["nft", "legacy"] | None,
@@ -134,6 +140,11 @@ def on(
     was diagnosed, and where the kernel does not take it the queue repairs, as ever. A daemon that dies leaves nothing
     that goes on for more than five seconds.
 
+    With --overlay-ends-here too, the kernel sums no payload: it marks the packet as verified, for whoever receives it
+    on this host, a container too. That is quicker, and only right where nothing of the overlay is forwarded to another
+    host: what is leaves with a checksum that nobody takes, TCP at least. Nor does it suit who verifies by himself, as
+    an IDS does. fixer on warns of what it sees that leads on (docs/kernel.md).
+
     With --outgoing, what this host sends is completed before it leaves: for a path that eats what its hardware would
     have left unfinished, so that nothing reaches a receiver that could mend it. A second jump, last in raw/OUTPUT,
     leads it to a queue of its own, in which nothing waits: the kernel finishes checksums and cuts segments where a
@@ -157,6 +168,7 @@ def on(
       fixer on --scope suspects --interface eth0
       fixer on --outgoing --reason "the hypervisor eats unfinished packets"
       fixer on --scope kernel --for 8h
+      fixer on --scope kernel --overlay-ends-here
       fixer on --plain --netns web --interface eth0 --source 10.1.0.0/16
 
     \b
@@ -168,6 +180,10 @@ def on(
         raise click.BadParameter(
             "what a host sends itself is never finished and needs no repair", param_hint="'--interface'"
         )
+    if overlay_ends_here and scope != "kernel":
+        raise click.BadParameter(
+            "says what the kernel may do: belongs to --scope kernel", param_hint="'--overlay-ends-here'"
+        )
     if mtu is not None and scope == "all":
         raise click.BadParameter(
             "belongs to --scope suspects and kernel; all are looked at otherwise", param_hint="'--mtu'"
@@ -176,7 +192,7 @@ def on(
         raise click.BadParameter("says which iptables, and --backend nft takes none", param_hint="'--variant'")
     settings = settings_of(config).overridden(queue=queue, plain=plain)
     host = host_in(netns, pid)
-    from fixer.host import links
+    from fixer.host import leading, links
     from fixer.host.operator import operator
     from fixer.rules import drain, switch, wanted
     from fixer.rules.selection import Selection
@@ -200,12 +216,16 @@ def on(
             suspects_up_to=mtu,
             outgoing=outgoing,
             in_kernel=scope == "kernel",
+            overlay_ends_here=overlay_ends_here,
             until=until_of(span, clock, host.now()),
         )
+        ways = list(leading.leads_on(host, selection.ports)) if overlay_ends_here else []
         drain.check(host, "fixer on", selection.flows_queues(), force, warn)
         asked_for: Variant | None = {"auto": variant, "iptables": variant or "iptables", "nft": "native"}[backend]
         switched = wanted.on(host, selection, by=operator(host), variant=asked_for, reason=reason)
         events.note(host, "rule-on", before, settings.log)
+        for way in ways:
+            warn(f"{way}: what is forwarded to another host leaves with a wrong checksum (--overlay-ends-here)")
     for line in (
         *turned_on(switched),
         *what_to_know(host, selection, switched),
@@ -242,7 +262,8 @@ def what_to_know(host: Host, selection: Selection, switched: Switched) -> Iterat
     if selection.suspects_up_to is not None:
         yield f"Packets longer than {selection.suspects_up_to:,} bytes are taken for merged by GRO and not looked at."
     if selection.in_kernel:
-        yield "Whom the daemon diagnoses, the kernel repairs (tc), while the queue goes on confirming it: fixer status."
+        does = "it has the kernel mark as verified" if selection.overlay_ends_here else "the kernel repairs"
+        yield f"Whom the daemon diagnoses, {does} (tc), while the queue goes on confirming it: fixer status."
     versions = {change.family.version for change in switched.changes if change.after and change.after.on}
     yield from map(str, spread.met(host, selection.interface, selection.count, versions))
 

@@ -66,6 +66,8 @@ class Finishing(threading.Thread):
         self._anew = False
         self._intent: Intent | None = None
         self._wanted = False
+        self._marks = False
+        """Whether packets are marked as verified where they can be, and not summed."""
         self._finisher: Finisher | None = None
         self._attached = Attached(host, say)
         self._deadlines: dict[bytes, float] = {}
@@ -129,10 +131,12 @@ class Finishing(threading.Thread):
             and intent.selection.queue == self._settings.queue.number
             and not self._settings.monitor
         )
-        is_old = self._anew
-        if self._anew or (self._wanted and not is_wanted):
+        marks = bool(is_wanted and intent and intent.selection and intent.selection.overlay_ends_here)
+        is_old = self._anew or marks != self._marks
+        if self._anew or (self._wanted and not is_wanted) or marks != self._marks:
             self._anew = False
-            self._take_back(now, "it is not wanted any more" if not is_wanted else "the configuration is another one")
+            self._take_back(now, "it is not wanted any more" if not is_wanted else "it is wanted otherwise")
+        self._marks = marks
         if is_wanted != self._wanted:
             for pipeline in self._pipelines:
                 pipeline.want_unfinished(is_wanted)
@@ -188,7 +192,12 @@ class Finishing(threading.Thread):
         deadline, sample = steady + int(lives * _SECOND), steady + int(SAMPLE_SECONDS * _SECOND)
         try:
             there = self._finisher.put(
-                key, sum(ways), deadline=deadline, sample=sample, interval=int(SAMPLE_SECONDS * _SECOND)
+                key,
+                sum(ways),
+                deadline=deadline,
+                sample=sample,
+                interval=int(SAMPLE_SECONDS * _SECOND),
+                marks=self._marks,
             )
         except OSError as error:
             self._complain(f"the kernel takes no entry: {error.strerror}")
@@ -201,7 +210,8 @@ class Finishing(threading.Thread):
         source = source_of(key)
         if now.steady - self._begun.get(source, float("-inf")) > SILENT_SECONDS:
             where = ", ".join(f"{name} ({how})" for name, how in sorted(self._attached.interfaces().items()))
-            message = f"the kernel finishes the packets of VTEP {source}, on {where}"
+            how = ", marking them as verified: the overlay is said to end here" if self._marks else ""
+            message = f"the kernel finishes the packets of VTEP {source}, on {where}{how}"
             self._say(told.event("kernel-began", message, told.of_vtep(source) | told.at(*self._attached.interfaces())))
         self._begun[source] = now.steady
 
@@ -260,6 +270,7 @@ class Finishing(threading.Thread):
         most = sorted(filter(None, by_vtep), key=lambda source: -by_vtep[source])[:_SHOWN]
         return InKernel(
             wanted=self._wanted,
+            overlay_ends_here=self._marks,
             interfaces=self._attached.interfaces(),
             ahead=self._attached.ahead(),
             envelopes=len(self._deadlines),

@@ -30,6 +30,8 @@ class Tunnel(Struct, frozen=True):
     is_up: bool
     ends_here: bool
     """Whether its packets arrive in this namespace too."""
+    master: str = ""
+    """The bridge or VRF that it is a port of."""
 
 
 def read(found: Iterable[dict[str, Any]]) -> list[Tunnel]:
@@ -38,7 +40,8 @@ def read(found: Iterable[dict[str, Any]]) -> list[Tunnel]:
     for each in found:
         info = each.get("linkinfo", {})
         if info.get("info_kind") == "vxlan" and isinstance(port := info.get("info_data", {}).get("port"), int):
-            tunnels.append(Tunnel(each["ifname"], port, "UP" in each["flags"], "link_netnsid" not in each))
+            is_up, ends_here = "UP" in each["flags"], "link_netnsid" not in each
+            tunnels.append(Tunnel(each["ifname"], port, is_up, ends_here, each.get("master", "")))
     return tunnels
 
 

@@ -13,6 +13,10 @@
  *     payload can tell: that is the queue's;
  *   - the kernel itself is not going to finish it (CHECKSUM_PARTIAL), nor has merged it from several.
  *
+ * It sums the inner segment and writes what is right. Where the entry says so, which it does only for a host whose
+ * overlay ends on it, it marks the packet as verified instead, of an outer field that is zero or right once the inner
+ * one is finished, and of a packet that the NIC has not summed: whoever gets it here takes it, and reads no payload.
+ *
  * Whatever it does, the packet goes on its way: TC_ACT_UNSPEC, to the next program and to the rules. What it leaves
  * alone goes on unchanged. Linux 5.8 and newer (bpf_csum_level), no BTF, no kfuncs, no loops over what a packet says.
  *
@@ -66,6 +70,7 @@ enum {
 	ENTRIES = 1024,	/* fixer/kernel/finisher.py has the same numbers */
 	LONGEST = 9216,	/* bytes of an inner segment that are summed: jumbo frames, and not what somebody merged */
 	CHUNK = 256,
+	ASIDE = 32,
 };
 
 /* What became of packets that look unfinished; behind the entries' own counters. */
@@ -98,7 +103,8 @@ struct entry {
 	u64 sample;	/* from then on the next packet is the judge's … */
 	u64 interval;	/* … and one so many nanoseconds later */
 	u32 slot;	/* in `counted` */
-	u32 outers;
+	u16 outers;
+	u16 marks;	/* whether packets are marked as verified where they can be, and not summed */
 };
 
 struct count {
@@ -219,6 +225,7 @@ struct seen {
 	u32 total, segment;	/* bytes: the outer IP packet, the inner segment */
 	u32 found, outer_found;	/* the two fields */
 	u32 protocol;	/* of the inner packet */
+	u32 may_lack;	/* whether the inner packet needs no checksum: UDP over IPv4 */
 	u64 pseudo, outer_pseudo;	/* sums: of the pseudo-headers, … */
 	u64 outer_header, inner_header;	/* … of the IPv4 headers (ffff over IPv6), … */
 	u64 tunnel;	/* … from the UDP header to the inner segment, … */
@@ -260,6 +267,7 @@ inlined int see(const struct __sk_buff *skb, u32 outer, u32 inner, u32 header, u
 	seen->found = found;
 	seen->outer_found = *(const u16 *)(data + udp + 6);
 	seen->protocol = protocol;
+	seen->may_lack = protocol == PROTO_UDP && inner == IP4;
 	seen->pseudo = pseudo;
 	seen->outer_pseudo = pseudo_of(data + ETHERNET, outer, datagram, PROTO_UDP);
 	seen->outer_header = outer == IP4 ? fold(sum_of(data + ETHERNET, IP4)) : 0xffff;
@@ -278,6 +286,27 @@ inlined int see(const struct __sk_buff *skb, u32 outer, u32 inner, u32 header, u
 #pragma clang loop unroll(full)
 	for (u32 i = 0; i < 10; i++)
 		*(u16 *)(key->envelope + 2 * i) = *(const u16 *)(data + udp + UDP + 2 * i);
+	return 1;
+}
+
+/* Have the kernel take the outer checksum and the inner one for verified: whether it could be written.
+ *
+ * The rules take an inner field that holds its pseudo-header's sum for unfinished, so it must hold something else, though
+ * nobody is going to read it: UDP over IPv4 none at all (RFC 768), which is right even where the packet is forwarded;
+ * others that sum and ASIDE. The rules lose carries, at most eight, and look for the sum with a length of 0 too, as TSO
+ * leaves it: ASIDE is further than that from 0 and from all that 65,535 lacks to the length of a segment in VXLAN. And
+ * it is never 0, which would be none.
+ */
+inlined int mark(struct __sk_buff *skb, const struct seen *seen)
+{
+	u16 field = seen->may_lack ? 0 : fold(seen->pseudo + be16(ASIDE));
+
+	if (store_bytes(skb, seen->field, &field, 2, BPF_F_RECOMPUTE_CSUM))
+		return 0;
+	/* To UNNECESSARY from nothing, and one level more: VXLAN's receiver uses one up, even of an outer field of zero. */
+	csum_level(skb, BPF_CSUM_LEVEL_RESET);
+	csum_level(skb, BPF_CSUM_LEVEL_INC);
+	csum_level(skb, BPF_CSUM_LEVEL_INC);
 	return 1;
 }
 
@@ -320,6 +349,9 @@ inlined u32 finish(struct __sk_buff *skb, const struct seen *seen, const struct 
 	state = state_of(skb, &sum);
 	if (state == PARTIAL)
 		return ENTRIES + LOCAL;
+	/* Of an outer field that was left unfinished the right value is written, and the rules look at every ffff. */
+	if (entry->marks && state == NONE_OR_VERIFIED && kind != OUTER_PSEUDO && seen->outer_found != 0xffff)
+		return mark(skb, seen) ? slot : ENTRIES + REFUSED;
 	if (state == COMPLETE && skb->len == ETHERNET + seen->total) {
 		sum += 0xffff ^ fold(seen->before);
 	} else {

@@ -34,7 +34,7 @@ in network order; the outer IP version (2), in the machine's."""
 ZERO, PSEUDO, AGREES = 1, 2, 4
 """How the outer field may stand: bits."""
 
-_ENTRY = struct.Struct("=QQQII")
+_ENTRY = struct.Struct("=QQQIHH")
 _COUNT = struct.Struct("=QQ")
 _MOST_CPUS = 8192
 """Linux's own limit: so many values may come where a map has one for each CPU."""
@@ -86,11 +86,12 @@ class Finisher:
             os.close(descriptor)
         self._maps.clear()
 
-    def put(self, key: bytes, outers: int, *, deadline: int, sample: int, interval: int) -> bool:
+    def put(self, key: bytes, outers: int, *, deadline: int, sample: int, interval: int, marks: bool = False) -> bool:
         """Finish packets of ``key`` whose outer field stands in one of these ways, until the ``deadline``.
 
         From ``sample`` on the next one, and then one each ``interval``, is left as it is. All three in nanoseconds, the
-        first two of CLOCK_MONOTONIC. False: there is no room for another one.
+        first two of CLOCK_MONOTONIC. ``marks``: mark them as verified, where that can be done, and sum no payload: what
+        is forwarded then leaves wrong. False: there is no room for another one.
         """
         if len(key) != KEY_BYTES:
             raise ValueError(f"a key of {len(key)} bytes")
@@ -100,7 +101,7 @@ class Finisher:
                 return False
             slot = self._free.pop()
         try:
-            bpf.update(self._maps["entries"], key, _ENTRY.pack(deadline, sample, interval, slot, outers))
+            bpf.update(self._maps["entries"], key, _ENTRY.pack(deadline, sample, interval, slot, outers, marks))
         except BaseException:
             if key not in self._slots:
                 self._free.append(slot)

@@ -67,6 +67,8 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
     outgoing_queue: QueueNumber | None = None
     in_kernel: bool = False
     """Whether the daemon has the kernel finish what it has diagnosed, before any rule meets it (docs/kernel.md)."""
+    overlay_ends_here: bool = False
+    """Whether the kernel may mark it as verified instead: no packet of the overlay is forwarded to another host."""
     until: Moment | None = None
     """When the kernel itself stops taking any; to the second."""
 
@@ -75,6 +77,8 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
             ip_network(source)
         if not (self.ports or self.plain):
             raise ValueError("neither ports nor plain: nothing to take")
+        if self.overlay_ends_here and not self.in_kernel:
+            raise ValueError("overlay_ends_here: says what the kernel may do, and it is to do nothing")
 
     @classmethod
     def of(
@@ -86,15 +90,19 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
         suspects_up_to: int | None = None,
         outgoing: bool = False,
         in_kernel: bool = False,
+        overlay_ends_here: bool = False,
         until: datetime | None = None,
     ) -> Selection:
         """What the settings want taken, narrowed by what was asked for on the command line.
 
-        Raises :class:`ConfigWrong` if ``outgoing`` packets are wanted too, and no queue is left for them.
+        Raises :class:`ConfigWrong` if ``outgoing`` packets are wanted too, and no queue is left for them; and if the
+        settings want packets in a queue to which one that is marked as verified must not come.
         """
         if outgoing and settings.outgoing_queue > MOST_QUEUE:
             raise ConfigWrong("no queue number is left for what leaves: take lower ones for the others")
         mode = settings.timestamps.mode
+        if overlay_ends_here and mode != "off":
+            raise ConfigWrong(f'timestamps.mode = "{mode}" queues what the kernel has marked: not --overlay-ends-here')
         return cls(
             queue=settings.queue.number,
             count=settings.queue.count,
@@ -104,6 +112,7 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
             sources=tuple(map(str, sources)),
             suspects_up_to=suspects_up_to,
             in_kernel=in_kernel,
+            overlay_ends_here=overlay_ends_here,
             syns=mode == "strip",
             flows_queue=settings.timestamps_queue if mode == "normalise" else None,
             flows_sources=settings.timestamps.sources,

@@ -170,6 +170,8 @@ def _kernel(found: InKernel) -> Iterator[Row]:
     else:
         now = "not wanted any more"
     yield "In kernel", f"{now}; {found.packets:,} packets repaired"
+    if found.overlay_ends_here:
+        yield "", "--overlay-ends-here: marked as verified and not summed; what is forwarded leaves wrong"
     if found.vteps:
         yield "", ", ".join(f"VTEP {source} {count:,}" for source, count in list(found.vteps.items())[:_VTEPS])
     if left := [f"{name.replace('_', ' ')} {count:,}" for name, count in found.left.items() if count]:

@@ -36,6 +36,8 @@ class InKernel(Struct, frozen=True, kw_only=True):
     """What the kernel finishes at the daemon's word (docs/kernel.md)."""
 
     wanted: bool
+    overlay_ends_here: bool = False
+    """Whether packets are marked as verified where they can be, and not summed."""
     interfaces: dict[str, str] = {}
     """Where the program stands, and how it is attached there: "TCX" or "clsact"."""
     ahead: dict[str, int] = {}

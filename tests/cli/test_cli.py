@@ -220,6 +220,7 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         (["on", "--variant", "ebtables"], "'ebtables' is not one of 'nft', 'legacy'"),
         (["on", "--scope", "some"], "'some' is not one of 'all', 'suspects'"),
         (["on", "--mtu", "1500"], "belongs to --scope suspects"),
+        (["on", "--scope", "suspects", "--overlay-ends-here"], "belongs to --scope kernel"),
         (["on", "--scope", "suspects", "--mtu", "100"], "100 is not in the range 576<=x<=65535"),
         (["off", "--netns", "a", "--pid", "1"], "--netns and --pid both name a network namespace"),
         (["off", "--pid", "0"], "0 is not in the range x>=1"),
@@ -323,6 +324,29 @@ def taking_over(fake: FakeHost) -> FakeHost:
     eth0 = {"ifname": "eth0", "mtu": 9000, "flags": ["UP"], "link_type": "ether"}
     fake.answers["ip"] = Completed(0, json.dumps([eth0]), "")
     return fake
+
+
+def test_on_warns_of_what_leads_on_from_where_the_overlay_is_said_to_end(taking_over: FakeHost, tmp_path: Path) -> None:
+    here = ("on", "--scope", "kernel", "--overlay-ends-here")
+    warned = "what is forwarded to another host leaves with a wrong checksum (--overlay-ends-here)"
+    assert (
+        "warning: no VXLAN device is in this namespace, so where its packets go cannot be seen" in invoke(*here).stderr
+    )
+    port = {"linkinfo": {"info_kind": "vxlan", "info_data": {"port": 4789}}, "master": "br0"}
+    vxlan0 = {"ifname": "vxlan0", "mtu": 1450, "flags": ["UP"], "link_type": "ether"}
+    taking_over.answers["ip"] = Completed(0, json.dumps([vxlan0 | port]), "")
+    taking_over.files["/proc/sys/net/ipv4/ip_forward"] = "0\n"
+    found = invoke(*here)
+    assert found.stderr == ""
+    assert "Whom the daemon diagnoses, it has the kernel mark as verified (tc)" in found.stdout
+    taking_over.files["/proc/sys/net/ipv4/ip_forward"] = "1\n"
+    assert f"warning: net.ipv4.ip_forward is on: IPv4 is routed on from here: {warned}" in invoke(*here).stderr
+    assert invoke("on", "--scope", "kernel").stderr == ""
+    config = tmp_path / "f.toml"
+    config.write_text('[timestamps]\nmode = "strip"\nsources = ["192.0.2.1/32"]\n')
+    refused = invoke(*here, "--config", str(config))
+    assert refused.exit_code == 78
+    assert 'timestamps.mode = "strip" queues what the kernel has marked' in refused.stderr
 
 
 def test_on_with_several_queues_says_what_they_lack(taking_over: FakeHost, tmp_path: Path) -> None:

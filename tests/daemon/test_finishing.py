@@ -43,8 +43,18 @@ class Daemon:
         self.begun = Now.read()
         self.later = 0.0
 
-    def want(self, on: bool = True, *, in_kernel: bool = True, queue: int = 0, until: datetime | None = None) -> None:
-        selection = Selection(queue=queue, ports=(4789,), suspects_up_to=1500, in_kernel=in_kernel, until=until)
+    def want(
+        self,
+        on: bool = True,
+        *,
+        in_kernel: bool = True,
+        here: bool = False,
+        queue: int = 0,
+        until: datetime | None = None,
+    ) -> None:
+        selection = Selection(
+            queue=queue, ports=(4789,), suspects_up_to=1500, in_kernel=in_kernel, overlay_ends_here=here, until=until
+        )
         said = Intent(on=on, selection=selection, since=datetime.now(UTC), until=until, by=Operator(user="root"))
         self.here.call(intent.write, Host(), said)
 
@@ -62,7 +72,8 @@ class Daemon:
         if found is None or finishing.key_of(packet) not in found:
             return False
         made = finishing.ran(found, packet)
-        assert made in (packet, oracle.judge(packet).mended)
+        as_wanted = finishing.marked(packet) if self.report.overlay_ends_here else oracle.judge(packet).mended
+        assert made in (packet, as_wanted)
         return made != packet
 
     @property
@@ -144,6 +155,20 @@ def test_a_way_of_the_outer_field_that_is_seen_no_more_is_finished_no_more(daemo
         daemon.diagnose()
         daemon.look(LIVES - 1)
     assert (daemon.is_finished(), daemon.is_finished(once)) == (True, False)
+
+
+def test_packets_are_marked_for_as_long_as_the_overlay_is_said_to_end_here(daemon: Daemon) -> None:
+    """And what was marked until now is not for a moment more."""
+    for here in (True, False, True):
+        daemon.want(here=here)
+        daemon.look()
+        assert daemon.finishing._finisher is None
+        time.sleep(0.3)  # it is told of four times a second
+        daemon.diagnose()
+        daemon.look()
+        assert daemon.is_finished()
+        assert daemon.report.overlay_ends_here == here
+        assert ("marking them as verified" in daemon.said[-1]) == here
 
 
 def test_packets_are_counted_by_name_for_so_many_vteps_and_none_is_lost(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import time
@@ -24,6 +25,7 @@ from .conftest import Page
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("programs")]
 
 KERNEL = ("--scope", "kernel")
+MARKS = (*KERNEL, "--overlay-ends-here")
 PATIENCE = 15.0  # seconds for an answer, which only a loaded machine needs
 LIVES = 5.0  # seconds that an entry lives without being confirmed
 BROKEN = {
@@ -34,7 +36,8 @@ BROKEN = {
     "ipv6-outer-off": (Layout(underlay=6), Finish.NOTHING),
 }
 
-REST = [name for name in BROKEN if name != "swarm-outer-on"]
+FIRST = [("swarm-outer-on", KERNEL), ("swarm-outer-off", MARKS)]
+REST = [each for each in itertools.product(BROKEN, (KERNEL, MARKS)) if each not in FIRST]
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +82,14 @@ def work(lab: Lab, page: type[Page], times: int = 1) -> None:
             assert traffic.ask(lab.left, address, traffic.ECHO_PORT, seconds=PATIENCE) == "answered"
 
 
-@pytest.mark.parametrize("name", ["swarm-outer-on", *(pytest.param(name, marks=pytest.mark.long) for name in REST)])
-def test_broken_paths_work_and_the_kernel_repairs_them(machine: Host, page: type[Page], name: str) -> None:
+@pytest.mark.parametrize(("name", "on"), [*FIRST, *(pytest.param(*each, marks=pytest.mark.long) for each in REST)])
+def test_broken_paths_work_and_the_kernel_repairs_them(
+    machine: Host, page: type[Page], name: str, on: tuple[str, ...]
+) -> None:
     layout, finish = BROKEN[name]
     with Lab(layout, Pump(Fault(finish)), machine) as lab, traffic.serving(lab.right, page.content):
         assert traffic.connect(lab.left, lab.right.overlay4, traffic.HTTP_PORT) in ("timed out", "unreachable")
-        with Service(lab.left, on=KERNEL) as left, Service(lab.right, on=KERNEL):
+        with Service(lab.left, on=on) as left, Service(lab.right, on=on):
             assert attached(lab.left) == []  # nothing was diagnosed yet
             for end in (lab.left, lab.right):
                 end.configure("neighbour flush all")
@@ -98,6 +103,7 @@ def test_broken_paths_work_and_the_kernel_repairs_them(machine: Host, page: type
             assert status["interfaces"] == {"eth0": "TCX"}
             assert status["vteps"].keys() == {lab.right.underlay}
             assert (status["trouble"], status["left"]["refused"]) == ("", 0)
+            assert status["overlay_ends_here"] == (on == MARKS)
             shown = " ".join(left.ask("status").out.split())
             assert "on eth0 (TCX); " in shown
             assert f"VTEP {lab.right.underlay} " in shown

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import finishing, oracle, quick
+from support.bpf_interpreter import run
 from support.packets import encapsulate, frame, in_state, segment, tunnelled, vxlan
 from support.quick import Made, packets
 
 from fixer.datapath.pipeline import Pipeline
 from fixer.kernel import bpf
 from fixer.kernel.finisher import AGREES, ENTRIES, OUTCOMES, PSEUDO, ZERO, Finisher
+from fixer.rules import suspects
 
 pytestmark = [pytest.mark.root, pytest.mark.kernels]
 
@@ -74,6 +76,95 @@ def test_the_matrix(shared: Finisher, kind: str, inner: int, outer: int, complet
             assert made == oracle.judge(packet).mended, (inner_state, outer_state, size)
         else:
             assert made == packet, (inner_state, outer_state, size)
+
+
+@pytest.mark.parametrize("complete", [False, True], ids=["none", "complete"])
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("inner", [4, 6])
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_the_matrix_of_marks(shared: Finisher, kind: str, inner: int, outer: int, complete: bool) -> None:
+    """Only over an outer field that is zero or agrees, and on no packet that the device has summed; else as ever."""
+    if complete and not finishing.knows_complete():
+        pytest.skip("this kernel cannot try out a program with CHECKSUM_COMPLETE (6.11)")
+    for inner_state, outer_state, size in itertools.product(INNER_STATES, OUTER_STATES, (0, 1, 256, 1237)):
+        if kind == "udp" and inner_state == "LENGTH_0":
+            continue
+        packet = built(kind, inner, inner_state, outer, outer_state, bytes(at * 7 % 251 for at in range(size)))
+        finishing.put(shared, finishing.key_of(packet), marks=True)
+        made = finishing.ran(shared, packet, complete=complete)
+        if inner_state != "PARTIAL" or outer_state not in KIND:
+            assert made == packet, (inner_state, outer_state, size)
+        elif complete or outer_state == "PARTIAL":
+            assert made == oracle.judge(packet).mended, (inner_state, outer_state, size)
+        else:
+            assert made == finishing.marked(packet), (inner_state, outer_state, size)
+
+
+def test_over_an_outer_ffff_it_sums(finisher: Finisher) -> None:
+    """The rules look at every ffff: the queue would meet an inner field that is neither right nor unfinished."""
+    packet = built("tcp", 4, "PARTIAL", 4, "AGREES", b"payload!")
+    source = oracle.add(int.from_bytes(packet[20:22], "big"), int.from_bytes(packet[26:28], "big"))
+    packet = oracle.with_field(oracle.with_field(packet, 20, source), 26, 0xFFFF)
+    assert oracle.judge(packet).outer == "AGREES"
+    finishing.put(finisher, finishing.key_of(packet), marks=True)
+    assert finishing.ran(finisher, packet) == oracle.judge(packet).mended
+
+
+def is_suspect(packet: bytes) -> bool:
+    """Whether the rules of ``--scope suspects`` queue it."""
+    exemptions = suspects.tunnelled(quick.version_of(packet), 9000, syns=False)
+    return not any(all(run(program, packet) for program in each.programs) for each in exemptions)
+
+
+@settings(max_examples=400, deadline=None)
+@given(packets())
+def test_any_packet_is_marked_only_where_it_would_be_mended_and_is_no_suspect_then(
+    shared: Finisher, made: Made
+) -> None:
+    packet = made.packet
+    if len(packet) < 68:
+        return
+    key = finishing.key_of(packet)
+    finishing.put(shared, key, marks=True)
+    after = finishing.ran(shared, packet)
+    finishing.put(shared, key, marks=False)
+    summed = finishing.ran(shared, packet)
+    shared.drop(key)
+    if after == packet:
+        # Nobody reads the payload, so what happens to be right is not seen.
+        assert summed == packet
+        return
+    expected = oracle.judge(packet)
+    if after == summed:
+        assert after == expected.mended
+        return
+    assert after == finishing.marked(packet)
+    assert summed == (packet if expected.inner == "VERIFIES" else expected.mended)
+    assert not is_suspect(after)
+
+
+@pytest.mark.parametrize("total", [0xFFDE, 0xFFDF, 0xFFE0, 0xFFFE, 0xFFFF, 1, 32])
+@pytest.mark.parametrize("inner", [4, 6])
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_whatever_the_pseudo_header_sums_to_no_mark_is_a_suspect(
+    finisher: Finisher, kind: str, inner: int, total: int
+) -> None:
+    """Where complements and carries would lie nearest."""
+    packet = quick.made(inner, kind, quick.ADDRESSES[inner], b"x", "PARTIAL")
+    start, end = quick.ADDRESSES_AT[inner]
+    field_at = end + {"tcp": 16, "udp": 6}[kind]
+    sum_now = int.from_bytes(packet[field_at : field_at + 2], "big")
+    last = int.from_bytes(packet[end - 2 : end], "big")
+    addresses = packet[start : end - 2] + oracle.add(last, oracle.add(total, 0xFFFF ^ sum_now)).to_bytes(2, "big")
+    packet = quick.made(inner, kind, addresses, b"x", "PARTIAL")
+    assert int.from_bytes(packet[field_at : field_at + 2], "big") % 0xFFFF == total % 0xFFFF
+    whole = quick.tunnelled(packet)
+    assert is_suspect(whole)
+    finishing.put(finisher, finishing.key_of(whole), marks=True)
+    made = finishing.ran(finisher, whole)
+    assert made == finishing.marked(whole) != whole
+    assert not is_suspect(made)
+    assert finisher.finished(finishing.key_of(whole)) == (1, len(whole))
 
 
 @pytest.mark.parametrize("outer_state", KIND)

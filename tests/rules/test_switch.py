@@ -16,7 +16,7 @@ from support.netns import Namespace
 from support.switching import option, turn_off, turn_on
 
 from fixer.config import parse as parse_settings
-from fixer.errors import KernelLacks, NotPermitted, ProgramMissing, SystemRefused
+from fixer.errors import ConfigWrong, KernelLacks, NotPermitted, ProgramMissing, SystemRefused
 from fixer.host.machine import NET, Completed, Host
 from fixer.rules import iptables, switch
 from fixer.rules.chains import chains_of
@@ -966,3 +966,7 @@ def test_settings_are_a_selection() -> None:
     )
     strips = parse_settings('[timestamps]\nmode = "strip"\nsources = ["192.0.2.1"]', "")
     assert (Selection.of(strips).syns, Selection.of(strips).flows_queue) == (True, None)
+    with pytest.raises(ConfigWrong, match="not --overlay-ends-here"):
+        Selection.of(strips, in_kernel=True, overlay_ends_here=True)
+    with pytest.raises(ValueError, match="overlay_ends_here"):
+        Selection.of(parse_settings("", ""), overlay_ends_here=True)

@@ -6,6 +6,8 @@ import functools
 import struct
 import time
 
+from support import oracle
+
 from fixer.kernel import bpf
 from fixer.kernel.finisher import AGREES, PSEUDO, ZERO, Finisher
 
@@ -47,10 +49,22 @@ def key_of(packet: bytes) -> bytes:
     return source + packet[udp + 2 : udp + 4] + packet[udp + 8 : udp + 28] + struct.pack("=H", version)
 
 
-def put(finisher: Finisher, key: bytes, outers: int = ANY, *, lives: int = HOUR, sample: int = HOUR) -> None:
+def put(
+    finisher: Finisher, key: bytes, outers: int = ANY, *, lives: int = HOUR, sample: int = HOUR, marks: bool = False
+) -> None:
     """An entry for an hour, of which no packet is the judge's."""
     now = time.monotonic_ns()
-    assert finisher.put(key, outers, deadline=now + lives, sample=now + sample, interval=HOUR)
+    assert finisher.put(key, outers, deadline=now + lives, sample=now + sample, interval=HOUR, marks=marks)
+
+
+def marked(packet: bytes) -> bytes:
+    """An unfinished packet, plain as for :func:`key_of`, as it is once it is marked as verified: UDP over IPv4 has no
+    checksum then, others have their pseudo-header's sum and 32."""
+    inner = (20 if packet[0] >> 4 == 4 else 40) + 8 + 8 + 14
+    layer = oracle.read_ip(packet, inner, len(packet))
+    oracle.read_transport(packet, layer)
+    none = (layer.version, layer.protocol) == (4, 17)
+    return oracle.with_field(packet, layer.field_at, 0 if none else oracle.add(layer.pseudo(), 32))
 
 
 def ran(finisher: Finisher, packet: bytes, *, complete: bool = False, gso_size: int = 0) -> bytes:
