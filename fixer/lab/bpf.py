@@ -26,6 +26,7 @@ XDP_DROP, XDP_PASS = 1, 2
 XDP_DATA, XDP_DATA_END = 0, 4  # offsets in struct xdp_md
 # Helper functions.
 SKB_STORE_BYTES, L4_CSUM_REPLACE, SKB_VLAN_PUSH, SKB_VLAN_POP, SKB_LOAD_BYTES, CSUM_LEVEL = 9, 11, 18, 19, 26, 135
+REDIRECT, CSUM_UPDATE = 23, 40
 FRAME_POINTER = 10  # the register that points behind the program's own 512 bytes
 BPF_CSUM_LEVEL_INC = 1
 SK_BUFF_PROTOCOL, SK_BUFF_VLAN_TCI = 16, 24  # offsets in struct __sk_buff
@@ -142,6 +143,23 @@ def claim_verified() -> Program:
     """Say of every packet that its checksum and the one inside are verified (CHECKSUM_UNNECESSARY, csum_level 1)."""
     once = copy(1, 6) + set_to(2, BPF_CSUM_LEVEL_INC) + call(CSUM_LEVEL)
     return copy(6, 1) + once + once + leave(TCX_PASS)
+
+
+def send_on(interface: int) -> Program:
+    """At the entry: out through another interface, by its index, with what the kernel knows of the packet's sum."""
+    return set_to(1, interface) + set_to(2, 0) + call(REDIRECT) + _instruction(0x95)
+
+
+def drop_unless_complete() -> Program:
+    """Drop every packet but those whose sum the device gave (CHECKSUM_COMPLETE)."""
+    return (
+        set_to(2, 0)
+        + call(CSUM_UPDATE)
+        + shift_right(0, 63)
+        + skip_if_equal(0, 0, 2)
+        + leave(TCX_DROP)
+        + leave(TCX_PASS)
+    )
 
 
 def leave_unfinished(port: int) -> Program:
