@@ -16,11 +16,13 @@ from .receivers import (
     CALLBACK,
     FIXER_ALL,
     FIXER_KERNEL,
+    FIXER_MARKS,
     FIXER_NORMALISES,
     FIXER_OTHERS,
     FIXER_SUSPECTS,
     FIXER_TWICE,
     FIXER_UNSHIFTED,
+    GATE,
     LOOP,
     LOOP_GSO,
     LOOP_REPAIRS,
@@ -28,6 +30,7 @@ from .receivers import (
     NO_RULE,
     SCAPY,
     Receiver,
+    gate,
     in_place,
     listening,
     must_have_translated,
@@ -77,13 +80,13 @@ CASES = (
         "finished",
         "100 % broken TCP, no outer checksum, GRO off",
         Traffic(broken=True),
-        (NO_RULE, FIXER_ALL, FIXER_SUSPECTS, FIXER_KERNEL),
+        (NO_RULE, GATE, FIXER_ALL, FIXER_SUSPECTS, FIXER_KERNEL, FIXER_MARKS),
     ),
     Case(
         "finished-gro",
         "100 % broken TCP, no outer checksum, GRO on",
         Traffic(broken=True, gro=True),
-        (NO_RULE, FIXER_ALL, FIXER_SUSPECTS, FIXER_KERNEL),
+        (NO_RULE, GATE, FIXER_ALL, FIXER_SUSPECTS, FIXER_KERNEL, FIXER_MARKS),
     ),
     Case(
         "queues",
@@ -126,6 +129,7 @@ def measured(
                 with (
                     cable.breaking(case.traffic.broken and here is not None),
                     wanted(cable, receiver, here, scratch) if here and receiver.acts else table,
+                    gate(cable, receiver),
                 ):
                     if receiver.acts:
                         cable.stream(DIAGNOSED_SECONDS, (), ())
@@ -161,6 +165,9 @@ BOUNDS = (
     Bound("clean", FIXER_ALL, LOOP, "own_us", most=1.05),
     Bound("finished", FIXER_KERNEL, NO_RULE, "gbit_per_second", least=0.8),
     Bound("finished-gro", FIXER_KERNEL, NO_RULE, "gbit_per_second", least=0.6),
+    Bound("finished", FIXER_MARKS, NO_RULE, "gbit_per_second", least=0.95),
+    Bound("finished", GATE, NO_RULE, "gbit_per_second", least=0.98),
+    Bound("finished-gro", GATE, NO_RULE, "gbit_per_second", least=0.98),
     Bound("broken", FIXER_ALL, LOOP_REPAIRS, "gbit_per_second", least=0.97),
     Bound("clean", FIXER_ALL, CALLBACK, "gbit_per_second", least=1.35),
     Bound("clean", FIXER_ALL, CALLBACK, "own_us", most=0.5),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fixer.host.machine import Host
+from fixer.kernel.attachment import Attachment
+from fixer.kernel.finisher import Finisher
 from fixer.lab import net
 from fixer.state import flowfile, report
 
@@ -41,6 +44,9 @@ class Receiver:
     source: str = ""
     acts: bool = False
     """Whether its daemon acts by what is wanted, so that the verb itself has to turn it on and off."""
+
+    gated: bool = False
+    """Whether every packet meets the program of --scope kernel, which has no entry: what all others pay for it."""
 
     @property
     def translates(self) -> bool:
@@ -71,6 +77,8 @@ NOBODY_LISTENS = 3
 FIXER_ALL = Receiver("fixer", RUN, ("on",))
 FIXER_SUSPECTS = Receiver("fixer, suspects", RUN, ("on", "--scope", "suspects"))
 FIXER_KERNEL = Receiver("fixer, kernel", RUN, ("on", "--scope", "kernel"), acts=True)
+FIXER_MARKS = Receiver("fixer, marks", RUN, ("on", "--scope", "kernel", "--overlay-ends-here"), acts=True)
+GATE = Receiver("sound, the gate", gated=True)
 FIXER_TWICE = Receiver("fixer, 2 queues", RUN, ("on",), queues=2)
 FIXER_NORMALISES = Receiver("fixer, normalises", RUN, ("on",), source=OVERLAY["left"])
 # One clock alone is never shifted: the same packets both ways, and none of them changed.
@@ -195,6 +203,20 @@ def wanted(cable: Cable, receiver: Receiver, standing: Standing, scratch: Path) 
 
 def configured(receiver: Receiver, queues: Sequence[int], scratch: Path) -> tuple[str, str]:
     return "--config", str(configuration(receiver, queues, scratch))
+
+
+@contextmanager
+def gate(cable: Cable, receiver: Receiver) -> Iterator[None]:
+    """The program of --scope kernel, without an entry, is where packets arrive, if ``receiver`` is gated."""
+    if not receiver.gated:
+        yield
+        return
+    with Finisher() as finisher:
+        attachment = cable.right.call(lambda: Attachment(finisher, socket.if_nametoindex("eth0")))
+        try:
+            yield
+        finally:
+            cable.right.call(attachment.close)
 
 
 @contextmanager
