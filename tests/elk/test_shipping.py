@@ -45,6 +45,10 @@ class Shipped(NamedTuple):
     server: Server
     while_down: tuple[int, int]
     """Packets that were sent and that came out while the server was down."""
+    open_lines: list[dict[str, Any]]
+    """The lines so far, at a moment when the daemon followed findings …"""
+    open_there: list[dict[str, Any]]
+    """… and what the server answered then to who asks which are open."""
     refused: str
 
 
@@ -103,6 +107,27 @@ class Flood:
         return bool(select.select([self._road.outlet], [], [], 0)[0])
 
 
+def read(log: Path) -> list[dict[str, Any]]:
+    """The whole lines of it: the daemon may be writing one."""
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def is_opened(line: dict[str, Any]) -> bool:
+    return bool(line["event"]["action"] == "finding-opened")
+
+
+def last_of_findings(server: Server, sequence: int = 2**62) -> list[dict[str, Any]]:
+    """Of each finding the last event up to that line: one that is not closed is open."""
+    until_then = {"range": {"event.sequence": {"lte": sequence}}}
+    body = {
+        "query": {"bool": {"filter": [*panels.FINDINGS.must(), until_then, {"exists": {"field": "fixer.finding.id"}}]}},
+        "collapse": {"field": "fixer.finding.id"},
+        "sort": [{"event.sequence": "desc"}],
+        "size": 1000,
+    }
+    return [hit["_source"] for hit in server.search(body)["hits"]["hits"]]
+
+
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[Shipped]:
     """A daemon that is flooded, a shipper, and a server that goes away in the middle and comes back."""
@@ -141,12 +166,17 @@ def shipped() -> Iterator[Shipped]:
             while_down = flood.sent - sent, flood.came - came
             server.start()
             flood.up_to(EVENTS)
+            until(lambda: sum(map(is_opened, read(log))) >= len(VTEPS), 60, "the daemon has not found all of them")
+            open_lines = read(log)
+            until(lambda: server.count() >= len(open_lines), SHIPPED_SECONDS, "not everything came")
+            open_there = last_of_findings(server, open_lines[-1]["event"]["sequence"])
             assert receiver.run(*command, "off", "--reason", "cured").status == 0
             time.sleep(2)  # the guard looks once a second
             net.stop(daemon)
-            lines = [json.loads(line) for line in log.read_text().splitlines()]
+            lines = read(log)
             until(lambda: server.count() >= len(lines), SHIPPED_SECONDS, "not everything came")
-            yield Shipped(lines, server, while_down, rsyslog.refused.read_text() if rsyslog.refused.exists() else "")
+            refused = rsyslog.refused.read_text() if rsyslog.refused.exists() else ""
+            yield Shipped(lines, server, while_down, open_lines, open_there, refused)
         finally:
             if daemon:
                 net.stop(daemon)
@@ -230,22 +260,25 @@ def test_who_is_in_a_network(shipped: Shipped, field: str, cidr: str) -> None:
 
 
 def test_what_is_open(shipped: Shipped) -> None:
-    """Of each finding the last event: one that is not closed is open. A daemon that stops closes all of its own."""
-    body = {
-        "query": {"bool": {"filter": panels.FINDINGS.must()}},
-        "collapse": {"field": "fixer.finding.id"},
-        "sort": [{"event.sequence": "desc"}],
-        "size": 1000,
-    }
-    hits = [hit["_source"] for hit in shipped.server.search(body)["hits"]["hits"]]
-    last = {
-        line["fixer"]["finding"]["id"]: line["event"]["action"]
-        for line in shipped.lines
-        if line["event"]["dataset"] == "fixer.finding" and "id" in line["fixer"]["finding"]
-    }
-    found = {hit["fixer"]["finding"]["id"]: hit["event"]["action"] for hit in hits if "id" in hit["fixer"]["finding"]}
-    assert found == last
-    assert set(found.values()) <= {"finding-closed"}
+    """While the daemon follows findings, those; a daemon that stops closes all of its own."""
+
+    def last(lines: list[dict[str, Any]]) -> dict[str, tuple[str, str, str]]:
+        return {
+            finding["id"]: (line["event"]["action"], finding["who"], finding["cause"])
+            for line in lines
+            for finding in [line["fixer"].get("finding", {})]
+            if "id" in finding
+        }
+
+    opened = last(shipped.open_there)
+    assert opened == last(shipped.open_lines)
+    open_now = {who: cause for action, who, cause in opened.values() if action != "finding-closed"}
+    assert open_now.keys() >= set(VTEPS)
+    assert len({open_now[vtep] for vtep in VTEPS}) == len(set(KINDS)), "one cause for each kind of fault"
+    ended = last(last_of_findings(shipped.server))
+    assert ended == last(shipped.lines)
+    assert ended.keys() >= opened.keys()
+    assert {action for action, _, _ in ended.values()} == {"finding-closed"}
 
 
 def test_who_has_switched_the_rule(shipped: Shipped) -> None:
