@@ -73,6 +73,7 @@ cdef struct Side:
     uint32_t asked           # SYNs, echo requests, DNS queries of it that were sound
     uint16_t most            # MSS that it announced, 0: not seen
     uint16_t spoke
+    bint finishes            # TCP: a SYN, a FIN or payload of this connection was finished
     Progress progress
 
 

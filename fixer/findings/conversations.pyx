@@ -23,6 +23,8 @@ cdef enum:
     PATIENCE = 30                    # seconds on a wire until what waits is not answered any more …
     PATIENCE_AGAIN = 10              # … and what was sent again is lost
     DNS_PORT = 53
+    DHCP_SERVER = 67
+    DHCP_CLIENT = 68
     ACK_WINDOW = 0x40000000          # an acknowledgement reaches so far back (RFC 7323 §2.3)
     ECHO_REPLY = 0
     UNREACHABLE = 3
@@ -84,8 +86,7 @@ cdef class Conversations:
             if event.judgement.inner == IN_PARTIAL and self.is_merged(event, out):
                 fate = Fate.MERGED
         elif event.judgement.inner == IN_VERIFIES and event.judgement.outer in (OUT_GOOD, OUT_ZERO, OUT_NO_TUNNEL) \
-                and (inner.protocol == PROTO_UDP
-                     or (inner.protocol == PROTO_TCP and not inner.tcp_flags & TCP_RST)):
+                and is_left_to_nics(inner, out):
             fate = Fate.FINISHED
         return fate
 
@@ -293,8 +294,10 @@ cdef class Conversations:
         out.waiting.expects = not out.pure and not flags & TCP_RST
         out.waiting.mergeable = payload != 0 and not flags & TCP_SYN
         out.waiting.stamp = timestamp(tcp, header, TCP_TSVAL)
-        if event.judgement.inner == IN_VERIFIES and payload > here.finished:
-            here.finished = payload
+        if event.judgement.inner == IN_VERIFIES:
+            here.finishes |= not out.pure
+            if payload > here.finished:
+                here.finished = payload
         if event.length > self.common_mtu:
             out.waiting.long_payload = payload
         if event.judgement.inner != IN_WRONG and there.first:
@@ -307,6 +310,8 @@ cdef class Conversations:
                 self.let_all_go(out.conversation)
                 self.conclude(out.conversation)
                 here.finished = there.finished = 0
+                here.finishes = event.judgement.inner == IN_VERIFIES
+                there.finishes = False
             here.opened = out.waiting.begin
             here.most = announced_mss(tcp, header)
         if here.first and not out.pure:
@@ -521,6 +526,21 @@ cdef class Conversations:
 
 cdef inline bint is_broken(const Event *event) noexcept nogil:
     return event.judgement.diagnosis != SOUND and event.judgement.diagnosis != UNCHECKABLE
+
+
+cdef inline bint is_left_to_nics(const Endpoints *inner, const Segment *segment) noexcept nogil:
+    """Whether a sender's kernel leaves such a packet's checksum to its NIC.
+
+    What Linux answers without a socket it finishes itself over IPv4: a RST, and an acknowledgement in TIME_WAIT
+    (ip_send_unicast_reply); that may be any without a byte, of a side none of whose others was finished. DHCP's clients
+    and servers write whole packets.
+    """
+    if inner.protocol == PROTO_UDP:
+        return not (inner.source_port in (DHCP_SERVER, DHCP_CLIENT)
+                    and inner.destination_port in (DHCP_SERVER, DHCP_CLIENT))
+    if inner.protocol != PROTO_TCP or inner.tcp_flags & TCP_RST or segment.conversation == NULL:
+        return False
+    return not segment.pure or segment.conversation.side[segment.side].finishes
 
 
 cdef inline bint is_answer(const uint8_t *tcp, const Side *there) noexcept nogil:

@@ -129,6 +129,24 @@ def some_finished_and_some_never_answered(capture: Capture) -> None:
     Connection(capture, 5000).knock()
 
 
+@label({(LEFT, UNCLEAR): 3}, Place.UNKNOWN)
+def on_the_sender_whose_kernel_acknowledges_in_time_wait(capture: Capture) -> None:
+    """Its acknowledgements of a FIN that comes again are finished before any NIC."""
+    old = Connection(capture, 4100)
+    for number in range(3):
+        old.send(1, FIN | ACK, "finished", again=number > 0)
+        old.send(0, ACK, "finished")
+    Connection(capture).knock()
+
+
+@label({(LEFT, UNCLEAR): 3}, Place.UNKNOWN)
+def on_the_sender_where_a_guest_asks_for_an_address(capture: Capture) -> None:
+    """DHCP's clients finish what they write; the guest's SYNs are its NIC's to finish, and a filter eats them."""
+    for _ in range(3):
+        capture.udp(0, "finished", b"discover", 68, 67)
+    Connection(capture).knock()
+
+
 @label({(LEFT, FAULT): 4}, Place.BEHIND)
 def only_what_was_cut_is_unfinished(capture: Capture) -> None:
     """Handshake and short segments are finished, full ones are not: no MTU, though only long packets are lost."""
