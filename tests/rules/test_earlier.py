@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from support.fakehost import OK, FakeHost
 
+from fixer.host.machine import Completed
 from fixer.rules.earlier import Chain, Packet, chains, drops
+from fixer.rules.nftables import Nftables
 from fixer.rules.selection import IPV4, IPV6
+from fixer.status import reasons
 
 EARLY = Chain("inet", "firewall", "early", -400, "accept")
 SAID = """\
@@ -121,6 +126,37 @@ def test_where_a_rule_leads() -> None:
     assert found(rules((JUMP,), (DROP,), sub=((UDP4789, RETURN), (ACCEPT,)))) == dropped
     assert found(rules((GOTO,), (DROP,), sub=((UDP4789, RETURN),))) == []
     assert found(rules((FROM_TEN, JUMP), (DROP,), sub=((ACCEPT,),))) == []
+
+
+OURS = """\
+{"table": {"family": "ip", "name": "fixer", "handle": 3}}
+{"chain": {"family": "ip", "table": "fixer", "name": "prerouting", "hook": "prerouting", "prio": -299}}
+{"rule": {"chain": "prerouting", "handle": 2, "expr": [%s, {"counter": {"packets": 5, "bytes": 500}},
+ {"queue": {"num": 7, "flags": "bypass"}}]}}
+"""
+
+
+def test_it_is_told_with_the_command_that_shows_it() -> None:
+    host = FakeHost()
+    ports = UDP4789.replace("4789", '{"set": [4789, 8472]}')
+    listed = {
+        ("table", "ip", "fixer"): objects((OURS % ports).replace(",\n", ",")),
+        ("chains",): objects(SAID),
+        ("table", "inet", "firewall"): rules((UDP4789, DROP)),
+        ("table", "ip", "raw"): [],
+    }
+
+    def nft(argv: Sequence[str], _: str | None) -> Completed:
+        assert argv[:5] == ["env", "TZ=UTC0", "nft", "-j", "list"]
+        return Completed(0, json.dumps({"nftables": listed[tuple(argv[5:])]}), "")
+
+    host.answers |= {"nft": OK, "env": nft}
+    found = Nftables(host, IPV4).read()
+    assert found.on
+    assert found.takes == "UDP to port 4789, 8472 to queue 7"
+    (reason,) = reasons.ahead(found)
+    what = "handle 1 in inet firewall early drops all our packets to port 4789 before our rules meet them"
+    assert (reason.what, reason.command, reason.by) == (what, "nft -a list table inet firewall", "See")
 
 
 def test_more_ways_than_there_are_rules_end_in_no_answer() -> None:
