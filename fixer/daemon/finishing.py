@@ -165,7 +165,8 @@ class Finishing(threading.Thread):
                 self._finisher = Finisher()
             except (OSError, ValueError) as error:
                 self._refused = now.steady
-                self._complain(f"this kernel does not take the program: {error}")
+                todo = "; the daemon needs CAP_BPF, see docs/kernel.md" if isinstance(error, PermissionError) else ""
+                self._complain(f"this kernel does not take the program: {error}{todo}")
                 return False
             self._trouble = ""
             self._attached.look(self._finisher, intent.selection.interface, now)

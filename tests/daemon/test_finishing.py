@@ -254,6 +254,7 @@ def test_a_kernel_that_takes_no_program_is_said_once_and_asked_again(
         assert Refused.asked == 1
         assert len(daemon.said) == 1
         assert "this kernel does not take the program" in daemon.report.trouble
+        assert "CAP_BPF" in daemon.report.trouble
         assert "goes through the queue" in daemon.said[0]
     daemon.diagnose()
     daemon.look(RETRY_SECONDS)
