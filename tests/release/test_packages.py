@@ -10,8 +10,8 @@ from support.made import NODE, bare_system, made, need, need_root, newer, run
 
 
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("suite", ["bullseye", "bookworm", "trixie"])
-def test_a_bare_debian_installs_repairs_upgrades_and_is_left_as_it_was(suite: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suite", ["bullseye", "bookworm", "trixie", "xenial"])
+def test_a_bare_system_installs_repairs_upgrades_and_is_left_as_it_was(suite: str, tmp_path: Path) -> None:
     [old] = made("fixer_*_amd64.deb", "bundle")
     need_root()
     need("systemd-nspawn")
