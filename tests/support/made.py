@@ -68,10 +68,15 @@ def has_our_rule(end: Namespace) -> bool:
     return "fixer" in "".join(rules).lower()
 
 
+BPF = 247
+"""<elf.h>: the machine of what is for the kernel, whatever it runs on."""
+
+
 def elf_files(directory: Path) -> Iterator[Path]:
-    """Every program and shared object below a directory."""
+    """Every program and shared object below a directory that is for a processor."""
     for path in sorted(directory.rglob("*")):
-        if path.is_file() and not path.is_symlink() and path.read_bytes().startswith(b"\x7fELF"):
+        start = path.read_bytes()[:20] if path.is_file() and not path.is_symlink() else b""
+        if start.startswith(b"\x7fELF") and int.from_bytes(start[18:], "little") != BPF:
             yield path
 
 
