@@ -56,7 +56,7 @@ cure:  ## udevd, NetworkManager and ifupdown of Debian, booted, keep what fixer 
 		libteamdctl0 libjansson4 libmm-glib0 libpolkit-gobject-1-0 libpsl5 libbluetooth3 libcurl3-gnutls libreadline8 && touch .complete; }
 	@$(python) -m pytest -m long tests/cure/test_booted.py $(ARGS)
 
-finishing:  ## fixer on --scope kernel on every path of the lab, killed, off, beside others; each state; damage (root, 15 minutes)
+finishing:  ## fixer on --scope kernel on every path of the lab, killed, off, beside others; each state; damage (root, half an hour)
 	@tools/install run test
 	@$(python) -m pytest -m long tests/e2e/test_finishing.py tests/e2e/test_finishing_matrix.py $(ARGS)
 	@$(python) -m launder --kernel --quick
