@@ -23,21 +23,6 @@ from fixer.datapath.repair cimport DROP, REPAIR, Action
 from fixer.datapath.zeroed cimport zeroed
 from fixer.nfqueue.netlink cimport *
 
-cdef extern from "<sys/socket.h>" nogil:
-    enum: MSG_DONTWAIT, MSG_TRUNC
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
-        int msg_flags
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    int recvmmsg(int, mmsghdr *, unsigned int, int, void *)
-    ssize_t sendmsg(int, const msghdr *, int)
-
 cdef extern from "<poll.h>" nogil:
     enum: POLLIN
     struct pollfd:
@@ -73,47 +58,8 @@ SO_RCVBUFFORCE = 33
 cdef uint8_t[4] ZEROS = [0, 0, 0, 0]
 
 
-cdef struct QueueCounters:
-    uint64_t received
-    uint64_t sends           # system calls that carried verdicts
-    uint64_t batch_verdicts
-    uint64_t changed         # packets given back with a new payload
-    uint64_t dropped
-    uint64_t truncated       # copies shorter than their packet: passed as they were
-    uint64_t overruns        # ENOBUFS from the socket, where NETLINK_NO_ENOBUFS is not to be had
-    uint64_t refused         # verdicts the kernel answered with an error
-    uint64_t unsent          # verdicts that could not be sent: their packets pass a little later, as they were
-    uint64_t unreadable      # messages that are not nfnetlink_queue's
-
-
 cdef class Queue:
     """A bound queue and its buffers, allocated once. `run` in one thread; `stop` and `counters` from any."""
-
-    cdef Pipeline pipeline
-    cdef object owner        # netfilterqueue.NetfilterQueue, or None for an adopted descriptor
-    cdef int fd
-    cdef int waker           # an eventfd, polled beside the queue: `stop` writes to it
-    cdef uint16_t number
-    cdef bint stopping
-    cdef object successor    # what the pipeline is to adopt, and the event that says it has; or None
-    cdef bint adopting       # there is one
-    cdef readonly uint64_t turns  # of the loop that `run` is; it turns once a second or oftener
-    cdef uint32_t send_limit  # bytes in one send: below the send buffer, or EMSGSIZE would lose all its verdicts
-    cdef uint32_t sequence   # of the last CONFIG
-    cdef uint32_t answered   # sequence of the last acknowledgement
-    cdef int answer          # its errno, 0 for success
-    cdef bint owing          # a verdict could not be sent, and its packet waits
-    cdef uint32_t owed       # its id, or the last one's of several
-    cdef bint running        # the last gathered message is a batch verdict that may take in the next packet
-    cdef QueueCounters counted
-    cdef uint8_t *slots
-    cdef mmsghdr *arrivals
-    cdef iovec *slot_vectors
-    cdef uint8_t *heads      # of the messages being gathered
-    cdef iovec *vectors
-    cdef uint32_t *ends      # index behind each gathered message's last vector
-    cdef uint32_t messages, vector_count, gathered
-    cdef readonly dict flags  # what the kernel granted: {"fail_open": True, …}
 
     def __cinit__(self):
         cdef int i
