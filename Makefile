@@ -30,7 +30,7 @@ lint:  ## ruff, mypy --strict, cython-lint
 	@$(python) -m ruff check
 	@$(python) -m ruff format --check
 	@$(python) -m mypy
-	@PATH="$$PWD/.venv/bin:$$PATH" cython-lint fixer launder
+	@PATH="$$PWD/.venv/bin:$$PATH" cython-lint fixer launder fuzz
 
 format:  ## let ruff put the code in order
 	@tools/install run test dev
@@ -40,6 +40,12 @@ format:  ## let ruff put the code in order
 sanitize:  ## run the tests of the compiled code under AddressSanitizer and UndefinedBehaviorSanitizer
 	@tools/install run test
 	@tools/sanitize
+
+FUZZ_SECONDS ?= 600
+.PHONY: fuzz
+fuzz:  ## any bytes into what reads strangers' bytes, led by coverage, under both sanitizers (FUZZ_SECONDS=600 of each; ARGS=pcap: one)
+	@tools/install run test fuzz
+	@tools/fuzz $(FUZZ_SECONDS) $(ARGS)
 
 bench:  ## throughput and CPU next to no rule, a C loop, a callback; scan next to tshark (root, half an hour; ARGS=--quick: 2)
 	@tools/install run bench
