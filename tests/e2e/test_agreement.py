@@ -90,8 +90,8 @@ def test_a_sender_that_finishes_nothing_is_blamed_by_all_who_can_know_and_by_nob
         assert not [each for each in of(tmp_path / capture, lab.right) if each.verdict is Verdict.FAULT]
 
     both = compare(tmp_path / "left", tmp_path / "right", Settings())
-    assert [(each.what, each.verdict) for each in both.findings(Way.THERE)] == [("unfinished", Crossing.FAULT)]
-    assert both.findings(Way.BACK) == []
+    assert [(each.what, each.verdict) for each in both.remarks(Way.THERE)] == [("unfinished", Crossing.FAULT)]
+    assert both.remarks(Way.BACK) == []
 
 
 def test_what_is_repaired_on_the_wire_is_still_a_fault_there_and_no_fault_of_what_scan_sees_behind_it(
