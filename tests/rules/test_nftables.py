@@ -391,7 +391,7 @@ def test_everything_is_killed_and_not_one_packet_is_matched_after_the_end(native
         assert "the kernel ends it" in done.stdout
     finally:
         daemon.kill()
-        daemon.wait()
+        net.stop(daemon)
 
     def others_send(over: threading.Event) -> None:
         while not over.wait(0.05):
