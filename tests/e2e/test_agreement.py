@@ -15,7 +15,6 @@ from support.tap import tapped
 from fixer.compare import compare
 from fixer.config import Settings
 from fixer.findings.finding import Finding, Place, Verdict
-from fixer.findings.legs import Verdict as Crossing
 from fixer.findings.legs import Way
 from fixer.host.machine import Host
 from fixer.lab import traffic
@@ -90,7 +89,7 @@ def test_a_sender_that_finishes_nothing_is_blamed_by_all_who_can_know_and_by_nob
         assert not [each for each in of(tmp_path / capture, lab.right) if each.verdict is Verdict.FAULT]
 
     both = compare(tmp_path / "left", tmp_path / "right", Settings())
-    assert [(each.what, each.verdict) for each in both.remarks(Way.THERE)] == [("unfinished", Crossing.FAULT)]
+    assert [(each.what, each.verdict) for each in both.remarks(Way.THERE)] == [("unfinished", Verdict.FAULT)]
     assert both.remarks(Way.BACK) == []
 
 
@@ -117,4 +116,4 @@ def test_of_a_healthy_way_nobody_says_anything(machine: Host, page: type[Page], 
     for capture in ("left", "right"):
         for vtep in (lab.left, lab.right):
             assert all(each.verdict is Verdict.HARMLESS for each in of(tmp_path / capture, vtep))
-    assert compare(tmp_path / "left", tmp_path / "right", Settings()).verdict is Crossing.HARMLESS
+    assert compare(tmp_path / "left", tmp_path / "right", Settings()).verdict is Verdict.HARMLESS
