@@ -23,6 +23,19 @@ from fixer.datapath.repair cimport DROP, REPAIR, Action
 from fixer.datapath.zeroed cimport zeroed
 from fixer.nfqueue.netlink cimport *
 
+cdef extern from *:
+    """
+    #include <malloc.h>
+    /* glibc's threshold for memory that goes back to the system when it is freed: once set, it does not grow any more. */
+    static void give_back_what_is_freed(void)
+    {
+    #ifdef M_MMAP_THRESHOLD
+        mallopt(M_MMAP_THRESHOLD, 128 << 10);
+    #endif
+    }
+    """
+    void give_back_what_is_freed()
+
 cdef extern from "<poll.h>" nogil:
     enum: POLLIN
     struct pollfd:
@@ -54,6 +67,10 @@ SOL_NETLINK = 270
 NETLINK_NO_ENOBUFS = 5
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
+
+# Each reload makes the tables of a pipeline, some 10 MB, and frees them: else they stayed, and in pieces, so that some
+# later reload took as much again.
+give_back_what_is_freed()
 
 cdef uint8_t[4] ZEROS = [0, 0, 0, 0]
 
