@@ -21,6 +21,8 @@ CHUNK, CHUNK_SECONDS = 16 << 10, 0.02
 QUESTION_SECONDS, VISIT_SECONDS = 0.01, 0.05
 PATIENCE_SECONDS = 40.0
 """What a connection may take before it counts as lost: a SYN is sent again after 1, 3, 7, 15 and 31 s."""
+CLOSE_SECONDS = 0.1
+"""What asyncio takes to close what it was told to close."""
 LATE_SECONDS = 1.0
 """How long the last answer may be under way."""
 
@@ -181,14 +183,17 @@ class Load:
         streams.close()
         visits.close()
         echo.close()
+        await asyncio.sleep(CLOSE_SECONDS)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         digest = hashlib.sha256()
-        while data := await reader.read(1 << 16):
-            digest.update(data)
-            self._chunks_came.append(time.monotonic())
-        writer.write(digest.hexdigest().encode())
-        writer.close()
+        try:
+            while data := await reader.read(1 << 16):
+                digest.update(data)
+                self._chunks_came.append(time.monotonic())
+            writer.write(digest.hexdigest().encode())
+        finally:
+            writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -196,12 +201,14 @@ class Load:
             await writer.drain()
         except OSError:
             pass  # who asked has counted it as lost
-        writer.close()
+        finally:
+            writer.close()
 
     # --- on the left ---
 
     async def _use(self) -> None:
         await asyncio.gather(self._stream(), self._ask(), self._visit_all())
+        await asyncio.sleep(CLOSE_SECONDS)
 
     async def _stream(self) -> None:
         while not self._over.is_set():
