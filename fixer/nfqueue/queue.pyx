@@ -26,7 +26,7 @@ from fixer.nfqueue.netlink cimport *
 cdef extern from *:
     """
     #include <malloc.h>
-    /* glibc's threshold for memory that goes back to the system when it is freed: once set, it does not grow any more. */
+    /* glibc's threshold for memory that goes back to the system when freed: once set, it does not grow any more. */
     static void give_back_what_is_freed(void)
     {
     #ifdef M_MMAP_THRESHOLD
