@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,14 +110,21 @@ def test_a_host_without_glibc_is_told_what_it_needs_and_nothing_is_installed(alp
     assert not installed(alpine)
 
 
-def test_the_image_is_loaded_and_the_next_command_runs_it(release: Path, key: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def brief() -> Iterator[Path]:
+    """A directory whose name is short: podman's --runroot may have 50 characters."""
+    with tempfile.TemporaryDirectory(prefix="fx-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def test_the_image_is_loaded_and_the_next_command_runs_it(
+    release: Path, key: Path, tmp_path: Path, brief: Path
+) -> None:
     need_root()
     need("podman", "runc")
     podman = tmp_path / "bin" / "podman"
     podman.parent.mkdir()
-    own = (
-        f"--storage-driver vfs --root {tmp_path}/root --runroot {tmp_path}/run --runtime runc --cgroup-manager cgroupfs"
-    )
+    own = f"--storage-driver vfs --root {tmp_path}/root --runroot {brief}/run --runtime runc --cgroup-manager cgroupfs"
     podman.write_text(f'#!/bin/sh\nexec {shutil.which("podman")} {own} "$@"\n')
     podman.chmod(0o755)
     # No docker on this PATH, which else would be asked to load it.
