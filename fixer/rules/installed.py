@@ -111,8 +111,11 @@ class Installed:
 
     @property
     def is_passed_over(self) -> bool:
-        """Whether rules that others append are not met by what we take, until ours is put last again."""
-        return self.on and self.place.target != ""
+        """Whether rules that others append are not met by what we take, until ours is put last again.
+
+        Not behind nftables' own hook: there being last is the priority's work.
+        """
+        return self.on and self.backend != "nft"
 
     @property
     def hooks(self) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ def test_it_is_told_with_the_command_that_shows_it() -> None:
 
     host.answers |= {"nft": OK, "env": nft}
     found = Nftables(host, IPV4).read()
-    assert found.on
+    assert (found.on, found.is_passed_over) == (True, False), "what others append later is met all the same"
     assert found.takes == "UDP to port 4789, 8472 to queue 7"
     (reason,) = reasons.ahead(found)
     what = "handle 1 in inet firewall early drops all our packets to port 4789 before our rules meet them"
