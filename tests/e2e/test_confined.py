@@ -36,13 +36,13 @@ def test_a_path_is_repaired_by_threads_that_can_do_nothing_else(machine: Host, p
         Service(lab.left),
         Service(lab.right, settings=SETTINGS) as service,
     ):
-        process = next(event["process"]["pid"] for event in service.events() if "process" in event)
         if not Path("/proc/sys/kernel/seccomp").exists():
             pytest.skip("this kernel has no seccomp filters")
-        locked = [thread for thread in threads(process) if thread["Seccomp"] == "2"]
-        assert len(locked) == 2 < len(threads(process))
-        assert {(int(thread["CapEff"], 16), thread["NoNewPrivs"]) for thread in locked} == {(CAP_NET_ADMIN, "1")}
         assert traffic.download(lab.left, lab.right.overlay4).sha256 == page.sha256
+        every = threads(service.process.pid)
+        locked = [thread for thread in every if thread["Seccomp"] == "2"]
+        assert len(locked) == 2 < len(every)
+        assert {(int(thread["CapEff"], 16), thread["NoNewPrivs"]) for thread in locked} == {(CAP_NET_ADMIN, "1")}
         lab.right.run("iptables", "-t", "raw", "-F", "PREROUTING")
         wait_for(lambda: "rule-put-back" in [event["event"]["action"] for event in service.events()])
         assert traffic.download(lab.left, lab.right.overlay4).sha256 == page.sha256
