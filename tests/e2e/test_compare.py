@@ -50,7 +50,7 @@ def test_a_healthy_way_has_no_fault(machine: Host, page: type[Page], tmp_path: P
     assert found.verdict is Verdict.HARMLESS, found.sentences()
     assert {leg.told_by for leg in found.legs} <= {"marks" if marked else "time"}
     assert sum(leg.lost + leg.unsent for leg in found.legs) == 0
-    assert sum(leg.arrived for leg in found.told(Way.BACK)) > 3000
+    assert sum(leg.arrived for leg in found.told(Way.BACK)) > 1000, found.sentences()
     assert found.clock is not None
     assert abs(found.clock.offset) < 50_000_000  # it is one clock
 
@@ -63,7 +63,7 @@ def test_over_ipv6_inside_and_outside_it_is_the_same(machine: Host, page: type[P
     assert found.verdict is Verdict.HARMLESS, found.sentences()
     assert {leg.found["source"] for leg in found.legs} == {lab.left.underlay, lab.right.underlay}
     assert sum(leg.lost + leg.unsent for leg in found.legs) == 0
-    assert sum(leg.arrived for leg in found.told(Way.BACK)) > 3000
+    assert sum(leg.arrived for leg in found.told(Way.BACK)) > 1000, found.sentences()
 
 
 def test_a_card_that_finishes_nothing_is_found_at_the_sender(machine: Host, page: type[Page], tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ is what mends it.
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,6 +106,7 @@ class Row:
 
 
 RAW = "iptables -t raw"
+ITSELF = shlex.join(FIXER)
 ROWS = {
     "flushed": Row("IPv4: the rule is gone", f"{RAW} -F; {RAW} -X", "iptables -t mangle -F"),
     "ipv6 alone": Row(
@@ -144,13 +145,12 @@ ROWS = {
     "another interface": Row(
         "packets came out of vxlan0 in 2 s, and none met the rule: they do not arrive on eth1",
         "true",
-        f"{sys.executable} -m fixer on --queue=7 --interface eth+",
+        f"{ITSELF} on --queue=7 --interface eth+",
         on=("--interface", "eth1"),
     ),
     "off, and put back": Row(
         "the rule is there, and root",
-        f"iptables-save -t raw > /tmp/fx-lie-$$; {sys.executable} -m fixer off; iptables-restore /tmp/fx-lie-$$; "
-        "rm /tmp/fx-lie-$$",
+        f"iptables-save -t raw > /tmp/fx-lie-$$; {ITSELF} off; iptables-restore /tmp/fx-lie-$$; rm /tmp/fx-lie-$$",
         "iptables-save -t raw > /tmp/fx-lie-$$; iptables-restore /tmp/fx-lie-$$; rm /tmp/fx-lie-$$",
     ),
 }
