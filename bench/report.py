@@ -280,7 +280,14 @@ def save(results: Results, directory: Path) -> Path:
 
 # --- plot -------------------------------------------------------------------------------------------------------------
 
-SHADES = {"no rule": "#9a9a9a", "fixer": "#0b6e4f", "C loop": "#4a7fb5", "callback": "#d08c34", "scapy": "#b5433a"}
+SHADES = {
+    "no rule": "#9a9a9a",
+    "sound": "#c4c4c4",
+    "fixer": "#0b6e4f",
+    "C loop": "#4a7fb5",
+    "callback": "#d08c34",
+    "scapy": "#b5433a",
+}
 
 
 def can_plot() -> bool:
