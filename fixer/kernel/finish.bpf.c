@@ -409,7 +409,7 @@ inlined int see_inner(const struct __sk_buff *skb, u32 outer, struct seen *seen,
 /* From the outer IP header on, which has `outer` bytes. */
 inlined int look(struct __sk_buff *skb, u32 outer, struct seen *seen, struct key *key)
 {
-	const u32 most = ETHERNET + outer + UDP + VXLAN + ETHERNET + IP6 + TCP;
+	const u32 common = ETHERNET + outer + UDP + VXLAN + ETHERNET + IP4 + TCP, most = common - IP4 + IP6;
 	const u8 *data = begin_of(skb), *end = end_of(skb);
 
 	if (data + ETHERNET + outer + UDP > end) {
@@ -430,9 +430,12 @@ inlined int look(struct __sk_buff *skb, u32 outer, struct seen *seen, struct key
 	} else if (data[ETHERNET] >> 4 != 6 || data[ETHERNET + 6] != PROTO_UDP) {
 		return 0;
 	}
-	/* The headers in one piece, as the kernel itself will want them. */
-	if (data + most > end && pull_data(skb, skb->len < most ? skb->len : most))
-		return 0;
+	/* The headers in one piece, as the kernel itself will want them. Of a segment that was cut in software they often end
+	 * where the payload begins: to pull a byte more costs as much as all the rest, and IPv4 with TCP is what is common. */
+	if (data + common > end || *(const u16 *)(data + common - TCP - IP4 - 2) != be16(0x0800)) {
+		if (data + most > end && pull_data(skb, skb->len < most ? skb->len : most))
+			return 0;
+	}
 	return see_inner(skb, outer, seen, key);
 }
 
