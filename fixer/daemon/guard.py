@@ -154,11 +154,14 @@ class Guard(threading.Thread):
         """Whether there are other rules than at the last question where there are no events: ours, or others'."""
         try:
             before, self._legacy = self._legacy, xtables.digests(self._host)
-        except NotPermitted:  # nor may its processes look
-            return False
+        except NotPermitted:  # a service that is nobody may not read which tables there are, but knows of ours
+            return now.steady - self._looked >= LOOK_SECONDS and self._wrote_legacy()
         except OSError:
             return now.steady - self._looked >= LOOK_SECONDS
         return before != self._legacy
+
+    def _wrote_legacy(self) -> bool:
+        return any("legacy" in each.backend for each in switch.remembered(self._host).written.values())
 
     def _tell_of_interface(self, intent: Intent | None) -> None:
         """A rule for an interface that was renamed or removed takes nothing: whose it is now only an operator knows."""

@@ -12,14 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support.commands import FIXER, started, wait_for
 from support.netns import Namespace
 
+from fixer.config import Settings
+from fixer.daemon.guard import Guard
+from fixer.errors import NotPermitted
+from fixer.host import xtables
 from fixer.host.machine import Host
 from fixer.lab import net
-from fixer.rules import wanted
+from fixer.now import Now
+from fixer.rules import switch, wanted
 from fixer.state import intent, report
+from fixer.state.baseline import Baseline, Written
 
 QUEUE = 9
 
@@ -97,6 +104,25 @@ def test_what_is_wanted_of_another_queue_is_another_daemons(netns: Namespace) ->
     netns.run("iptables", "-t", "raw", "-F")
     with daemon(netns):
         assert is_on(netns)[0] is False
+
+
+@pytest.mark.parametrize(("backend", "seconds"), [("iptables-legacy", 1.0), ("iptables-nft", 10.0)])
+def test_who_may_not_read_which_tables_there_are_looks_after_its_own_rules(
+    monkeypatch: pytest.MonkeyPatch, backend: str, seconds: float
+) -> None:
+    """The service is nobody, and of iptables-legacy there are no events."""
+
+    def refused(_: Host) -> tuple[bytes | None, ...]:
+        raise NotPermitted("ip_tables_names is root's")
+
+    written = {"ipv4": Written(backend, ("-A PREROUTING -j FIXER",), msgspec.Raw(b"{}"))}
+    monkeypatch.setattr(xtables, "digests", refused)
+    monkeypatch.setattr(switch, "remembered", lambda _: Baseline(written=written))
+    guard = Guard(Settings(), Host(), lambda _: None, keeps=True)
+    guard._looked = 100.0
+    now = Now.read()
+    assert not guard._is_due(now._replace(steady=100.0 + seconds - 0.01), [])
+    assert guard._is_due(now._replace(steady=100.0 + seconds), [])
 
 
 @pytest.mark.root
