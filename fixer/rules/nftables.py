@@ -110,9 +110,12 @@ class Nftables:
         return [each for each in said if "metainfo" not in each]
 
     def _seen(self, table: list[dict[str, Any]], written: Written | None) -> Installed:
-        """Our table, and what stands before it."""
+        """Our table, and what stands before it, as far as others' tables can be read: ours is right without that."""
         found = self._installed(table, written)
-        return replace(found, ahead=tuple(self._ahead(found))) if found.on else found
+        with suppress(FixerError):
+            if found.on:
+                return replace(found, ahead=tuple(self._ahead(found)))
+        return found
 
     def _ahead(self, found: Installed) -> Iterator[Ahead]:
         """What drops our packets before our rules meet them."""

@@ -159,6 +159,18 @@ def test_it_is_told_with_the_command_that_shows_it() -> None:
     assert (reason.what, reason.command, reason.by) == (what, "nft -a list table inet firewall", "See")
 
 
+def test_a_table_of_others_that_cannot_be_read_leaves_ours_as_it_is() -> None:
+    host = FakeHost()
+    ours = json.dumps({"nftables": objects((OURS % UDP4789).replace(",\n", ","))})
+
+    def nft(argv: Sequence[str], _: str | None) -> Completed:
+        return Completed(0, ours if argv[5:] == ["table", "ip", "fixer"] else "no JSON", "")
+
+    host.answers |= {"nft": OK, "env": nft}
+    found = Nftables(host, IPV4).read()
+    assert (found.on, found.ahead) == (True, ())
+
+
 def test_more_ways_than_there_are_rules_end_in_no_answer() -> None:
     """The kernel has no loops, and lets 16 chains call each other; here each calls the next one twice."""
     names = ["early", *(f"c{depth}" for depth in range(15))]
