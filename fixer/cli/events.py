@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from fixer.rules.wanted import Intent
 
 
-def note(host: Host, action: Literal["rule-on", "rule-off"], before: Intent | None, log: Log | None = None) -> None:
+def note(
+    host: Host, action: Literal["rule-on", "rule-off", "rule-ended"], before: Intent | None, log: Log | None = None
+) -> None:
     """To be called once it is done; ``before`` is what was wanted until then. A journal that is not there is none.
 
-    ``log``: as configured; by default, in the file that is read where no other is named.
+    ``log``: as configured; by default, in the file that is read where no other is named. An end that a daemon has not
+    come to do is no event of its.
     """
     from fixer.host import journal
     from fixer.rules import wanted
@@ -23,7 +26,7 @@ def note(host: Host, action: Literal["rule-on", "rule-off"], before: Intent | No
     from fixer.telemetry.log import Origin, logger
 
     said = wanted.read(host)
-    if said is None or report.every(host):  # the daemon sees it, and logs it
+    if said is None or (action != "rule-ended" and report.every(host)):  # the daemon sees it, and logs it
         return
     start = before.since if before and before.on else said.since
     fields = rules.who_and_why(said.by.user, said.by.login, said.by.sudo, said.reason)

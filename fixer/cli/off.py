@@ -68,7 +68,10 @@ def off(
 
     switch.require_net_admin(host, "fixer off")
     if over:
-        for line in turned_off(wanted.end(host)):
+        ended = wanted.end(host)
+        if any(change.did == "removed" for change in ended):
+            events.note(host, "rule-ended", None)
+        for line in turned_off(ended):
             tell(line)
         return
     if drains:

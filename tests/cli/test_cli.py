@@ -605,7 +605,13 @@ def test_what_the_kernel_cannot_end_a_timer_does(
     assert invoke("off", "--over").output == "", "it is not over: prolonged, say"
     assert "-j NFQUEUE" in taking_over.run(["iptables-save", "-c", "-t", "raw"]).out
     monkeypatch.setattr(taking_over, "now", lambda: until)
+    logged: list[str] = []
+    monkeypatch.setattr("fixer.host.journal.write", logged.append)
     assert "IPv4: off: removed chain FIXER" in invoke("off", "--over").output
+    assert invoke("off", "--over").output.count("removed") == 0
+    [line] = logged
+    event = json.loads(line)
+    assert (event["event"]["action"], event["fixer"]["rule"]["until"]) == ("rule-ended", until.isoformat())
     assert "-j NFQUEUE" not in taking_over.run(["iptables-save", "-c", "-t", "raw"]).out
 
     monkeypatch.setattr(taking_over, "now", lambda: now)
