@@ -129,7 +129,8 @@ class Comparison:
             if self.clock.delay is None:
                 said.append(f"{ahead}, the time on the way included (packets are matched one way only)")
             else:
-                said.append(f"{ahead}, a packet takes {self.clock.delay / 1e6:.3f} ms (if as long there as back)")
+                least = f"a packet takes at least {self.clock.delay / 1e6:.3f} ms (if as long there as back)"
+                said.append(f"{ahead}, {least}")
         for why, count in self.uncounted.items():
             said.append(f"{count} not counted, {UNCOUNTED[why]}")
         if pieces := sum(leg.of(Fate.PIECES) for leg in self.legs):

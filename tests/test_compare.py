@@ -212,6 +212,30 @@ def test_captures_of_headers_alone_tell_the_time_as_well() -> None:
     assert (comparison.arrived, comparison.uncounted.total()) == (4, 0)
 
 
+def busy_one_way(first: int) -> Comparison:
+    """Twenty packets each way, those back behind a full queue, and one back that took only `first` ns."""
+    left, right = framed()
+    for number in range(20):
+        when = NOON + number * SECOND // 10
+        left.append(Sight(when, there := around(inner(number, b"asks"))))
+        right.append(Sight(when + DELAY, there))
+        right.append(Sight(when, back := around(inner(number, b"downloads", back=True), back=True)))
+        left.append(Sight(when + (first if number == 10 else 200 * DELAY), back))
+    return between(left, right)
+
+
+def test_a_queue_on_one_way_says_nothing_about_the_clocks() -> None:
+    clock = busy_one_way(DELAY).clock
+    assert clock is not None
+    assert (clock.offset, clock.delay) == (0, DELAY)
+
+
+def test_a_packet_that_arrived_before_it_was_sent_says_nothing_about_the_clocks() -> None:
+    clock = busy_one_way(-50 * DELAY).clock
+    assert clock is not None
+    assert (clock.offset, clock.delay) == ((DELAY - 200 * DELAY) // 2, (DELAY + 200 * DELAY) // 2)
+
+
 def test_copies_too_short_to_be_known_again_excuse_as_many() -> None:
     left, right = framed()
     for number in range(1, 20):

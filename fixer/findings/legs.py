@@ -265,8 +265,8 @@ def alone(leg: dict[str, Any]) -> tuple[Way, ToldBy] | None:
 
 
 class Clock(NamedTuple):
-    """By how many nanoseconds the second capture's clock is ahead, and how long a packet takes there, if as long as
-    back; `delay` is None where packets are matched one way only, and in `offset` then."""
+    """By how many nanoseconds the second capture's clock is ahead, and how long a packet takes there at least, if as
+    long as back; `delay` is None where packets are matched one way only, and in `offset` then."""
 
     offset: int
     delay: int | None
@@ -274,12 +274,17 @@ class Clock(NamedTuple):
 
 
 def clock_of(found: Sequence[dict[str, Any]]) -> Clock | None:
-    """From the busiest leg with an answering one; None if nothing is matched."""
+    """From the busiest leg with an answering one; None if nothing is matched. Of each way the fastest packet counts,
+    which waited in queues least (the clock filter of RFC 5905 section 10): under a download the others wait one way
+    only. Where the two contradict each other, a packet was taken for its copy, and what is usual counts."""
     timed = {ends(leg): leg for leg in sorted(found, key=lambda leg: -leg["timed"]) if leg["timed"]}
     for (tunnel, here, there), leg in timed.items():
         if (back := timed.get((tunnel, there, here))) is not None and back is not leg:
-            two = leg["middle"], back["middle"]
-            return Clock(sum(two) // 2, abs(two[0] - two[1]) // 2, leg["timed"] + back["timed"])
+            lower, higher = sorted((leg, back), key=lambda each: each["middle"])
+            two = higher["least"], lower["most"]
+            if two[0] < two[1]:
+                two = higher["middle"], lower["middle"]
+            return Clock(sum(two) // 2, (two[0] - two[1]) // 2, leg["timed"] + back["timed"])
     for leg in timed.values():
         return Clock(leg["middle"], None, leg["timed"])
     return None
