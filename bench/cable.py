@@ -118,12 +118,12 @@ class Cable:
         return end.call(self.host.read, path)
 
     @contextmanager
-    def breaking(self, on: bool) -> Iterator[None]:
-        """Every TCP packet from the left is broken while the context lasts, if ``on``."""
+    def breaking(self, on: bool, put_back: bool = False) -> Iterator[None]:
+        """Every TCP packet from the left is broken while the context lasts, if ``on``; ``put_back``: mended at once."""
         if not on:
             yield
             return
-        with bpf.attached(self.left, "eth0", bpf.BPF_TCX_EGRESS, bpf.leave_unfinished(PORT)):
+        with bpf.attached(self.left, "eth0", bpf.BPF_TCX_EGRESS, bpf.leave_unfinished(PORT, put_back)):
             yield
 
     @contextmanager

@@ -48,6 +48,9 @@ class Receiver:
     gated: bool = False
     """Whether every packet meets the program of --scope kernel, which has no entry: what all others pay for it."""
 
+    as_busy: bool = False
+    """Whether its sender, which is sound, does the work of the one that is broken here: a real one has none of it."""
+
     @property
     def translates(self) -> bool:
         """Whether it is the sender whose timestamps are normalised."""
@@ -78,6 +81,7 @@ FIXER_ALL = Receiver("fixer", RUN, ("on",))
 FIXER_SUSPECTS = Receiver("fixer, suspects", RUN, ("on", "--scope", "suspects"))
 FIXER_KERNEL = Receiver("fixer, kernel", RUN, ("on", "--scope", "kernel"), acts=True)
 FIXER_MARKS = Receiver("fixer, marks", RUN, ("on", "--scope", "kernel", "--overlay-ends-here"), acts=True)
+AS_BUSY = Receiver("sound, sender as busy", as_busy=True)
 GATE = Receiver("sound, the gate", gated=True)
 FIXER_TWICE = Receiver("fixer, 2 queues", RUN, ("on",), queues=2)
 FIXER_NORMALISES = Receiver("fixer, normalises", RUN, ("on",), source=OVERLAY["left"])

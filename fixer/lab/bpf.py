@@ -162,16 +162,20 @@ def drop_unless_complete() -> Program:
     )
 
 
-def leave_unfinished(port: int) -> Program:
+def leave_unfinished(port: int, put_back: bool = False) -> Program:
     """At the exit of a VTEP's underlay device: put P where the finished checksum of an inner TCP segment stands.
 
     P is the pseudo-header's sum, what an offload leaves behind that nobody carries out. For TCP over IPv4 in VXLAN to
     ``port`` over IPv4, all without IP options; every other frame stays as it is. The inner checksum must be finished
     when the frame comes here (``ethtool -K vxlan0 tx off``), or the kernel finishes it behind us; an outer one is
     summed by the kernel afterwards, over what we leave.
+
+    With ``put_back`` the same is done, and then what stood there is written: a healthy sender that pays what one that
+    is broken here pays, which on a real host is nothing.
     """
     outer_port, ethertype, inner = 14 + 20 + 2, 14 + 20 + 8 + 8 + 12, 14 + 20 + 8 + 8 + 14  # offsets in the frame
-    size = inner + 20 - outer_port  # what is looked at: from the outer destination port to the inner IP header's end
+    field = inner + 20 + 16
+    size = field + 2 - outer_port  # what is looked at: from the outer destination port to the inner checksum's end
 
     def on_stack(at: int) -> int:
         return at - outer_port - size
@@ -184,7 +188,8 @@ def leave_unfinished(port: int) -> Program:
     for _ in range(3):  # 34 bits fold to 19, to 17, to 16
         work += copy(scratch, total) + shift_right(scratch, 16) + keep(total, 0xFFFF) + add(total, scratch)
     work += store16(FRAME_POINTER, on_stack(outer_port), total)
-    work += copy(1, 6) + set_to(2, inner + 20 + 16) + copy(3, FRAME_POINTER) + add_value(3, on_stack(outer_port))
+    written = on_stack(field if put_back else outer_port)
+    work += copy(1, 6) + set_to(2, field) + copy(3, FRAME_POINTER) + add_value(3, written)
     work += set_to(4, 2) + set_to(5, 0) + call(SKB_STORE_BYTES)
     for load, at, wanted in (
         (load8, inner + 9, socket.IPPROTO_TCP),
