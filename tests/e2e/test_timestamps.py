@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,6 +30,8 @@ from .gate import PAWS_MSL, Gate, Variant
 from .snat import Conversation, Kind, Site, Socket
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("tcx")]
+
+PATIENCE_SECONDS = 15.0  # for what takes no time on a machine that is not busy
 
 EVERY_KIND = pytest.mark.parametrize("kind", Kind)
 EVERY_VARIANT = pytest.mark.parametrize("variant", Variant)
@@ -89,7 +92,7 @@ def _poison(site: Site, here: Gate, version: int = 4) -> None:
     """Let the server remember the clock that is ahead of the three others, by a real connection."""
     ahead = site.clients[1]  # of 0 and of the one before the wrap; the fourth is ahead of this one
     assert site.visit(ahead, version) == "served"
-    give_up = time.monotonic() + 1
+    give_up = time.monotonic() + PATIENCE_SECONDS
     while gate.address(site.source[version]) not in here.remembered:  # its FIN is still under way
         assert time.monotonic() < give_up
         time.sleep(0.01)
@@ -193,10 +196,20 @@ def test_strip_where_a_syn_without_a_timestamp_is_refused(site: Site) -> None:
 def _shifted(site: Site) -> Iterator[Conversation]:
     """A normalised connection whose delta is not 0: its client is behind one that has just been there."""
     assert site.visit(site.clients[1]) == "served"
-    before = _live(site).normalised
+    before = _settled(site)
     with site.connected(site.clients[4]) as conversation:
         _eventually(lambda: _live(site).normalised == before + 1)
         yield conversation
+
+
+def _settled(site: Site, seconds: float = 0.3) -> int:
+    """How many connections are shifted once those that are over have closed: nothing changes for so long."""
+    live, since = _live(site).normalised, time.monotonic()
+    while time.monotonic() < since + seconds:
+        time.sleep(0.02)
+        if (now := _live(site).normalised) != live:
+            live, since = now, time.monotonic()
+    return live
 
 
 def _is_sane(seen: Socket) -> bool:
@@ -350,7 +363,7 @@ def test_flood_of_a_million_syns(site: Site) -> None:
     assert service.counters["flows"]["evicted"] > count // 10
 
 
-def _eventually(true: Callable[[], bool], seconds: float = 5.0) -> None:
+def _eventually(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     give_up = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < give_up
@@ -407,7 +420,8 @@ def test_normalise_serves_clients_that_draw_an_offset_for_each_connection(machin
         assert site.visit(site.clients[0]) == "served"  # whose replies show the way back
         with ThreadPoolExecutor(at_once) as pool:
             turns = [site.clients[number % len(site.clients)] for number in range(400)]
-            seen = Counter(pool.map(site.visit, turns))
+            # A SYN may be lost on a busy machine; one that the gate refused is counted below.
+            seen = Counter(pool.map(partial(site.visit, seconds=PATIENCE_SECONDS), turns))
         assert seen == {"served": 400}
         assert here.paws_passive == 0
 

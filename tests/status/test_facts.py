@@ -794,6 +794,11 @@ def test_what_passes_unseen_is_counted_from_where_the_rule_was_put_back(netns: N
     def unseen() -> int | None:
         return netns.call(collect, Host(), 7).passed_unseen
 
+    def ours() -> set[Path]:
+        """All of this namespace; of another one with its number, which is no more, a damaged table may be there."""
+        return set(Path("/run/fixer").glob(f"{netns.call(Host().netns_inode)}*"))
+
+    before = ours()
     with netns.receiving(), Service(netns, settings=settings, on=None, off=("--force",)) as service:
         netns.call(turn_on, Host(), selection)
         pid = stopped(service)
@@ -822,7 +827,7 @@ def test_what_passes_unseen_is_counted_from_where_the_rule_was_put_back(netns: N
         netns.send(20, version=6)
         assert unseen() == 150
         netns.call(turn_off, Host())
-    assert not list(Path("/run/fixer").glob(f"{netns.call(Host().netns_inode)}*")), "off and stop leave nothing"
+    assert ours() <= before, "off and stop leave nothing"
 
 
 @pytest.mark.root
