@@ -34,7 +34,7 @@ WITH_US = ("setpriv", "--pdeathsig", "TERM")  # ended by the kernel should we be
 # An emulated CPU leaks nothing by speculation, and what is done against that costs most there.
 BOOT = ("console=ttyS0", "quiet", "panic=-1", "mitigations=off")
 MEMORY_MB = 2048
-SECONDS = 3600.0  # for all of it, on a machine that has other things to do
+SECONDS = 7200.0  # for all of it, on a machine that has other things to do
 RESULT = "fixer-result: "  # what ``inside`` says on the console that is meant for us
 
 

@@ -25,7 +25,7 @@ from fixer.lab.net import Namespace, own_name, stop
 from fixer.state import leftovers
 
 NOBODY_LISTENS_YET = 3
-START_SECONDS = 30.0  # a start takes half a second; an emulated machine may need so long
+START_SECONDS = 120.0  # a start takes half a second; an emulated machine that shares its CPUs may need so long
 
 
 class Service:

@@ -1,6 +1,7 @@
 """``make cycles``: on and off a thousand times under one TCP connection over a broken wire, while others change rules.
 
-Not collected with the rest, for it takes minutes. ``FIXER_CYCLES`` says how many.
+Not collected with the rest, for it takes minutes. ``FIXER_CYCLES`` says how many. Where this kernel has no queue
+statement, `python -m kernels trixie --tests FILE::TEST[native]` with the one below.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CYCLES = int(os.environ.get("FIXER_CYCLES", "1000"))
 SELECTION = Selection(queue=0, ports=(4789,))
 OTHERS = ("OUTPUT", "-p", "udp", "--dport", "53", "-j", "RETURN")
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.root, pytest.mark.kernels, pytest.mark.timeout(7200)]
 
 
 @contextmanager
