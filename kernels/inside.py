@@ -33,6 +33,8 @@ class Reporter:
             say(**{report.nodeid: report.outcome})
         if report.failed:
             print(report.longreprtext, flush=True)
+        elif report.when == "call" and report.capstdout:
+            print(report.capstdout, flush=True)
 
 
 def main() -> int:
