@@ -66,6 +66,7 @@ finishing:  ## fixer on --scope kernel on every path of the lab, killed, off, be
 	@tools/install run test
 	@$(python) -m pytest -m long tests/e2e/test_finishing.py tests/e2e/test_finishing_matrix.py $(ARGS)
 	@$(python) -m launder --kernel --quick
+	@$(python) -m launder --marks --quick
 
 test-elk:  ## the log in a real Elasticsearch, shipped by a real rsyslog, both stopped and started (root, Java, 10 minutes)
 	@tools/install run test elk

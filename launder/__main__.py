@@ -25,7 +25,7 @@ def main() -> int:
     asked = arguments()
     runs = [
         run
-        for run in (kernel() if asked.kernel else all_runs())
+        for run in (kernel() if asked.kernel or asked.marks else all_runs())
         if not asked.only or any(part in f"{run.group}: {run.name}" for part in asked.only)
     ]
     if asked.list:
@@ -40,7 +40,8 @@ def main() -> int:
         if run.group != group:
             group = run.group
             print(f"\n{group}", flush=True)
-        outcomes.append(ran(run, trial, asked.seed, QUICK if asked.quick else 1, kernel=asked.kernel))
+        share = QUICK if asked.quick else 1
+        outcomes.append(ran(run, trial, asked.seed, share, kernel=asked.kernel or asked.marks, marks=asked.marks))
         print(line(outcomes[-1]), flush=True)
         if asked.show:
             print(*examples(outcomes[-1]), sep="\n", flush=True)
@@ -59,6 +60,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m launder", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"one packet of {QUICK}: about a minute")
     parser.add_argument("--kernel", action="store_true", help="with the program that finishes packets before it (root)")
+    parser.add_argument("--marks", action="store_true", help="that program, where the overlay ends on the host (root)")
     parser.add_argument("--only", nargs="+", metavar="PART", help="runs with PART in their group or name")
     parser.add_argument("--list", action="store_true", help="the runs and their packets, and nothing else")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is random (1)")
@@ -67,13 +69,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def ran(run: Run, trial: Any, seed: int, share: int, *, kernel: bool = False) -> Outcome:
-    """One run of one packet in ``share``, with the program in the ``kernel`` or without."""
+def ran(run: Run, trial: Any, seed: int, share: int, *, kernel: bool = False, marks: bool = False) -> Outcome:
+    """One run of one packet in ``share``, with the program in the ``kernel``, which ``marks`` or sums, or without."""
     subject = trial(seed=seed, **run.traffic)
     packets = max(run.packets // share, min(run.packets, LEAST))
     begun = time.monotonic()
     if kernel:
-        with Node(path(run, seed)) as node:
+        with Node(path(run, seed), marks=marks) as node:
             subject.put_by(node.examine, packets)
     elif run.memory:
         for _ in range(packets // run.memory):

@@ -190,7 +190,7 @@ def kernel() -> Iterator[Run]:
             "envelopes": 64, "harms": ENVELOPE})  # fmt: skip
     mixed = base | {"sent": {"zero": 1, "pseudo": 1, "lco": 1, "good": 1}}
     yield Run(group, "all outers, any damage", few, mixed)
-    yield Run(group, "all outers, a memory cell in the VNI", few, mixed | {"harms": {"cell": 1}, "cells": CELL})
+    yield Run(group, "all outers, a memory cell in the VNI", few, mixed | {"harms": {"cell": 1}, "cells": CELL}, **FEW)
     yield Run(group, "all outers, damage that repeats", few, mixed | {"again": 20})
     yield Run(group, "behind NAT", few, mixed | {"causes": {"straight": 1, "port": 1, "address": 1, "field": 1}})
 

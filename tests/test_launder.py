@@ -240,12 +240,13 @@ def test_the_tables_go_behind_the_mark_and_nothing_else_is_touched(tmp_path: Pat
 
 
 @pytest.mark.root
-def test_nothing_is_laundered_with_the_program_in_the_kernel_before_it(trial: Any) -> None:
+@pytest.mark.parametrize("marks", [False, True], ids=["sums", "marks"])
+def test_nothing_is_laundered_with_the_program_in_the_kernel_before_it(trial: Any, marks: bool) -> None:
     if why := finishing.missing():
         pytest.skip(why)
     run = next(run for run in runs.kernel() if run.name == "all outers, any damage")
     subject = trial.Trial(seed=1, **run.traffic)
-    with Node(command.path(run, 1)) as node:
+    with Node(command.path(run, 1), marks=marks) as node:
         subject.put_by(node.examine, 4000)
         assert node.finished > 200
     assert not list(report.faults(report.Outcome(run, subject.found(), subject.shown(), 0.0)))
