@@ -23,7 +23,7 @@ def main() -> int:
             continue
         try:
             kernel = debian.have(package, host)
-            outcome = guest.UNSEEN if asked.read else guest.run(kernel, host, tests)
+            outcome = guest.UNSEEN if asked.read else guest.run(kernel, host, tests, dict(asked.set))
         except debian.NotToBeHad as reason:
             print(f"{package.name}: skipped: {reason}", flush=True)
             continue
@@ -40,12 +40,19 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m kernels", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {' '.join(names)} (all)")
     parser.add_argument("--tests", nargs="+", metavar="TEST", default=[], help="only these, as pytest names them")
+    parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", type=pair, default=[], help="for their environment")
     parser.add_argument("--write", action="store_true", help="put what came of it into docs/compatibility.md")
     parser.add_argument("--read", action="store_true", help="boot none: put there what their configurations promise")
     asked = parser.parse_args()
     if unknown := set(asked.names) - set(names):
         parser.error(f"no such kernel: {' '.join(sorted(unknown))}")
     return asked
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Raises ValueError for what has no =."""
+    name, value = text.split("=", 1)
+    return name, value
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def missing(host: Host) -> str | None:
     return None
 
 
-def run(kernel: Kernel, host: Host, selection: list[str]) -> Outcome:
+def run(kernel: Kernel, host: Host, selection: list[str], environment: dict[str, str]) -> Outcome:
     """Boot it; NotToBeHad if it cannot reach its root. The console is kept beside the kernel."""
     nine_p = "NET_9P_VIRTIO" in kernel.config
     share = _over_9p if nine_p else _over_virtiofs
@@ -81,7 +81,7 @@ def run(kernel: Kernel, host: Host, selection: list[str]) -> Outcome:
         "shared": filesystem[0],
         "options": filesystem[1],
     }
-    (room / "selection.json").write_text(json.dumps(selection), encoding="utf-8")
+    (room / "selection.json").write_text(json.dumps([selection, environment]), encoding="utf-8")
     with share(room) as options:
         command = [
             *("nice", "-n", "10", QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-m", str(MEMORY_MB)),

@@ -40,7 +40,8 @@ class Reporter:
 def main() -> int:
     say(kernel=os.uname().release)
     say(probes=probes.all_of_them(Host()))
-    selection = json.loads((BUILD / sys.argv[1] / "selection.json").read_text(encoding="utf-8"))
+    selection, environment = json.loads((BUILD / sys.argv[1] / "selection.json").read_text(encoding="utf-8"))
+    os.environ.update(environment)
     options = [
         "-m",
         MARK,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from fixer.lab.net import Namespace
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 """How long a connection may stand still: its sender has waited for longer and longer while the rule was off."""
 
 
