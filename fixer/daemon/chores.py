@@ -44,7 +44,8 @@ class Chores:
         self._opened = opened
         self._say = say
         self._flows = FlowWatch(opened.flows, lanes[-1].pipeline) if opened else None
-        self._findings = Findings(self._flows, SnatWatch([lane.pipeline for lane in lanes]), wire, samples)
+        snat = SnatWatch([lane.pipeline for lane in lanes])
+        self._findings = Findings(self._flows, snat, wire, samples, self._in_kernel_by_vtep)
 
     def begin(self) -> None:
         if trouble := self._reporter.write():
@@ -66,6 +67,11 @@ class Chores:
         """How many packets the kernel has finished."""
         found = self._reporter.in_kernel()
         return found.packets if found else 0
+
+    def _in_kernel_by_vtep(self) -> dict[str, int]:
+        """The same of the busiest VTEPs."""
+        found = self._reporter.in_kernel()
+        return found.vteps if found else {}
 
     def end(self) -> None:
         """Once nothing is served any more."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
-from fixer.findings.finding import Finding
+from fixer.findings.finding import Fact, Finding, Role
 from fixer.findings.lifecycle import UPDATE_SECONDS, Case, End, LifeCycle, News, Stage
 from fixer.findings.wire import Wire
 from fixer.now import Now
@@ -19,8 +20,17 @@ from fixer.telemetry.snat import SnatWatch
 class Findings:
     """Of all who find something, with one life cycle."""
 
-    def __init__(self, flows: FlowWatch | None, snat: SnatWatch, wire: Wire, samples: Samples) -> None:
+    def __init__(
+        self,
+        flows: FlowWatch | None,
+        snat: SnatWatch,
+        wire: Wire,
+        samples: Samples,
+        in_kernel: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        """``in_kernel``: how many packets the kernel has finished, by the VTEP that sent them."""
         self._flows = flows
+        self._in_kernel = in_kernel
         self._snat = snat
         self._wire = wire
         self._samples = samples
@@ -57,7 +67,8 @@ class Findings:
                 case.samples = self._samples.add(case.id, sample, case.finding.text) or case.samples
 
     def _found(self, now: Now) -> Iterator[Finding]:
-        yield from self._wire.findings(now)
+        finished = self._in_kernel()
+        yield from (with_finished(found, finished) for found in self._wire.findings(now))
         yield from self._flows.findings() if self._flows else ()
         yield from self._snat.findings(now)
 
@@ -70,3 +81,13 @@ class Findings:
                 if self._flows:
                     self._flows.forget(each.case.finding)
             yield told.event(each)
+
+
+def with_finished(found: Finding, finished: Mapping[str, int]) -> Finding:
+    """The same, with what the kernel has ``finished`` of its sender: the queue counts only the samples of that."""
+    count = finished.get(found.who, 0) if found.role is Role.VTEP and found.cause == "unfinished" else 0
+    if not count:
+        return found
+    fact = Fact("finished in the kernel, beside those counted here", count, 0)
+    text = f"{found.text} {count:,} more were finished in the kernel."
+    return replace(found, text=text, evidence=(*found.evidence, fact))

@@ -11,6 +11,7 @@ from support.packets import in_state, segment, tunnelled
 from fixer.config import Settings
 from fixer.daemon.findings import Findings
 from fixer.datapath.pipeline import Pipeline
+from fixer.findings.finding import Fact
 from fixer.findings.wire import Wire, watch
 from fixer.now import Now
 from fixer.scan import scan_file
@@ -27,10 +28,11 @@ class Daemon:
     """All that finds something, a second at a time."""
 
     def __init__(self, *, plain: bool = False) -> None:
+        self.in_kernel: dict[str, int] = {}
         self.host = FakeHost()
         self.pipeline = Pipeline(ports=[4789], plain=plain)
         wire = Wire(watch([self.pipeline]), monitor=False)
-        self.findings = Findings(None, SnatWatch([self.pipeline]), wire, Samples(self.host, 7))
+        self.findings = Findings(None, SnatWatch([self.pipeline]), wire, Samples(self.host, 7), lambda: self.in_kernel)
         self.second = 0
 
     def put(self, packet: bytes, count: int = 1) -> None:
@@ -66,6 +68,20 @@ def test_a_finding_from_its_first_packet_to_its_end() -> None:
     [again] = daemon.turn()
     assert again["fixer.finding.packets"] == 1
     assert again["fixer.finding.id"] != opened["fixer.finding.id"]
+
+
+def test_what_the_kernel_finished_is_told_of_its_sender_and_of_no_other_cause() -> None:
+    daemon = Daemon()
+    daemon.in_kernel = {"192.0.2.4": 12_345, "192.0.2.9": 7}
+    daemon.put(UNFINISHED, 3)
+    daemon.put(tunnelled("WRONG", "ZERO"), 3)
+    daemon.turn()
+    found = {finding.cause: finding for finding in daemon.findings.open}
+    assert found["unfinished"].text.endswith(" 12,345 more were finished in the kernel.")
+    assert found["unfinished"].evidence[-1] == Fact("finished in the kernel, beside those counted here", 12_345, 0)
+    assert found["unfinished"].packets == 3
+    assert found.keys() == {"unfinished", "corrupt"}
+    assert "in the kernel" not in found["corrupt"].text
 
 
 def test_samples_are_kept_of_each_finding_and_named_with_it() -> None:

@@ -108,6 +108,7 @@ def test_broken_paths_work_and_the_kernel_repairs_them(
             shown = " ".join(left.ask("status").out.split())
             assert "on eth0 (TCX); " in shown
             assert f"VTEP {lab.right.underlay} " in shown
+            assert " more were finished in the kernel." in shown  # the finding counts what the queue saw
             began = [event for event in left.events() if event["event"]["action"] == "kernel-began"]
     assert [event["fixer"]["vtep"]["source"]["ip"] for event in began] == [lab.right.underlay]
 
