@@ -117,18 +117,15 @@ def test_broken_paths_work_and_the_kernel_repairs_them(
 def test_off_leaves_nothing_and_an_idle_sender_is_confirmed_anew(machine: Host, page: type[Page]) -> None:
     with Lab(Layout(), Pump(Fault(Finish.NOTHING)), machine) as lab, traffic.serving(lab.right, page.content):
         with Service(lab.left, on=KERNEL) as left, Service(lab.right, on=KERNEL):
-            work(lab, page)
-            until(lambda: attached(lab.left))
-            until(lambda: report_of(left)["envelopes"] == 0)  # nobody confirms while nothing comes
+            until(lambda: work(lab, page) or attached(lab.left), 60)
+            until(lambda: report_of(left).get("envelopes") == 0)  # nobody confirms while nothing comes
             before = report_of(left)["packets"]
-            work(lab, page)
-            until(lambda: report_of(left)["packets"] > before)
+            until(lambda: work(lab, page) or report_of(left)["packets"] > before, 60)
             assert left.ask("off").status == 0
             until(lambda: not attached(lab.left))
             assert traffic.connect(lab.left, lab.right.overlay4, traffic.HTTP_PORT) == "timed out"
             assert left.ask("on", *KERNEL).status == 0
-            work(lab, page)
-            until(lambda: attached(lab.left))
+            until(lambda: work(lab, page) or attached(lab.left), 60)
         assert attached(lab.left) == []
 
 
@@ -139,8 +136,7 @@ def test_a_killed_daemon_leaves_nothing_and_the_next_one_goes_on(machine: Host, 
         Service(lab.left, on=KERNEL) as left,
         Service(lab.right, on=KERNEL),
     ):
-        work(lab, page)
-        until(lambda: attached(lab.left))
+        until(lambda: work(lab, page) or attached(lab.left), 60)
         left.kill()
         until(lambda: not attached(lab.left), LIVES)
         left.start_again()
@@ -158,8 +154,7 @@ def test_beside_programs_of_others(machine: Host, page: type[Page]) -> None:
         Service(lab.right, on=KERNEL),
     ):
         (other,) = attached(lab.left)
-        work(lab, page)
-        until(lambda: len(attached(lab.left)) == 2)
+        until(lambda: work(lab, page) or len(attached(lab.left)) == 2, 60)
         assert attached(lab.left)[1] == other
         until(lambda: report_of(left).get("packets", 0) > 1000 or work(lab, page))
 
@@ -173,8 +168,7 @@ def test_a_daemon_without_the_right_repairs_in_the_queue(machine: Host, page: ty
         Service(lab.left, on=KERNEL, without=("bpf", "sys_admin")) as left,
         Service(lab.right, on=KERNEL),
     ):
-        work(lab, page)
-        found = until(lambda: report_of(left).get("trouble"))
+        found = until(lambda: work(lab, page) or report_of(left).get("trouble"), 60)
         assert "this kernel does not take the program" in found
         assert attached(lab.left) == []
         assert found in " ".join(left.ask("status").out.split())

@@ -264,8 +264,8 @@ def test_what_arrives_is_right(machine: Host, way: str, device: str, underlay: i
             def is_known() -> bool:
                 """Whether the daemon says that there is an entry, which on a loaded machine is later than sooner."""
                 diagnose()
-                found = json.loads(said.read_text(encoding="utf-8")).get("kernel", {})
-                return bool(found.get("envelopes"))
+                found = json.loads(said.read_text(encoding="utf-8")) if said.exists() else {}
+                return bool(found.get("kernel", {}).get("envelopes"))
 
             until(lambda: diagnose() or attached(lab.left), 60)
             heard(sock, 1.0)
