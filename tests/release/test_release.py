@@ -82,6 +82,37 @@ def test_the_archive_is_an_artifact_too(node: Path) -> None:
     assert run("chroot", node, "/usr/local/bin/fixer", "--version")
 
 
+def readme() -> dict[str, list[str]]:
+    """The commands in the README's table of what to type, by what is to be installed on."""
+    section = (ROOT / "README.md").read_text().partition("\n## On a node\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\w.*?) \| (.+) \|$", section, flags=re.MULTILINE)
+    return {where: re.findall(r"(?:^|<br> )`([^`]+)`", lines) for where, lines in rows}
+
+
+def test_the_readme_takes_three_lines_at_most_and_names_what_the_release_has(release: Path) -> None:
+    said = readme()
+    assert set(said) == {"whichever it is", "Debian, Ubuntu", "RHEL and kin", "Kubernetes", "Docker Swarm", "by hand"}
+    assert all(1 <= len(lines) <= 3 for lines in said.values())
+    words = [word for lines in said.values() for line in lines for word in line.split()]
+    named = [word for word in words if re.match(r"fixer[-_][0-9]|deploy/", word)]
+    assert len(named) == 7
+    assert [one for one in named if not (release / one).exists() and not (release.parent / one).exists()] == []
+
+
+@pytest.mark.parametrize("where", ["Debian, Ubuntu", "by hand"])
+def test_the_readmes_lines_install_it(where: str, node: Path) -> None:
+    lines = [line for line in readme()[where] if not line.startswith("systemctl")]  # no systemd runs in a chroot
+    run("chroot", node, "/bin/sh", "-ec", "\n".join(["cd /release", *lines]))
+    assert run("chroot", node, "fixer", "--version").startswith("fixer ")
+
+
+def test_every_file_of_the_release_is_in_its_list_as_it_is(release: Path) -> None:
+    run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=release)
+    listed = {line.split(maxsplit=1)[1] for line in (release / "SHA256SUMS").read_text().splitlines()}
+    files = {str(path.relative_to(release)) for path in release.rglob("*") if path.is_file()}
+    assert files - listed == {"SHA256SUMS", "SHA256SUMS.sig", "signers"}
+
+
 @pytest.fixture
 def alpine(release: Path, tmp_path: Path) -> Path:
     """What a system without glibc looks like to the script: busybox and the release, nothing else."""
