@@ -23,6 +23,7 @@ from support.made import (
     made,
     need,
     need_root,
+    on_this_machine,
     run,
 )
 
@@ -73,18 +74,6 @@ def test_every_file_of_the_package_is_in_it_as_it_is_here(tree: Path) -> None:
         and not ((site / name).is_file() and (site / name).read_bytes() == (ROOT / name).read_bytes())
     ]
     assert differ == []
-
-
-def on_this_machine(tree: Path) -> list[str]:
-    """How to start the tree's Python here."""
-    python = tree / "opt/fixer/bin/python3.13"
-    if elf_machine(python) == "x86_64":
-        return [str(python), "-IB"]
-    need("qemu-aarch64-static")
-    libc = BUILD / "roots" / "aarch64"
-    if not libc.exists():
-        pytest.skip("there is no C library for aarch64: packaging/roots")
-    return ["qemu-aarch64-static", "-L", str(libc), str(python), "-IB"]
 
 
 def test_what_was_left_out_is_used_by_no_module_of_fixer(tree: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.made import ROOT, has_our_rule, made, need, need_root, run
+from support.made import (
+    ROOT,
+    SWARM,
+    elf_files,
+    elf_machine,
+    has_our_rule,
+    made,
+    need,
+    need_root,
+    on_this_machine,
+    run,
+)
 
 from fixer.host.machine import Host
 from fixer.lab import traffic
@@ -20,7 +33,7 @@ from fixer.lab.net import End, Lab, Layout, Pump
 yaml = pytest.importorskip("yaml", reason="no kubernetes-validate here: make test-image installs it")
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="no kubernetes-validate here")
 
-KUBERNETES = ROOT / "deploy" / "kubernetes" / "base"
+KUBERNETES = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.25", "1.31", "1.37")
 READY_SECONDS = 20.0
 
@@ -87,8 +100,39 @@ def test_with_net_admin_alone_and_a_root_that_is_read_only_it_repairs_and_leaves
         assert not any(map(has_our_rule, (lab.left, lab.right)))
 
 
+@pytest.mark.parametrize(("machine", "name"), [("x86_64", "amd64"), ("aarch64", "arm64")])
+def test_each_image_says_its_machine_has_programs_of_no_other_and_judges_a_capture(
+    machine: str, name: str, tmp_path: Path
+) -> None:
+    [image] = made(f"fixer-*-image-{machine}.tar.gz", "image")
+    need_root()  # for the owners of files, and devices
+    run("tar", "-xzf", image, "-C", tmp_path)
+    [manifest] = json.loads((tmp_path / "manifest.json").read_text())
+    assert json.loads((tmp_path / manifest["Config"]).read_text())["architecture"] == name
+    root = tmp_path / "root"
+    root.mkdir()
+    for layer in manifest["Layers"]:
+        run("tar", "-xf", tmp_path / layer, "-C", root)
+    assert {elf_machine(path) for path in elf_files(root)} == {machine}
+    # What is emulated finds the image's own C library.
+    said = run(*on_this_machine(root, root), root / "opt/fixer/bin/fixer", "scan", "--json", SWARM)
+    assert '"repairable": 2' in said
+
+
 def documents(name: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((KUBERNETES / name).read_text()))
+    return list(yaml.safe_load_all((KUBERNETES / "base" / name).read_text()))
+
+
+def applied(overlay: str) -> dict[str, dict[str, Any]]:
+    """What `kubectl apply -k` hands to the API, by its kind; without kubectl only the base, put together here."""
+    if overlay != "base" or shutil.which("kubectl"):
+        need("kubectl")
+        parts = yaml.safe_load_all(run("kubectl", "kustomize", KUBERNETES / overlay))
+    else:
+        configuration = {"fixer.toml": (KUBERNETES / "base" / "fixer.toml").read_text()}
+        config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "fixer"}, "data": configuration}
+        parts = [*documents("namespace.yaml"), config_map, *documents("daemonset.yaml")]
+    return {part["kind"]: part for part in parts}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -96,6 +140,15 @@ def documents(name: str) -> list[dict[str, Any]]:
 def test_the_manifests_are_what_kubernetes_takes(name: str, version: str) -> None:
     for document in documents(name):
         kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("overlay", ["base", "legacy"])
+def test_what_is_applied_is_what_kubernetes_takes(overlay: str, version: str) -> None:
+    parts = applied(overlay)
+    assert set(parts) == {"Namespace", "ConfigMap", "DaemonSet"}
+    for part in parts.values():
+        kubernetes_validate.validate(part, version, strict=True)
 
 
 def test_a_manifest_with_a_field_that_kubernetes_does_not_know_is_refused() -> None:
@@ -106,22 +159,21 @@ def test_a_manifest_with_a_field_that_kubernetes_does_not_know_is_refused() -> N
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.parametrize("overlay", ["base", "legacy"])
 def test_the_daemonsets_pod_repairs_and_its_hooks_put_the_rule_there_and_take_it_away(
-    podman: list[str], tmp_path: Path
+    overlay: str, podman: list[str], tmp_path: Path
 ) -> None:
     need("catatonit")  # what a Pod's first process is
-    [daemonset] = documents("daemonset.yaml")
-    template = daemonset["spec"]["template"]
+    parts = applied(overlay)
+    template = parts["DaemonSet"]["spec"]["template"]
     template["metadata"]["name"] = "fixer"
     [container] = template["spec"]["containers"]
     container["image"] = image_of(podman)
     # podman knows neither hooks nor selectors; the hooks' commands are run as kubelet would.
     on, off = (container["lifecycle"][hook]["exec"]["command"] for hook in ("postStart", "preStop"))
     ready = container["readinessProbe"]["exec"]["command"]
-    configuration = {"fixer.toml": (KUBERNETES / "fixer.toml").read_text()}
-    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "fixer"}, "data": configuration}
     pod = {"apiVersion": "v1", "kind": "Pod", **template}
-    (tmp_path / "pod.yaml").write_text(yaml.safe_dump_all([config_map, pod]))
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump_all([parts["ConfigMap"], pod]))
     with Lab(Layout(), Pump(), Host()) as lab:
         podman = [*inside(lab.right), *podman]
         run(*podman, "kube", "play", tmp_path / "pod.yaml")

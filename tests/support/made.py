@@ -90,6 +90,17 @@ def glibc_asked(path: Path) -> tuple[int, ...]:
     return max((tuple(int(part) for part in version.split(".")) for version in asked), default=())
 
 
+def on_this_machine(root: Path, libc: Path = BUILD / "roots" / "aarch64") -> list[str]:
+    """How to start the Python of ``root``/opt/fixer here; an emulated one finds its C library in ``libc``."""
+    python = root / "opt/fixer/bin/python3.13"
+    if elf_machine(python) == "x86_64":
+        return [str(python), "-IB"]
+    need("qemu-aarch64-static")
+    if not libc.exists():
+        pytest.skip("there is no C library for aarch64: packaging/roots")
+    return ["qemu-aarch64-static", "-L", str(libc), str(python), "-IB"]
+
+
 def newer(kind: str, directory: Path) -> Path:
     """The same tree as a package of a later version; gzip, for that is quicker."""
     recipe = (BUILD / "nfpm-x86_64.yaml").read_text().replace("compression: xz", "compression: gzip")
