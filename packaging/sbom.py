@@ -1,6 +1,7 @@
-"""List what the tree of a machine is made of, as CycloneDX 1.5.
+"""List what the tree of a machine, or its container image, is made of, as CycloneDX 1.5.
 
-packaging/sbom.py TREE SYSROOT    -> standard output; TREE is .../opt/fixer, SYSROOT has Debian's packages as files
+packaging/sbom.py TREE SYSROOT [DEBS]    -> standard output; TREE is .../opt/fixer, SYSROOT has Debian's packages as
+                                            files, DEBS the names of those that are in the image beside the tree
 """
 
 from __future__ import annotations
@@ -34,13 +35,18 @@ def distributions(site: Path) -> Iterator[dict[str, Any]]:
         yield component(name, version, f"pkg:pypi/{re.sub('[-_.]+', '-', name).lower()}@{version}", license)
 
 
+def debian(package: str) -> dict[str, Any]:
+    """One of Debian's packages, by the name of its file."""
+    name, version, machine = package.removesuffix(".deb").split("_")
+    version = version.replace("%3a", ":")
+    return component(name, version, f"pkg:deb/debian/{name}@{version.replace(':', '%3A')}?arch={machine}")
+
+
 def libraries(sysroot: Path) -> Iterator[dict[str, Any]]:
     """Debian's libraries that are linked in or lie beside NetfilterQueue."""
     for name in LINKED:
         [package] = (sysroot / "debs").glob(f"{name}_*.deb")
-        _, version, machine = package.stem.split("_")
-        version = version.replace("%3a", ":")
-        yield component(name, version, f"pkg:deb/debian/{name}@{version.replace(':', '%3A')}?arch={machine}")
+        yield debian(package.name)
 
 
 def interpreter(tree: Path) -> dict[str, Any]:
@@ -50,8 +56,11 @@ def interpreter(tree: Path) -> dict[str, Any]:
     return component("CPython", version, purl, "Python-2.0")
 
 
-def main(tree: Path, sysroot: Path) -> None:
+def main(tree: Path, sysroot: Path, debs: Path | None = None) -> None:
     components = [*distributions(tree / "lib/python3.13/site-packages"), interpreter(tree), *libraries(sysroot)]
+    linked = {one["purl"] for one in components}
+    beside = map(debian, debs.read_text().split() if debs else [])
+    components += [one for one in beside if one["purl"] not in linked]
     [ours] = (one for one in components if one["name"] == "vxlan-fixer")
     listed = json.dumps(components, sort_keys=True)
     sbom = {
@@ -61,7 +70,7 @@ def main(tree: Path, sysroot: Path) -> None:
         "version": 1,
         "metadata": {
             "timestamp": datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC).isoformat(),
-            "component": ours | {"type": "application"},
+            "component": ours | {"type": "container" if debs else "application"},
         },
         "components": [one for one in components if one is not ours],
     }
@@ -69,4 +78,4 @@ def main(tree: Path, sysroot: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

@@ -223,7 +223,7 @@ def test_from_a_release_directory_to_the_first_repair_takes_less_than_a_minute(
 
 
 def test_the_bill_of_materials_names_what_the_tree_holds(release: Path) -> None:
-    [file] = release.glob("*.cdx.json")
+    [file] = release.glob("*-linux-*.cdx.json")
     bill = json.loads(file.read_text())
     named = {component["name"]: component["version"] for component in bill["components"]}
     linked = {"libnetfilter-queue1", "libnfnetlink0", "libmnl0", "zlib1g-dev", "libffi8"}
@@ -235,11 +235,25 @@ def test_the_bill_of_materials_names_what_the_tree_holds(release: Path) -> None:
     assert bill["metadata"]["component"]["name"] == "vxlan-fixer"
 
 
-def test_the_bill_of_materials_is_what_cyclonedx_takes(release: Path) -> None:
+def test_the_bill_of_the_image_names_each_of_debians_packages_in_it_too(release: Path) -> None:
+    [tree], [image] = (
+        [{component["purl"] for component in json.loads(file.read_text())["components"]} for file in release.glob(glob)]
+        for glob in ("*-linux-*.cdx.json", "*-image-*.cdx.json")
+    )
+    assert tree < image
+    named = {found[1] for purl in image if (found := re.match(r"pkg:deb/debian/([^@]+)@", purl))}
+    documents = run("tar", "-tf", BUILD / "image-x86_64.tar", "--wildcards", "./usr/share/doc/*/copyright").split()
+    there = {path.split("/")[4] for path in documents}
+    assert {"iptables", "nftables", "iproute2", "libc6"} <= there
+    assert there <= named
+
+
+@pytest.mark.parametrize("what", ["linux", "image"])
+def test_the_bill_of_materials_is_what_cyclonedx_takes(what: str, release: Path) -> None:
     validation = pytest.importorskip("cyclonedx.validation.json", reason="no cyclonedx here: make test-release has it")
     schema = pytest.importorskip("cyclonedx.schema")
     judge = validation.JsonStrictValidator(schema.SchemaVersion.V1_5)
-    [file] = release.glob("*.cdx.json")
+    [file] = release.glob(f"*-{what}-*.cdx.json")
     assert judge.validate_str(file.read_text()) is None
     wrong = json.loads(file.read_text())
     wrong["components"][0]["licences"] = wrong["components"][0].pop("version")
