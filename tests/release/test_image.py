@@ -59,7 +59,9 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 
 
 def image_of(podman: Sequence[str]) -> str:
-    return run(*podman, "images", "--format", "{{.Repository}}:{{.Tag}}").split()[0]
+    """Its name; beside it podman has made one for Pods."""
+    names = run(*podman, "images", "--format", "{{.Repository}}:{{.Tag}}").split()
+    return next(name for name in names if "/fixer:" in name)
 
 
 def inside(end: End) -> list[str]:
@@ -181,6 +183,7 @@ def test_the_daemonsets_pod_repairs_and_its_hooks_put_the_rule_there_and_take_it
             run(*podman, "exec", "fixer-fixer", *on)
             run(*podman, "exec", "fixer-fixer", *ready)
             assert has_our_rule(lab.right)
+            assert ("FIXER" in lab.right.run("iptables-legacy-save").out) == (overlay == "legacy")
             traffic.connect(lab.left, lab.right.overlay4, traffic.HTTP_PORT, seconds=0.5)
             time.sleep(2)  # the daemon's report is written once a second
             assert '"repair": 0' not in run(*podman, "exec", "fixer-fixer", "fixer", "status", "--json")
