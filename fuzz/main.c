@@ -8,7 +8,7 @@
 static int (*target)(const uint8_t *, size_t);
 
 /* Lines of Python that were run count as coverage, too: libFuzzer looks at this section as at its own counters. */
-__attribute__((section("__libfuzzer_extra_counters"))) static uint8_t lines[1 << 14];
+__attribute__((section("__libfuzzer_extra_counters"))) static uint8_t lines[1 << 12];
 
 static int ran(PyObject *self, PyFrameObject *frame, int what, PyObject *argument) {
     if (what == PyTrace_LINE) {
