@@ -238,7 +238,7 @@ def on(
     if not (service or asked or plain or netns or pid):
         start_service(host)
     if service:
-        wait_for_listeners(host, selection)
+        wait_for_listeners(host, selection, START_SECONDS)
     elif selection.outgoing_queue is not None and is_served(host, selection):
         wait_for_listeners(host, selection, GUARD_SECONDS)
     for line in who_listens(host, selection, f"fixer run{asked}{' --plain' if plain else ''}{spelt(netns, pid)}"):
@@ -304,7 +304,7 @@ def is_served(host: Host, selection: Selection) -> bool:
     return set(selection.queues) <= bound(host).keys()
 
 
-def wait_for_listeners(host: Host, selection: Selection, seconds: float = START_SECONDS) -> None:
+def wait_for_listeners(host: Host, selection: Selection, seconds: float) -> None:
     """Wait until the daemon, which starts or learns of what is wanted at the same time, listens."""
     deadline = time.monotonic() + seconds
     while not is_listened_to(host, selection) and time.monotonic() < deadline:
