@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import islice
 from math import comb
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -223,18 +224,22 @@ def test_the_connection_that_is_measured_is_translated_both_ways() -> None:
     assert counted["replies"]["translated"] == 1 + datapath.BATCH
 
 
-@needs_cc
-def test_every_lookup_that_is_measured_finds_its_connection(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def spin(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pytest.importorskip("Cython", reason="what is measured has to be compiled, as `make bench` does")
-    found = datapath.normalising(datapath.compiled(tmp_path), lambda _: None, repetitions=1, connections=500)
+    return datapath.compiled(tmp_path_factory.mktemp("spin"))
+
+
+@needs_cc
+def test_every_lookup_that_is_measured_finds_its_connection(spin: Any) -> None:
+    found = datapath.normalising(spin, lambda _: None, repetitions=1, connections=500)
     assert found.connections == 500
     assert all(0 < figure.median < 100_000 for figure in (found.lookup, found.off, found.there, found.back))
 
 
 @needs_cc
-def test_who_is_watched_is_told_of_and_nobody_else(tmp_path: Path) -> None:
-    pytest.importorskip("Cython", reason="what is measured has to be compiled, as `make bench` does")
-    [found] = datapath.watching(datapath.compiled(tmp_path), lambda _: None, repetitions=4, sizes=[64])
+def test_who_is_watched_is_told_of_and_nobody_else(spin: Any) -> None:
+    [found] = datapath.watching(spin, lambda _: None, repetitions=4, sizes=[64])
     assert 0 < found.off.median < 100_000
     assert found.followed.median > max(found.asleep.median, found.beside.median)
 
