@@ -55,6 +55,11 @@ nat:  ## what NAT, NICs and paths that eat packets do to checksums, on real kern
 	@tools/install run test
 	@$(python) -m pytest -m long tests/e2e/test_nat.py tests/e2e/test_outgoing.py $(ARGS)
 
+.PHONY: timestamps
+timestamps:  ## a gigabyte of normalised connections, a million SYNs against them; make test has less of both (root, 2 minutes)
+	@tools/install run test
+	@$(python) -m pytest -m long tests/e2e/test_timestamps.py $(ARGS)
+
 cure:  ## udevd, NetworkManager and ifupdown of Debian, booted, keep what fixer cure wrote (root, a minute)
 	@tools/install run test
 	@mkdir -p build/cure

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,8 +29,6 @@ from .gate import PAWS_MSL, Gate, Variant
 from .snat import Conversation, Kind, Site, Socket
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("tcx")]
-
-PATIENCE_SECONDS = 15.0  # for what takes no time on a machine that is not busy
 
 EVERY_KIND = pytest.mark.parametrize("kind", Kind)
 EVERY_VARIANT = pytest.mark.parametrize("variant", Variant)
@@ -92,10 +89,7 @@ def _poison(site: Site, here: Gate, version: int = 4) -> None:
     """Let the server remember the clock that is ahead of the three others, by a real connection."""
     ahead = site.clients[1]  # of 0 and of the one before the wrap; the fourth is ahead of this one
     assert site.visit(ahead, version) == "served"
-    give_up = time.monotonic() + PATIENCE_SECONDS
-    while gate.address(site.source[version]) not in here.remembered:  # its FIN is still under way
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    _eventually(lambda: gate.address(site.source[version]) in here.remembered)  # its FIN is still under way
 
 
 def _visits(site: Site, rounds: int = 3, seconds: float = snat.CONNECT_SECONDS) -> dict[str, list[str]]:
@@ -140,8 +134,8 @@ def test_it_is_broken_without_fixer(site: Site, variant: Variant) -> None:
     with _gate(site, variant) as here:
         seen = _visits(site, rounds=1, seconds=snat.ONE_SYN_SECONDS)
         assert set(seen) == {"served", "timed out"}
-        assert here.passed == len(seen["served"])
-        assert here.paws_passive >= len(seen["timed out"]) >= 2
+        assert here.passed >= len(seen["served"])  # or it was served when its client had given up
+        assert here.paws_passive >= 2
 
 
 def test_clients_have_the_clocks_that_they_are_to_have(site: Site) -> None:
@@ -159,7 +153,7 @@ def test_clients_have_the_clocks_that_they_are_to_have(site: Site) -> None:
 def test_strip_where_a_syn_without_a_timestamp_passes(site: Site) -> None:
     with _gate(site, Variant.BEFORE) as here, site.connected(site.clients[3]) as untouched:
         _poison(site, here)
-        assert site.visit(site.clients[0]) == "timed out"
+        assert site.visit(site.clients[0], seconds=snat.TWO_SYN_SECONDS) == "timed out"
         with fixer(site, "strip") as service:
             refused = here.paws_passive
             with site.connected(site.clients[0]) as stripped:
@@ -180,12 +174,13 @@ def test_strip_where_a_syn_without_a_timestamp_is_refused(site: Site) -> None:
     with _gate(site, Variant.SINCE, clock) as here, site.connected(site.clients[3]) as untouched:
         _poison(site, here)
         with fixer(site, "strip"):
-            assert site.visit(site.clients[1]) == "timed out"  # this one would have passed as it was
+            as_it_was_it_would_have_passed = site.visit(site.clients[1], seconds=snat.TWO_SYN_SECONDS)
+            assert as_it_was_it_would_have_passed == "timed out"
             clock.skipped += PAWS_MSL
             _all_served(_visits(site, rounds=1))
             assert untouched.put(1 << 20)
             time.sleep(0.1)
-            assert site.visit(site.clients[0]) == "timed out"
+            assert site.visit(site.clients[0], seconds=snat.TWO_SYN_SECONDS) == "timed out"
             clock.skipped += PAWS_MSL
             refused = here.paws_passive
             _all_served(_visits(site))
@@ -193,28 +188,21 @@ def test_strip_where_a_syn_without_a_timestamp_is_refused(site: Site) -> None:
 
 
 @contextmanager
-def _shifted(site: Site) -> Iterator[Conversation]:
-    """A normalised connection whose delta is not 0: its client is behind one that has just been there."""
+def _shifted(site: Site, beside: int = 0) -> Iterator[Conversation]:
+    """A normalised connection whose delta is not 0: its client is behind one that has just been there.
+
+    ``beside``: how many there are already. (To count them would count those whose last ACK is still under way.)
+    """
     assert site.visit(site.clients[1]) == "served"
-    before = _settled(site)
+    _eventually(lambda: _live(site).normalised == beside)
     with site.connected(site.clients[4]) as conversation:
-        _eventually(lambda: _live(site).normalised == before + 1)
+        _eventually(lambda: _live(site).normalised == beside + 1)
         yield conversation
 
 
-def _settled(site: Site, seconds: float = 0.3) -> int:
-    """How many connections are shifted once those that are over have closed: nothing changes for so long."""
-    live, since = _live(site).normalised, time.monotonic()
-    while time.monotonic() < since + seconds:
-        time.sleep(0.02)
-        if (now := _live(site).normalised) != live:
-            live, since = now, time.monotonic()
-    return live
-
-
 def _is_sane(seen: Socket) -> bool:
-    """Whether timestamps are in use, and round trips are what they can be on one loaded machine."""
-    return seen.timestamps and all(rtt is None or rtt < 500 for rtt in (seen.rtt, seen.rcv_rtt))
+    """Whether timestamps are in use, and no round trip (ms) is one to another client's clock: ten minutes, or days."""
+    return seen.timestamps and all(rtt is None or rtt < 60_000 for rtt in (seen.rtt, seen.rcv_rtt))
 
 
 @EVERY_VARIANT
@@ -237,9 +225,10 @@ def test_normalise_serves_everybody(site: Site, variant: Variant) -> None:
     assert _refusals(site) == before
 
 
-def test_two_hundred_connections_and_a_gigabyte(site: Site) -> None:
+@pytest.mark.parametrize("total", [1 << 27, pytest.param(1 << 30, marks=pytest.mark.long)])
+def test_two_hundred_connections(site: Site, total: int) -> None:
     """Half of it each way, five at a time; the clock of one client wraps meanwhile (its fixture is young, or not)."""
-    size = (1 << 30) // 200
+    size = total // 200
     before = _refusals(site)
     seen: list[Socket] = []
 
@@ -256,9 +245,9 @@ def test_two_hundred_connections_and_a_gigabyte(site: Site) -> None:
             arrived = list(together.map(transfer, range(200)))
         assert arrived == [True] * 200
         assert (here.passed, here.paws_passive) == (202, 0)
-    assert len(seen) > 400
+    assert len(seen) > 200, "each once, and whoever was open when somebody looked"
     assert [socket.text for socket in seen if not _is_sane(socket)] == []
-    assert service.counters["timestamps"]["translated"] > 100_000
+    assert service.counters["timestamps"]["translated"] > total // 10_000
     assert _refusals(site) == before
 
 
@@ -292,7 +281,7 @@ def _watched(site: Site, seen: list[Socket]) -> Iterator[None]:
 def test_killed_in_the_middle(site: Site) -> None:
     """What is under way stalls, for the server takes it for old, and goes on with the next daemon."""
     size = 100 << 20
-    with fixer(site, "normalise") as service, _shifted(site) as up, _shifted(site) as down:
+    with fixer(site, "normalise") as service, _shifted(site) as up, _shifted(site, 1) as down:
         before = snat.refusals(site.server)
         with ThreadPoolExecutor(2) as together:
             sent, got = together.submit(up.put, size, pause=0.01), together.submit(down.get, size)
@@ -344,12 +333,12 @@ def test_full_table(site: Site, when_full: str) -> None:
     assert service.counters["timestamps"][outcome] > 0
 
 
-def test_flood_of_a_million_syns(site: Site) -> None:
+@pytest.mark.parametrize("count", [150_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_flood_of_syns(site: Site, count: int) -> None:
     """What is established goes on during the flood and after it; and after it new connections are normalised."""
-    count = 1_000_000 if site.kind is Kind.VXLAN else 250_000
     with _gate(site, Variant.SINCE) as here, fixer(site, "normalise") as service, ExitStack() as open_ones:
-        established = [open_ones.enter_context(_shifted(site)) for _ in range(10)]
-        during = open_ones.enter_context(_shifted(site))
+        established = [open_ones.enter_context(_shifted(site, number)) for number in range(10)]
+        during = open_ones.enter_context(_shifted(site, len(established)))
         with ThreadPoolExecutor(1) as together:
             sent = together.submit(during.put, 50 << 20, pause=0.05)
             assert site.flood(count, site.clients[4].clock) > 0.99 * count
@@ -363,7 +352,7 @@ def test_flood_of_a_million_syns(site: Site) -> None:
     assert service.counters["flows"]["evicted"] > count // 10
 
 
-def _eventually(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+def _eventually(true: Callable[[], bool], seconds: float = 30.0) -> None:
     give_up = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < give_up
@@ -377,7 +366,7 @@ def test_over_a_wire_that_finishes_no_checksum(machine: Host, mode: str, outer_c
     with ExitStack() as standing:
         layout = Layout(outer_checksum=outer_checksum)
         site = standing.enter_context(snat.standing(Kind.VXLAN, machine, layout=layout, wire=Pump()))
-        assert site.visit(site.clients[0]) == "timed out"
+        assert site.visit(site.clients[0], seconds=snat.TWO_SYN_SECONDS) == "timed out"
         standing.enter_context(Service(site.router))
         here = standing.enter_context(_gate(site, Variant.SINCE))
         service = standing.enter_context(fixer(site, mode))
@@ -421,7 +410,7 @@ def test_normalise_serves_clients_that_draw_an_offset_for_each_connection(machin
         with ThreadPoolExecutor(at_once) as pool:
             turns = [site.clients[number % len(site.clients)] for number in range(400)]
             # A SYN may be lost on a busy machine; one that the gate refused is counted below.
-            seen = Counter(pool.map(partial(site.visit, seconds=PATIENCE_SECONDS), turns))
+            seen = Counter(pool.map(site.visit, turns))
         assert seen == {"served": 400}
         assert here.paws_passive == 0
 
