@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -207,16 +206,27 @@ class RawTable:
         return all(map(self.is_last, entered)) and len(self.jumps()) == len(entered)
 
 
+# What iptables-save writes: a comment stands in quotes, with whatever its author put there, other lines too; the name
+# of an interface stands as it is, a quote in it as well.
+_WORD = re.compile(r'"(?:[^"\\]|\\.)*"(?=[ \n]|\Z)|[^ \n]+', re.DOTALL)
+_LINE = re.compile(f"(?:{_WORD.pattern}| )+", re.DOTALL)
+
+
 def parse(saved: str) -> RawTable:
     """The output of ``iptables-save -t raw``, with or without ``-c``; an empty one is an empty table."""
     chains: dict[str, list[Line]] = {}
-    for line in saved.splitlines():
+    for line in _LINE.findall(saved):
         if line.startswith(":"):
             chains[line[1:].split()[0]] = []
-        elif found := re.match(r"(?:\[(\d+):(\d+)\] )?-A (.*)", line):
-            chain, *words = shlex.split(found[3])
+        elif found := re.match(r"(?:\[(\d+):(\d+)\] )?-A (.*)", line, re.DOTALL):
+            chain, *words = map(_unquoted, _WORD.findall(found[3]))
             chains.setdefault(chain, []).append(Line(chain, tuple(words), int(found[1] or 0), int(found[2] or 0)))
     return RawTable({name: tuple(rules) for name, rules in chains.items()})
+
+
+def _unquoted(word: str) -> str:
+    is_quoted = len(word) > 1 and word[0] == word[-1] == '"'
+    return re.sub(r"\\(.)", r"\1", word[1:-1], flags=re.DOTALL) if is_quoted else word
 
 
 def spelt(words: Iterable[str]) -> str:

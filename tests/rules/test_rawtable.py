@@ -42,6 +42,27 @@ def test_parsing_reads_rules_counters_and_quotes() -> None:
     assert str(rule) == '-A X -m comment --comment "say \\"hi\\" to me" -j LOG'
 
 
+@pytest.mark.parametrize(
+    "comment", ["two\n-A PREROUTING -j FIXER", "a\r\x85\u2028b", 'a"b', "don't", "back\\slash", '"', ""]
+)
+def test_a_comment_is_one_word_whatever_is_in_it(comment: str) -> None:
+    """Of another line in it nothing is believed, and no quote in it ends the word."""
+    saved = comment.replace("\\", "\\\\").replace('"', '\\"').replace("'", "\\'")  # as libxtables writes it
+    words = f'-p icmp -m comment --comment "{saved}" -j ACCEPT'
+    table = parse(f"*raw\n:PREROUTING ACCEPT [0:0]\n[1:2] -A PREROUTING {words}\n[3:4] -A OUTPUT -j RETURN\nCOMMIT\n")
+    assert table.chains["PREROUTING"] == (
+        Line("PREROUTING", ("-p", "icmp", "-m", "comment", "--comment", comment, "-j", "ACCEPT"), 1, 2),
+    )
+    assert table.chains["OUTPUT"] == (Line("OUTPUT", ("-j", "RETURN"), 3, 4),)
+    assert not table.jumps()
+
+
+@pytest.mark.parametrize("interface", ['et"h', "don't", "[/red]", "\\", 'h"'])
+def test_a_name_stands_as_it_is(interface: str) -> None:
+    [rule] = parse(f"-A PREROUTING -i {interface} -j DROP\n-A OUTPUT -j RETURN\n").chains["PREROUTING"]
+    assert rule.words == ("-i", interface, "-j", "DROP")
+
+
 def test_nothing_saved_is_an_empty_table() -> None:
     assert parse("") == RawTable()
     assert not parse("").has_ours
