@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
@@ -77,7 +76,7 @@ def cure(
         plans = [apply.plan(host, setting, keeper) for setting in settings]
         prices = [cost(plan.setting, offloads.kind(host, plan.setting)) for plan in plans]
         if as_json:
-            print_json([{"plan": _readable(plan), "cost": price} for plan, price in zip(plans, prices, strict=True)])
+            print_json([{"plan": plan, "cost": price} for plan, price in zip(plans, prices, strict=True)])
             return
         for plan, price in zip(plans, prices, strict=True):
             show(plan, price, console_on())
@@ -91,7 +90,7 @@ def cure(
             refused = error
             break
     if as_json:
-        print_json([{"holds": each.holds, "held": _readable(each)} for each in found])
+        print_json([{"holds": each.holds, "held": each} for each in found])
     else:
         for each in found:
             show_held(each, console_on())
@@ -101,13 +100,3 @@ def cure(
         raise refused
     kept_elsewhere = action == "apply" and any(each.plan.is_by_hand for each in found)
     sys.exit(3 if kept_elsewhere else max(each.exit_code for each in found))
-
-
-def _readable(found: Any) -> Any:
-    """For JSON, which is UTF-8: a file of this node need not be."""
-    import json
-
-    import msgspec
-
-    text = json.dumps(msgspec.to_builtins(found), ensure_ascii=False)
-    return json.loads(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

@@ -14,6 +14,7 @@ from fixer.cli import events
 from fixer.cli.options import (
     config_option,
     host_in,
+    is_utf8,
     netns_options,
     queue_option,
     reason_option,
@@ -179,6 +180,11 @@ def on(
     if interface == "lo":
         raise click.BadParameter(
             "what a host sends itself is never finished and needs no repair", param_hint="'--interface'"
+        )
+    if interface is not None and not is_utf8(interface):
+        raise click.BadParameter(
+            "its name is not UTF-8, which is what a wish is written in: `ip link set ... name` another",
+            param_hint="'--interface'",
         )
     if overlay_ends_here and scope != "kernel":
         raise click.BadParameter(

@@ -97,11 +97,22 @@ def spelt(netns: str | None, pid: int | None) -> str:
     return f" --netns {netns}" if netns else f" --pid {pid}" if pid else ""
 
 
-def print_json(found: Any) -> None:
-    """An object as ``--json`` prints it: in UTF-8, whatever the locale, as JSON is."""
-    import msgspec
+def is_utf8(typed: str) -> bool:
+    """Whether that is what was typed; of other bytes Python makes characters that cannot be written down."""
+    try:
+        typed.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
-    click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+
+def print_json(found: Any) -> None:
+    """An object as ``--json`` prints it: in ASCII, whatever the locale, so that no name in it acts on a terminal."""
+    import json
+
+    from fixer.state import place
+
+    click.echo(json.dumps(json.loads(place.as_json(found)), indent=2))
 
 
 def tell(line: str) -> None:

@@ -85,4 +85,4 @@ def read(host: Host, selection: type[Wanted]) -> Intent[Wanted] | None:
 def write(host: Host, wanted: Intent[Wanted]) -> None:
     """Raises :class:`SystemRefused`."""
     noted = msgspec.structs.replace(wanted, netns=host.netns_cookie())
-    place.write(path_of(host), msgspec.json.encode(noted))
+    place.write(path_of(host), place.as_json(noted))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import stat
 import threading
@@ -18,7 +19,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from fixer.errors import NotPermitted, SystemRefused
 from fixer.host.machine import Host
@@ -94,6 +97,15 @@ def read(path: Path) -> bytes | None:
         raise SystemRefused(f"{path} cannot be read: {error.strerror}") from None
     except OSError as error:
         raise SystemRefused(f"{path} cannot be read: {error.strerror}") from None
+
+
+def as_json(thing: Any) -> bytes:
+    """As JSON, which is UTF-8: a name that others chose, or a word typed, need not be; what is not becomes U+FFFD."""
+    try:
+        return msgspec.json.encode(thing)
+    except UnicodeEncodeError:
+        text = json.dumps(msgspec.to_builtins(thing), ensure_ascii=False)
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
 
 
 def write(path: Path, content: bytes, *, private: bool = False) -> None:

@@ -152,7 +152,7 @@ def read(path: Path) -> Report | None:
 
 def write(path: Path, report: Report) -> None:
     """Raises :class:`fixer.errors.SystemRefused`."""
-    place.write(path, msgspec.json.encode(report))
+    place.write(path, place.as_json(report))
 
 
 def every(host: Host) -> list[Report]:

@@ -65,6 +65,15 @@ def test_json_is_one_object(files: tuple[Path, Path]) -> None:
     assert found["clock"] == {"offset_ns": 0, "delay_ns": 1_000_000, "packets": 17}
 
 
+def test_a_name_that_is_not_utf8_is_no_reason_to_stop(files: tuple[Path, Path], tmp_path: Path) -> None:
+    named = [file.rename(tmp_path / name) for file, name in zip(files, ("\udcff.pcap", "\x9b31m.pcap"), strict=True)]
+    result = invoke("--json", *named)
+    assert result.exit_code == 0, result
+    assert result.output.isascii()
+    told = json.loads(result.output)
+    assert [Path(told[side]["file"]).name for side in ("sender", "receiver")] == ["\ufffd.pcap", "\x9b31m.pcap"]
+
+
 def test_a_damaged_capture_is_compared_to_where_it_is(files: tuple[Path, Path]) -> None:
     left, right = files
     right.write_bytes(right.read_bytes()[:-5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -96,6 +97,49 @@ def test_a_listener_that_is_called_so_in_a_namespace(netns: Namespace, name: byt
         assert b"\x1b" not in done.stdout
     finally:
         process.communicate()
+
+
+RULE = ["iptables", "-t", "raw", "-A", "PREROUTING", "-p", "icmp", "-j", "ACCEPT", "-m", "comment", "--comment"]
+TYPED = [b"[/red]", b"\x1b[2J\xff\x9b31m", "two\nlines \x9b31m \u202egnp".encode()]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("word", TYPED)
+def test_what_others_named_and_typed_is_shown_by_every_verb_and_obeyed_by_none(netns: Namespace, word: bytes) -> None:
+    """A VXLAN device that is called so, a reason, a configuration's file, and the comment of a rule before ours."""
+    name = word.replace(b"\n", b"").replace(b"/", b"").replace(b" ", b"")[:15]
+    for link in (
+        [b"add", b"wire", b"type", b"veth", b"peer", b"name", b"eth1"],
+        [b"add", name, b"type", b"vxlan", b"id", b"7", b"dstport", b"4789", b"local", b"192.0.2.1"],
+        [b"set", name, b"up"],
+    ):
+        netns.run("ip", "link", *map(os.fsdecode, link))
+    netns.run(*RULE, os.fsdecode(word))
+    netns.run("ip", "link", "set", "lo", "up")
+    here = ["--netns", netns.name]
+
+    def lines(*arguments: str) -> list[str]:
+        done = subprocess.run([*FIXER, *arguments], capture_output=True, check=False)
+        assert b"Traceback" not in done.stderr, done.stderr
+        said = (done.stdout + done.stderr).decode()
+        assert all(line.isprintable() for line in said.splitlines()), said
+        return said.splitlines()
+
+    reason = os.fsdecode(word)
+    assert any("Nobody listens" in line for line in lines("on", "--queue", "9", *here, "--reason", reason))
+    for verb in ("status", "doctor"):
+        for more in ([], ["--json"]):
+            shown = lines(verb, *here, *more)
+            assert shown
+            if more:
+                json.loads("\n".join(line for line in shown if not line.startswith("fixer: ")))
+    whole = "".join(lines("status", "--queue", "9", *here)).replace(" ", "")  # it is wrapped somewhere
+    assert printable(word.decode(errors="replace")).replace(" ", "") in whole
+    lines("events", *here, "--config", f"/nowhere/{reason}")
+    lines("off", *here, "--reason", reason)
+    refused = lines("on", "--queue", "9", *here, "--interface", os.fsdecode(name))
+    assert len(refused) >= 1
+    lines("off", *here)
 
 
 # Terminals
