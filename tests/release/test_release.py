@@ -82,6 +82,19 @@ def test_the_archive_is_an_artifact_too(node: Path) -> None:
     assert run("chroot", node, "/usr/local/bin/fixer", "--version")
 
 
+def test_where_usr_is_read_only_the_archive_puts_the_command_beside_it(node: Path) -> None:
+    """Flatcar."""
+    run("mount", "--bind", node / "usr", node / "usr")
+    try:
+        run("mount", "-o", "remount,bind,ro", node / "usr")
+        status, said = get(node, "--kind", "tar")
+    finally:
+        run("umount", node / "usr")
+    assert status == 0, said
+    assert "next: fixer on" in said
+    assert run("chroot", node, "/opt/bin/fixer", "--version").startswith("fixer ")
+
+
 def readme() -> dict[str, list[str]]:
     """The commands in the README's table of what to type, by what is to be installed on."""
     section = (ROOT / "README.md").read_text().partition("\n## On a node\n")[2].partition("\n## ")[0]
