@@ -6,6 +6,7 @@ read a few numbers of its header, and switch draining on and off there; for that
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct("=8s4IQ3I")
 _MAGIC, _VERSION = b"FIXFLOWS", 2
 _DRAINING = _HEADER.size - 12  # offset
+_NOT_TO_BE_KEPT = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
+"""What a file system says that takes no file; EPERM of one that is immutable, and of place.opened about strangers."""
 
 
 class Live(NamedTuple):
@@ -95,7 +98,8 @@ def open_flows(path: Path, capacity: int) -> Opened:
 
     The file is locked for as long as the table lives: its mapping keeps a descriptor.
     What is not a flow table, or damaged, is set aside. Nothing is lost if we are killed on the way: the old file is
-    there until the new one, complete, takes its name. Raises :class:`QueueBusy` or :class:`SystemRefused`.
+    there until the new one, complete, takes its name. Where no file can be made (a file system that is full or
+    read-only) the table is in memory alone, and warned of. Raises :class:`QueueBusy` or :class:`SystemRefused`.
     """
     from fixer.datapath.flows import Flows
 
@@ -104,6 +108,9 @@ def open_flows(path: Path, capacity: int) -> Opened:
         with _held(path):
             return _make(path, capacity)
     except OSError as error:
+        is_ours = error.errno != errno.EPERM or error.filename is not None  # what a stranger has put there is refused
+        if error.errno in _NOT_TO_BE_KEPT and is_ours:
+            return _in_memory(path, capacity, error)
         raise SystemRefused(
             f"the flow table {path} ({Flows.size(capacity) >> 20} MiB for timestamps.flows = {capacity}) cannot be "
             f"made: {error.strerror}"
@@ -131,6 +138,26 @@ def _make(path: Path, capacity: int) -> Opened:
         raise
     finally:
         os.close(descriptor)
+    return Opened(flows, taken, warnings)
+
+
+def _in_memory(path: Path, capacity: int, why: OSError) -> Opened:
+    """A table without a file, with all that can be taken over from the one there: a daemon that did not start would let
+    those connections stall at once, and this one does when it ends."""
+    from fixer.datapath.flows import Flows
+
+    flows = Flows(mmap.mmap(-1, Flows.size(capacity), flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE), capacity)
+    taken, warnings = (
+        0,
+        (
+            f"the flow table {path} cannot be kept: {why.strerror}; connections that are normalised go on until this "
+            "daemon ends, and stall then",
+        ),
+    )
+    with suppress(OSError), os.fdopen(place.opened(path), "rb") as file:
+        _lock(file.fileno(), path)
+        taken, more = _adopt(flows, path)
+        warnings += more
     return Opened(flows, taken, warnings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -9,6 +10,7 @@ import random
 import resource
 import signal
 import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -38,6 +40,14 @@ def filled(connections: int = 20, flows: int = 1024) -> tuple[Node, list[Connect
     for each in made:
         each.open()
     return node, made
+
+
+def put_aside(path: Path) -> int:
+    """A file with connections whose daemon is no more; how many."""
+    node, _ = filled()
+    flowfile.open_flows(path, 1024)
+    path.write_bytes(bytes(node.memory))
+    return int(node.flows.counters()["used"])
 
 
 def taken_over(memory: bytes | bytearray, flows: int = 1024) -> tuple[Node, tuple[int, int, int]]:
@@ -233,6 +243,40 @@ def test_what_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_where_no_file_can_be_made_what_is_there_goes_on_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    path = tmp_path / "1-0.flows"
+    used = put_aside(path)
+    content = path.read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", refuse)
+        opened = flowfile.open_flows(path, 2048)
+    assert opened.taken == used == opened.flows.counters()["used"] > 0
+    assert opened.warnings[0].startswith(f"the flow table {path} cannot be kept: {os.strerror(code)}; ")
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == content
+
+
+@pytest.mark.root
+def test_one_that_cannot_be_written_is_taken_over_and_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "1-0.flows"
+    used = put_aside(path)
+    if subprocess.run(["chattr", "+i", path], capture_output=True, check=False).returncode:
+        pytest.skip("the kernel makes no file of this file system immutable")
+    try:
+        opened = flowfile.open_flows(path, 1024)
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+    assert (opened.taken, len(opened.warnings)) == (used, 1)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:

@@ -628,7 +628,9 @@ def test_a_table_that_is_not_there_has_no_figures(normalising: FakeHost) -> None
     flowfile.path_of(normalising, 7).unlink()
     status = collect(normalising, 0)
     assert status.flows is not None
-    assert (status.flows.used, status.flows.draining, status.notes) == (None, False, [])
+    assert (status.flows.used, status.flows.draining, status.exit_code) == (None, False, 3)
+    [note] = status.notes
+    assert "7.flows is not there: connections that are normalised stall when the daemon ends" in note
     assert "flow table:" not in shown(status)
     raw(NORMALISING.replace(JUMP, ""))(normalising)
     assert "no way back: no jump in raw/OUTPUT" in shown(collect(normalising, 0))
