@@ -82,6 +82,25 @@ def test_the_archive_is_an_artifact_too(node: Path) -> None:
     assert run("chroot", node, "/usr/local/bin/fixer", "--version")
 
 
+def test_the_rpm_is_an_artifact_too_and_the_readmes_line_installs_it(release: Path, tmp_path: Path) -> None:
+    """On an overlay of this machine, which has rpm; what it knows of other packages does not matter to ours."""
+    need_root()
+    need("rpm")
+    lines = [line for line in readme()["RHEL and kin"] if not line.startswith("systemctl")]
+    with overlaid(Path("/"), tmp_path) as root:
+        shutil.copytree(release, root / "release")
+        (root / "var/lib/rpm").mkdir(exist_ok=True)
+        run("chroot", root, "rpm", "--initdb")
+        run("chroot", root, "/bin/sh", "-ec", "\n".join(["cd /release", *lines]))
+        assert run("chroot", root, "/usr/bin/fixer", "--version").startswith("fixer ")
+        run("unshare", "--net", "chroot", root, "rpm", "-e", "fixer")  # it takes every rule of fixer's away
+        assert not installed(root)
+        status, said = get(root, "--kind", "rpm")
+        assert status == 0, said
+        assert "fixer-0.1.0-1.x86_64.rpm" in said
+        assert run("chroot", root, "/usr/bin/fixer", "--version").startswith("fixer ")
+
+
 def test_where_usr_is_read_only_the_archive_puts_the_command_beside_it(node: Path) -> None:
     """Flatcar."""
     run("mount", "--bind", node / "usr", node / "usr")
