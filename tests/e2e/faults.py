@@ -241,11 +241,13 @@ def state_damaged(damage: Callable[[Path], None]) -> Callable[[Scene], str]:
         inode = right.call(right.host.netns_inode)
         files = [path for path in (right.host.run_directory / "fixer").iterdir() if path.name.startswith(f"{inode}")]
         assert len(files) >= 3, files
+        process = here.service.process
         try:
             for path in files:
                 damage(path)
             time.sleep(1)
-            if here.service.process.poll() is None:
+            # What it has mapped may have ended it before us, and the unit have started another one.
+            if here.service.process is process and process.poll() is None:
                 here.service.kill()
             wait_for(lambda: here.supervisor.restarts or here.supervisor.attempts >= ATTEMPTS, 60)
         finally:
