@@ -175,7 +175,8 @@ def leave_unfinished(port: int, put_back: bool = False) -> Program:
     """
     outer_port, ethertype, inner = 14 + 20 + 2, 14 + 20 + 8 + 8 + 12, 14 + 20 + 8 + 8 + 14  # offsets in the frame
     field = inner + 20 + 16
-    size = field + 2 - outer_port  # what is looked at: from the outer destination port to the inner checksum's end
+    # From the outer destination port to the inner TCP header's end: then the words on the stack are aligned.
+    size = field + 4 - outer_port
 
     def on_stack(at: int) -> int:
         return at - outer_port - size
