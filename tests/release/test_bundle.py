@@ -57,6 +57,12 @@ def test_nothing_in_it_knows_where_it_was_built(tree: Path) -> None:
     assert told == []
 
 
+def test_no_record_has_the_checksum_of_a_script_that_named_the_builders_python(tree: Path) -> None:
+    records = list((tree / "opt/fixer/lib/python3.13/site-packages").glob("*.dist-info/RECORD"))
+    assert records
+    assert [path for path in records if "/bin/" in path.read_text()] == []
+
+
 def test_every_module_is_compiled_and_nothing_is_written_later(tree: Path) -> None:
     for source in (tree / "opt/fixer/lib").rglob("*.py"):
         assert (source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc").exists(), source
