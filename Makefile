@@ -19,7 +19,7 @@ demo:  ## show the fault and its repair on two hosts in network namespaces
 
 test:  ## run the tests but those marked long (without root: what needs it is skipped)
 	@tools/install run test
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all-pythons:  ## build the distribution, install it under every other Python at hand, run the tests that need no root
 	@tools/install run test

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 from support.netns import Namespace
-from support.told import confusion_told
+from support.told import TOLD
 
 from fixer.host.machine import Host
 from fixer.lab import net
@@ -21,7 +21,6 @@ from fixer.state import leftovers
 
 IN_CI = os.environ.get("CI") == "true"
 os.environ.setdefault("FIXER_BACKEND", "iptables")  # whose tables most tests look into; who wants another, says so
-ran_as_root = pytest.StashKey[list[bool]]()  # one for each root test: whether it ran
 
 
 @functools.cache
@@ -34,8 +33,26 @@ def is_root_test(item: pytest.Item) -> bool:
     return item.get_closest_marker("root") is not None
 
 
+class Heard:
+    """What the tests have reported, wherever they ran: with `-n` that is in processes of pytest-xdist's."""
+
+    def __init__(self) -> None:
+        self.ran_as_root: list[bool] = []  # one for each root test: whether it ran
+        self.told: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if "root" in report.keywords and (report.skipped or report.when == "call"):
+            self.ran_as_root.append(not report.skipped)
+        if report.when == "call":
+            self.told += [str(what) for name, what in report.user_properties if name == TOLD]
+
+
+heard = pytest.StashKey[Heard]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[ran_as_root] = []
+    config.stash[heard] = Heard()
+    config.pluginmanager.register(config.stash[heard])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -46,10 +63,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if not is_root_test(item) or not (report.skipped or report.when == "call"):
-        return report
-    item.config.stash[ran_as_root].append(not report.skipped)
-    if report.skipped and IN_CI and os.geteuid() == 0:
+    if is_root_test(item) and report.skipped and IN_CI and os.geteuid() == 0:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if "kernel" not in reason:
             report.outcome = "failed"
@@ -59,15 +73,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """CI without a single root test that ran is not green, whatever the reasons."""
-    root_tests = session.config.stash[ran_as_root]
+    root_tests = session.config.stash[heard].ran_as_root
     if IN_CI and os.geteuid() == 0 and root_tests and not any(root_tests) and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for line in terminalreporter.config.stash.get(confusion_told, []):
-        terminalreporter.write_line(f"conclusions: {line}")
-    if root_tests := terminalreporter.config.stash[ran_as_root]:
+    for line in terminalreporter.config.stash[heard].told:
+        terminalreporter.write_line(line)
+    if root_tests := terminalreporter.config.stash[heard].ran_as_root:
         ran = sum(root_tests)
         terminalreporter.write_line(f"tests that need root: {ran} ran, {len(root_tests) - ran} skipped")
     reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))

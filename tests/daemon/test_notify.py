@@ -175,7 +175,7 @@ def test_without_a_watchdog_none_is_fed(road: Road, manager: ServiceManager, mon
     [
         (None, None, None),
         ("3000000", None, 3.0),
-        ("3000000", str(os.getpid()), 3.0),
+        pytest.param("3000000", str(os.getpid()), 3.0, id="ours"),
         ("3000000", "1", None),
         ("0", None, None),
         ("-3", None, None),
