@@ -25,6 +25,15 @@ def test_a_bare_system_installs_repairs_upgrades_and_is_left_as_it_was(suite: st
     assert said.rstrip().endswith("left as it was found")
 
 
+def test_all_that_is_in_the_deb_has_one_time() -> None:
+    """That of the commit: two builds differ in nothing."""
+    [deb] = made("fixer_*_amd64.deb", "bundle")
+    need("dpkg-deb")
+    listed = run("sh", "-c", 'dpkg-deb --fsys-tarfile "$0" | tar -tv --full-time', deb).splitlines()
+    assert len(listed) > 1000
+    assert len({tuple(line.split()[3:5]) for line in listed}) == 1
+
+
 def test_an_rpm_installs_upgrades_with_its_configuration_kept_and_leaves_nothing(tmp_path: Path) -> None:
     [old] = made("fixer-*.x86_64.rpm", "bundle")
     need_root()
