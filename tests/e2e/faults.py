@@ -34,7 +34,12 @@ from fixer.rules import switch
 from .guard import BY_VARIANT, load, needs
 from .scene import Scene, scene
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(600),
+    # Where a transfer is given up, asyncio leaves its sockets to the garbage collector, and that says so.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 UNATTENDED_SECONDS = 2.0
 """The longest pause where nobody has to act."""
@@ -46,6 +51,8 @@ TRAFFIC = {False: "as it is", True: "normalised"}
 """Each fault meets both: with shifted timestamps a connection needs the daemon and what it remembers."""
 TALKATIVE = "[log]\nper_second = 1000\n"
 DOWN_SECONDS = 0.5
+STARVED_SECONDS = 10.0
+"""As long may the path be closed: who gets no CPU repairs nothing (docs/reliability.md names it)."""
 OFTEN = 10
 """How many times more an overrun queue is sent than it can take."""
 
@@ -134,7 +141,7 @@ def starved(here: Scene) -> str:
             with suppress(ProcessLookupError):  # one that has ended meanwhile
                 os.sched_setaffinity(thread, {cpu})
                 os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
-        time.sleep(10)
+        time.sleep(STARVED_SECONDS)
     finally:
         busy.kill()
         busy.wait()
@@ -385,7 +392,7 @@ FAULTS = (
     Fault("out of memory in its control group", out_of_memory, RESTART_SECONDS),
     Fault("an upgrade: another process", upgraded),
     Fault("a second daemon on the queue", twice),
-    Fault("no CPU: SCHED_IDLE beside a busy loop", starved),
+    Fault("no CPU: SCHED_IDLE beside a busy loop", starved, STARVED_SECONDS + UNATTENDED_SECONDS),
     Fault("the log's pipe blocked, the event ring full", log_blocked, 2.0, TALKATIVE, TO_THE_PIPE, pipe),
     Fault("the log's reader gone", log_without_reader, 2.0, TALKATIVE, TO_THE_PIPE, pipe),
     Fault("the log's disk full", disk_full, 2.0, '[log]\nto = "{room}/disk/log"\nper_second = 1000\n', (), small_disk),
