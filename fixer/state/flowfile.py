@@ -147,12 +147,10 @@ def _in_memory(path: Path, capacity: int, why: OSError) -> Opened:
     from fixer.datapath.flows import Flows
 
     flows = Flows(mmap.mmap(-1, Flows.size(capacity), flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE), capacity)
-    taken, warnings = (
-        0,
-        (
-            f"the flow table {path} cannot be kept: {why.strerror}; connections that are normalised go on until this "
-            "daemon ends, and stall then",
-        ),
+    taken = 0
+    warnings: tuple[str, ...] = (
+        f"the flow table {path} cannot be kept: {why.strerror}; connections that are normalised go on until this "
+        "daemon ends, and stall then",
     )
     with suppress(OSError), os.fdopen(place.opened(path), "rb") as file:
         _lock(file.fileno(), path)
