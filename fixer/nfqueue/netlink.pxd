@@ -32,6 +32,7 @@ cdef enum:
     ATTRIBUTE_TYPE = 0x3fff  # less the nested and byte-order bits
 
     NLMSG_ERROR = 2
+    MAX_ERRNO = 4095         # linux/err.h
     NLM_F_REQUEST = 1
     NLM_F_ACK = 4
 

@@ -13,7 +13,7 @@ import time
 import warnings
 from contextlib import suppress
 
-from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOMEM, errno
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, ENOMEM, EPROTO, errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
@@ -309,7 +309,8 @@ cdef class Queue:
             memcpy(&sequence, message + NLMSG_SEQUENCE, 4)
             if sequence:                        # ours: verdicts are numbered 0, a CONFIG is not
                 self.answered = sequence
-                self.answer = -error
+                # The kernel's are -MAX_ERRNO to 0; of others the smallest has no positive counterpart.
+                self.answer = -error if -MAX_ERRNO <= error <= 0 else EPROTO
             elif error:
                 self.counted.refused += 1
         else:

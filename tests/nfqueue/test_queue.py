@@ -186,6 +186,14 @@ def test_the_kernel_s_word_on_a_packet_is_heard(kernel: Kernel) -> None:
     assert kernel.pipeline.counters()["reason"]["super_packet"] == 1
 
 
+@pytest.mark.parametrize("error", [-(2**31), 2**31 - 1, -4096, 1])
+def test_an_answer_that_is_no_error_number_harms_nothing(kernel: Kernel, error: int) -> None:
+    """Found by the fuzzer: the smallest of all has no positive counterpart."""
+    answer = message(ERROR, struct.pack("=i", error) + bytes(16), sequence=7)
+    assert [each.packet for each in kernel.answers(answer, arrival(1, GOOD))] == [1]
+    assert kernel.queue.counters()["refused"] == 0
+
+
 def test_a_refused_verdict_is_counted(kernel: Kernel) -> None:
     refusal = message(ERROR, struct.pack("=i", -2) + bytes(16))
     assert [each.packet for each in kernel.answers(refusal, arrival(1, GOOD), refusal)] == [1]
