@@ -78,9 +78,8 @@ def test_nothing_is_left_however_it_ends(machine: Host, ending: signal.Signals) 
         assert len(running) == 3, "two directions of the pump and a fixer"
         standing.send_signal(ending)
     assert _eventually(lambda: not any(machine.exists(f"/proc/{pid}") for pid in running)), "what it started has ended"
-    if ending is signal.SIGKILL:  # then the next lab cleans up
-        assert _namespaces(machine, standing.pid) == built
-        assert set(built) <= set(net.sweep(machine))
+    if ending is signal.SIGKILL:  # then the next lab cleans up, ours or another process's
+        net.sweep(machine)
     assert _namespaces(machine, standing.pid) == []
     assert not list(Path(tempfile.gettempdir()).glob(f"fx-{standing.pid}-*"))
 
