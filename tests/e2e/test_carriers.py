@@ -68,7 +68,7 @@ def crosses(lab: Lab) -> bool:
     indirect=["carrier", "backend"],
 )
 def test_a_broken_wire_below_it_is_cured(lab: Lab, backend: str) -> None:
-    assert traffic.ping(lab.left, lab.right.overlay4, seconds=5)
+    assert traffic.ping(lab.left, lab.right.overlay4, seconds=20)
     assert traffic.connect(lab.left, lab.right.overlay4, traffic.HTTP_PORT) == "timed out"
     on = ("--backend", backend)
     with Service(lab.left, on=on), Service(lab.right, on=on) as right:

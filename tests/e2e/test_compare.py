@@ -57,7 +57,7 @@ def test_a_healthy_way_has_no_fault(machine: Host, page: type[Page], tmp_path: P
 
 def test_over_ipv6_inside_and_outside_it_is_the_same(machine: Host, page: type[Page], tmp_path: Path) -> None:
     with both(machine, page, Fault(Finish.EVERYTHING), tmp_path, marked=False, underlay=6) as lab:
-        assert traffic.ping(lab.left, lab.right.overlay6, seconds=5)  # neighbours are found in the tunnel and below it
+        assert traffic.ping(lab.left, lab.right.overlay6, seconds=20)  # neighbours are found in the tunnel and below it
         assert traffic.download(lab.left, lab.right.overlay6).sha256 == page.sha256
     found = compared(tmp_path)
     assert found.verdict is Verdict.HARMLESS, found.sentences()
@@ -68,7 +68,7 @@ def test_over_ipv6_inside_and_outside_it_is_the_same(machine: Host, page: type[P
 
 def test_a_card_that_finishes_nothing_is_found_at_the_sender(machine: Host, page: type[Page], tmp_path: Path) -> None:
     with both(machine, page, Fault(Finish.NOTHING), tmp_path) as lab:
-        assert traffic.ping(lab.left, lab.right.overlay4, seconds=5)
+        assert traffic.ping(lab.left, lab.right.overlay4, seconds=20)
         assert traffic.connect(lab.left, lab.right.overlay4, traffic.HTTP_PORT, 2.5) == "timed out"
     found = compared(tmp_path)
     assert found.verdict is Verdict.FAULT

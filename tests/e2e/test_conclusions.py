@@ -88,7 +88,7 @@ def test_over_a_healthy_wire_nobody_is_accused_wherever_it_is_captured(machine: 
             hold = "echo 2000000 > gro_flush_timeout && echo 2 > napi_defer_hard_irqs"
             assert end.run("sh", "-c", f"cd /sys/class/net/eth0 && {hold}").status == 0
         with taps((lab.left, "eth0"), (lab.left, None), (lab.right, "eth0")) as (sender, anywhere, receiver):
-            assert traffic.ping(lab.left, lab.right.overlay4, seconds=5)
+            assert traffic.ping(lab.left, lab.right.overlay4, seconds=20)
             assert len(PAGE) == traffic.download(lab.left, lab.right.overlay4).size
             assert len(PAGE) == traffic.download(lab.right, lab.left.overlay4).size
     assert longest(receiver) > COMMON_FRAME, "the receiver's GRO has merged some"
@@ -117,7 +117,7 @@ def test_a_card_that_finishes_nothing_is_found_from_both_ends_and_a_repair_behin
     ):
         assert lab.right.run("ethtool", "-K", "eth0", "gro", "on").status == 0
         with taps((lab.left, "eth0"), (lab.right, "eth0"), (lab.right, None)) as (sender, receiver, anywhere):
-            assert traffic.ping(lab.left, lab.right.overlay4, seconds=5)
+            assert traffic.ping(lab.left, lab.right.overlay4, seconds=20)
             assert traffic.connect(lab.left, lab.right.overlay4, traffic.HTTP_PORT, 4.0) == "timed out"
             assert traffic.connect(lab.right, lab.left.overlay4, traffic.HTTP_PORT, 4.0) == "timed out"
         with taps((lab.right, "eth0")) as (repaired,), Service(lab.left), Service(lab.right) as service:

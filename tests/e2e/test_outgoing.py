@@ -56,7 +56,7 @@ def _lab(machine: Host, layout: Layout, *, cuts: bool = False) -> Iterator[Lab]:
 
 def _works(lab: Lab, address: str) -> None:
     """Ping, TCP in segments as large as the kernel makes them, and UDP, in fragments too."""
-    assert traffic.ping(lab.right, address, count=3, seconds=5)
+    assert traffic.ping(lab.right, address, count=3, seconds=20)
     arrived = traffic.download(lab.right, address)
     assert (arrived.error, arrived.size, arrived.sha256) == ("", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
     for size in (1, 32, 1001, 5000):
@@ -121,7 +121,9 @@ def test_a_daemon_that_stands_still_holds_nothing_up(machine: Host) -> None:
         lab.right.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as ear,
         lab.left.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as mouth,
     ):
-        assert traffic.ping(lab.right, lab.left.overlay4, count=2, seconds=5), "or nobody knows the other's MAC address"
+        assert traffic.ping(lab.right, lab.left.overlay4, count=2, seconds=20), (
+            "or nobody knows the other's MAC address"
+        )
         ear.bind(("", 9999))
         ear.settimeout(2)
         with left.paused():

@@ -130,7 +130,7 @@ def test_it_is_broken_without_fixer(path: Path) -> None:
 
 @FAMILIES
 def test_ping(path: Path, family: int) -> None:
-    assert traffic.ping(path.left, path.address(family), count=2, seconds=3)
+    assert traffic.ping(path.left, path.address(family), count=2, seconds=20)
 
 
 @FAMILIES

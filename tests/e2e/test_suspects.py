@@ -42,7 +42,7 @@ def test_broken_paths_work(machine: Host, page: type[Page], name: str) -> None:
                 assert (arrived.error, arrived.sha256) == ("", page.sha256)
                 assert traffic.ask(lab.left, address, traffic.ECHO_PORT, size=3 * layout.overlay_mtu) == "answered"
                 assert traffic.connect(lab.left, address, traffic.CLOSED_PORT) == "refused"
-                assert traffic.ping(lab.left, address, seconds=3)
+                assert traffic.ping(lab.left, address, seconds=20)
             status = json.loads(right.ask("status", "--json").out)
     family = status["rules"][f"ipv{layout.underlay}"]
     assert (family["scope"], family["longest"]) == ("suspects", max(1500, layout.mtu))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from fixer.lab.net import End
 
 MARKS = {True: 2, False: 1}  # pcapng: outbound, inbound
 EVERYTHING = 3  # ETH_P_ALL
+SO_TIMESTAMPNS = 35  # when the kernel saw it: whoever reads it may be late
 
 
 class Heard(NamedTuple):
@@ -48,18 +49,24 @@ def tapped(end: End, device: str | None = "eth0") -> Iterator[Tap]:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 20)
         if device is not None:
             ours.bind((device, EVERYTHING))
+        ours.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         ours.settimeout(0.1)
         done, tap = threading.Event(), Tap()
 
         def take() -> None:
             while True:
                 try:
-                    frame, (_, _, kind, *_) = ours.recvfrom(1 << 17)
+                    frame, beside, _, (_, _, kind, *_) = ours.recvmsg(1 << 17, 128)
                 except TimeoutError:
                     if done.is_set():
                         return
                     continue
-                tap.heard.append(Heard(time.time_ns(), frame, kind == socket.PACKET_OUTGOING))
+                [when_ns] = [
+                    seconds * 10**9 + nanoseconds
+                    for level, what, (seconds, nanoseconds) in ((*key, struct.unpack("=qq", it)) for *key, it in beside)
+                    if (level, what) == (socket.SOL_SOCKET, SO_TIMESTAMPNS)
+                ]
+                tap.heard.append(Heard(when_ns, frame, kind == socket.PACKET_OUTGOING))
 
         taking = threading.Thread(target=take)
         taking.start()
