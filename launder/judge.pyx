@@ -130,8 +130,7 @@ cdef Fate righted(const Case *case, const Look *came) noexcept nogil:
         return UNVOUCHED
     if same and packet.inner != COMPLETE:
         return UNVOUCHED
-    if packet.cause == PORT and ((packet.inner == NO_SUM and came.inner == IN_NONE)
-                                 or (packet.inner == UNFINISHED and came.inner == IN_PSEUDO)):
+    if packet.inner == NO_SUM and packet.cause == PORT and came.inner == IN_NONE:
         return REGIME
     return LAUNDERED
 

@@ -19,8 +19,8 @@ class Node:
     """What the program changes goes on; anything else is judged by ``path``, which tells the program of envelopes.
 
     With ``marks`` it marks packets as verified instead of summing, as where the overlay ends on the host. Whoever gets
-    such a packet takes it unseen: it is judged as what summing would have made of it, and as it came where that would
-    have made nothing. A mark that does more than that is an AssertionError.
+    such a packet takes it unseen: it is judged as what summing would have made of it. A mark that does more than that,
+    or one where summing would have left the packet alone though it is not right, is an AssertionError.
     """
 
     def __init__(self, path: Pipeline, *, marks: bool = False) -> None:
@@ -66,7 +66,15 @@ class Node:
         summed = bpf.try_out(self.summing.program, frame).packet
         if left != summed and len(words_between(frame, left) | words_between(frame, summed)) > 1:
             raise AssertionError(f"more was marked than one field: {frame.hex()} became {left.hex()}")
+        if summed == frame and not self._verifies(frame):
+            raise AssertionError(f"marked, and not to be repaired: {frame.hex()}")
         return summed
+
+    def _verifies(self, frame: bytes) -> bool:
+        """Whether it was right as it came, which who sums sees, and who marks does not look at."""
+        before = self.summing.left()["verifies"].packets
+        bpf.try_out(self.summing.program, frame)
+        return self.summing.left()["verifies"].packets == before + 1
 
 
 def words_between(one: bytes, other: bytes) -> set[int]:

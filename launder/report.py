@@ -22,8 +22,7 @@ EXPLAINED = {
     "outer checksum covers where that is zero, never finished or computed wrongly from the start.",
     "stranger": "Over IPv6 an address and the envelope are damaged, three times in the same way: a pair of its own, "
     "of which nothing verifies. (More than one in 5,000 of the damaged is a fault.)",
-    "regime": "There is no inner checksum, or it was never finished, and on the way NAT has spoilt the outer one of "
-    "every packet.",
+    "regime": "There is no inner checksum, and on the way NAT has spoilt the outer one of every packet.",
     "before": "It was damaged before its sender summed it, so that every sum includes the damage.",
     "padding": "Only the padding behind the inner packet was damaged, which nobody reads.",
 }

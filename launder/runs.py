@@ -20,6 +20,10 @@ CAME_FIRST = (
     "No packet of the pair verifies, and the same bit is damaged in one of twenty or ten: where three such come first "
     "between two inner addresses, they are believed until the others outnumber them."
 )
+NO_VOUCHER = (
+    "The sender never finished the inner checksum, and NAT rewrites the ports without the outer one: the port that a "
+    "wrong outer implies is all there is, and damage implies one of the right range 0.43 times."
+)
 ALL_DAMAGED = "No packet of the pair verifies, and none is undamaged: the damage looks like what the sender meant."
 FEW: dict[str, Any] = {"remains": CAME_FIRST, "most": 0.005}
 OWN_WORDS = "Whoever can send the damaged envelope under sums that verify needs nobody to launder it."
@@ -192,7 +196,8 @@ def kernel() -> Iterator[Run]:
     yield Run(group, "all outers, any damage", few, mixed)
     yield Run(group, "all outers, a memory cell in the VNI", few, mixed | {"harms": {"cell": 1}, "cells": CELL}, **FEW)
     yield Run(group, "all outers, damage that repeats", few, mixed | {"again": 20})
-    yield Run(group, "behind NAT", few, mixed | {"causes": {"straight": 1, "port": 1, "address": 1, "field": 1}})
+    yield Run(group, "behind NAT", few, mixed | {"causes": {"straight": 1, "port": 1, "address": 1, "field": 1}},
+              remains=NO_VOUCHER, most=0.001)  # fmt: skip
 
 
 def limits() -> Iterator[Run]:

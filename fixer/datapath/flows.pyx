@@ -150,17 +150,17 @@ cdef Verdict open_(FlowTable *table, const Segment *segment, uint64_t hashed, Fl
         for i in range(2 if flow.life & WAITING else 1):
             attempt = attempt_of(table, flow, flow.life ^ i)
             if attempt.sequence == segment.sequence:
-                # Of the same five-tuple the server still had a connection in TIME_WAIT, and challenged: the client has
-                # answered with a RST, and sends the same SYN again (RFC 9293 §3.10.7.3; RFC 5961 §4). The server has
-                # nothing of it, and may remember a later clock than when it first came: it is brought up to that.
-                if i == 0 and flow.state == State.CLOSED and flow.was == State.SYN_SENT \
-                        and not table.header.draining:
-                    break
-                delta[0] = attempt.delta
-                flow.seen = now
+                # Of the same five-tuple the server still had a connection in TIME_WAIT, or half open, and challenged:
+                # the client has answered with a RST, and sends the same SYN again (RFC 9293 §3.10.7.3; RFC 5961 §4).
                 if i == 0 and flow.state == State.CLOSED and flow.was in (State.SYN_SENT, State.SYN_RECEIVED):
+                    # A server that has never answered it has nothing of it, and may remember a later clock than when
+                    # it first came: it is brought up to that. But a drain shifts nothing anew.
+                    if flow.was == State.SYN_SENT and not table.header.draining:
+                        break
                     flow.was = 0
                     change(table, flow, State.SYN_SENT, flow.life)
+                delta[0] = attempt.delta
+                flow.seen = now
                 return Verdict.TRACKED
     if table.header.draining:
         if flow == NULL:

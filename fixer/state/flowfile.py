@@ -149,8 +149,8 @@ def _in_memory(path: Path, capacity: int, why: OSError) -> Opened:
     flows = Flows(mmap.mmap(-1, Flows.size(capacity), flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE), capacity)
     taken = 0
     warnings: tuple[str, ...] = (
-        f"the flow table {path} cannot be kept: {why.strerror}; connections that are normalised go on until this "
-        "daemon ends, and stall then",
+        f"the flow table {path} cannot be kept: {why.strerror}; connections that are normalised stall when this daemon "
+        "ends, and with fixer off, which cannot count them and does not wait",
     )
     with suppress(OSError), os.fdopen(place.opened(path), "rb") as file:
         _lock(file.fileno(), path)

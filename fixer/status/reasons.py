@@ -130,7 +130,10 @@ def _flows(facts: Facts) -> Iterator[Reason]:
     if flows.trouble is not None:
         yield Reason(Severity.WARNING, f"{flows.path} cannot be read: {flows.trouble}")
     elif flows.live is None and flows.listener is not None:
-        what = f"{flows.path} is not there: connections that are normalised stall when the daemon ends"
+        what = (
+            f"{flows.path} is not there: connections that are normalised stall when the daemon ends, and with fixer "
+            "off, which cannot count them"
+        )
         yield Reason(Severity.WARNING, what, "make room below /run, then systemctl restart fixer while none is open")
     if flows.listener is None:
         yield _untranslated(facts, flows)

@@ -177,8 +177,8 @@ class Log:
         for line in self._process.stdout:
             self.events.append(json.loads(line))
 
-    def wait_for(self, action: str, count: int = 1) -> dict[str, Any]:
-        deadline = time.monotonic() + 60
+    def wait_for(self, action: str, count: int = 1, seconds: float = 60.0) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
         while True:
             found = [event for event in self.events if event["event"]["action"] == action]
             if len(found) >= count:
@@ -203,7 +203,8 @@ def test_each_way_of_losing_the_rule_is_seen_and_put_right(netns: Namespace, nam
         if "legacy" in command and netns.host.run(["unshare", "-n", "iptables-legacy", "-t", "raw", "-L"]).status:
             pytest.skip("needs iptables-legacy in the kernel")
         netns.run("sh", "-c", command)
-        lost = log.wait_for("rule-lost")
+        # Less than the ten seconds of a guard that hears of nothing; two are held by `make guard`.
+        lost = log.wait_for("rule-lost", seconds=8)
         assert lost["fixer"]["rule"]["lost"][0] == kind
         if process:
             assert lost["process"]["name"] == process

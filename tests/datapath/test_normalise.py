@@ -30,6 +30,8 @@ from support.conversation import (
 )
 from support.packets import encapsulate, frame, in_state, vxlan
 
+from fixer.state import flowfile
+
 DAY = 86_400
 
 
@@ -199,6 +201,17 @@ def test_a_syn_that_is_sent_again_behind_a_rst_is_brought_up_to_a_clock_that_has
     again.send(RST, 1 << 30)
     Connection(node, 10, 1 << 30).open()  # whose clock is far ahead
     assert again.open() == 1 << 30
+
+
+def test_a_drain_keeps_the_shift_of_a_syn_that_is_sent_again_behind_a_rst() -> None:
+    node = Node()
+    Connection(node, 9, 90_000).open()
+    again = Connection(node, 1, 0)
+    again.syn()
+    again.answer(ACK)
+    again.send(RST, 1 << 30)
+    struct.pack_into("=I", node.memory, flowfile._DRAINING, 1)  # as `fixer off --drain` does in the file
+    assert again.open() == 90_000
 
 
 def test_what_was_there_before_is_left_alone_and_moves_the_clock() -> None:

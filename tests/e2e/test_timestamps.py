@@ -135,6 +135,7 @@ def test_it_is_broken_without_fixer(site: Site, variant: Variant) -> None:
         seen = _visits(site, rounds=1, seconds=snat.ONE_SYN_SECONDS)
         assert set(seen) == {"served", "timed out"}
         assert here.passed >= len(seen["served"])  # or it was served when its client had given up
+        assert len(seen["timed out"]) >= 2
         assert here.paws_passive >= 2
 
 
