@@ -78,6 +78,8 @@ class Service:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:  # whoever looks into it asks what the daemon said
+            print(self.log.read_text(encoding="utf-8"), file=sys.stderr)
         try:
             if self._on is not None:
                 self._must("off", *self._off)

@@ -37,9 +37,18 @@ class Download:
 def ping(
     here: Namespace, address: str, *, count: int = 1, seconds: int = 1, size: int = 56, whole: bool = False
 ) -> bool:
-    """Whether ``count`` echo requests of ``size`` bytes (``whole``: not to be fragmented) are answered in time."""
-    options = (f"-c{count}", f"-w{seconds}", f"-s{size}", f"-M{'do' if whole else 'want'}")
-    return here.run("ping", "-q", "-i0.2", *options, address).status == 0
+    """Whether ``count`` echo requests of ``size`` bytes (``whole``: not to be fragmented) are answered in time.
+
+    ping takes an unreachable neighbour for its answer, and one that was asked for before the path worked is so for up
+    to 3 s: so it is run again for as long as there is time.
+    """
+    options = (f"-c{count}", f"-s{size}", f"-M{'do' if whole else 'want'}")
+    give_up = time.monotonic() + seconds
+    while (left := round(give_up - time.monotonic())) > 0:
+        if here.run("ping", "-q", "-i0.2", f"-w{left}", *options, address).status == 0:
+            return True
+        time.sleep(0.1)  # it need not have waited: a packet that is too long is refused at once
+    return False
 
 
 def connect(here: Namespace, address: str, port: int, seconds: float = 1.5) -> str:
