@@ -92,7 +92,6 @@ class Tally:
         self.unfollowed = 0
         """Packets that are not sound, and for whose fate there was no room."""
         self._vnis = 0
-        self._harms = Harms()
         self.forget_others()
 
     def forget_others(self) -> None:
@@ -173,7 +172,8 @@ class Tally:
     def _ranked(self) -> list[tuple[int, bool, str, Sender]]:
         """The same, each behind how many packets of it harm."""
         known = [(True, *each) for each in self.vteps.items()] + [(False, *each) for each in self.senders.items()]
-        ranked = [(self._harms.of(sender, address), is_vtep, address, sender) for is_vtep, address, sender in known]
+        harms = Harms()
+        ranked = [(harms.of(sender, address), is_vtep, address, sender) for is_vtep, address, sender in known]
         return sorted(ranked, key=lambda each: (-each[0], -each[3].packets))
 
     def worst(self, most: int) -> tuple[list[tuple[bool, str, Sender]], Others]:

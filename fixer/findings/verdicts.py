@@ -107,9 +107,8 @@ class Harms:
     """What senders did: packets that are not sound, but for those that only look so where the capture was taken.
 
     A flood's senders are alike by the hundred thousand, and verdicts are dear: so those that are alike are judged once.
+    For one look at them all and no longer: what they were alike in is counted on.
     """
-
-    MOST = 10_000
 
     def __init__(self) -> None:
         self._known: dict[Hashable, int] = {}
@@ -121,8 +120,6 @@ class Harms:
         alike = sender.door, sender.finished >= ENOUGH_FINISHED, is_loopback(address), *broken
         harm = self._known.get(alike)
         if harm is None:
-            if len(self._known) >= self.MOST:
-                self._known.clear()
             harm = self._known[alike] = sum(
                 count
                 for verdicts in row_verdicts(sender, address).values()

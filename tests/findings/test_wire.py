@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections import Counter
 
 import pytest
@@ -220,6 +222,20 @@ def test_a_flood_of_spoofed_senders_does_not_hide_who_is_there_all_the_time() ->
     assert site.ledger.left_out > 0
     [others] = [each for each in found if each.cause == "others"]
     assert others.who.endswith(" others")
+
+
+def test_an_hour_of_one_broken_sender_takes_no_more_room_than_ten_minutes() -> None:
+    site = Site()
+
+    def seconds(number: int) -> int:
+        for _ in range(number):
+            site.put(UNFINISHED, CORRUPT)
+            site.later()
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    first = seconds(600)
+    assert seconds(3000) - first < 100
 
 
 def test_the_table_of_kinds_has_room_again_after_a_turn() -> None:
