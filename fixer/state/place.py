@@ -149,6 +149,9 @@ def locked(host: Host) -> Iterator[None]:
             time.sleep(_LOCK_LOOK_SECONDS)
         yield
     finally:
+        # Closing alone is not enough: a process that another thread is starting has it, too, until it executes.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

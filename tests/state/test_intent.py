@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -103,6 +105,24 @@ def test_two_do_not_change_it_at_once(host: FakeHost, monkeypatch: pytest.Monkey
         pass
     with place.locked(host):
         pass
+
+
+def test_a_process_that_was_forked_meanwhile_does_not_hold_it_on(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one has all descriptors until it executes, however long it waits for a CPU."""
+    monkeypatch.setattr(place, "_LOCK_SECONDS", 0.2)
+    with place.locked(host):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with place.locked(host):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_namespace_has_a_cookie_of_its_own_or_the_kernel_none() -> None:
