@@ -10,6 +10,7 @@
 ``scan``         ``fixer scan`` next to tshark, on a capture made for it
 ``compare``      ``fixer compare`` of two captures, its time and memory
 ``memory``       the daemon's memory while ten million packets pass
+``profile``      where a packet of one receiver costs more than of another (perf)
 ``ratio``        medians and their confidence intervals
 ``report``       tables, JSON, plot
 ``packets``      VXLAN packets, made fast

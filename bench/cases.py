@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -31,6 +32,7 @@ from .receivers import (
     NO_RULE,
     SCAPY,
     Receiver,
+    Standing,
     gate,
     in_place,
     listening,
@@ -125,22 +127,29 @@ def measured(
             for receiver in (*case.receivers[begin:], *case.receivers[:begin]):
                 tell(f"{case.title}: {receiver.name}, round {number + 1} of {rounds}")
                 here = standing.get(receiver.name)
-                # Without anybody who repairs, what is broken would not arrive: a healthy sender is the comparison.
-                table = in_place(cable, here.table if here else None)
-                with (
-                    cable.breaking(case.traffic.broken and (here is not None or receiver.as_busy), receiver.as_busy),
-                    wanted(cable, receiver, here, scratch) if here and receiver.acts else table,
-                    gate(cable, receiver),
-                ):
-                    if receiver.acts:
-                        cable.stream(DIAGNOSED_SECONDS, (), ())
-                    if here and receiver.translates:
-                        cable.put_clock_ahead(here.queues[-1])
+                with turn(cable, receiver, here, scratch):
                     runs[receiver.name].append(cable.stream(seconds, *((here.pids, here.queues) if here else ((), ()))))
         for receiver in case.receivers:
             if receiver.translates:
                 must_have_translated(cable, standing[receiver.name], runs[receiver.name])
     return runs
+
+
+@contextmanager
+def turn(cable: Cable, receiver: Receiver, here: Standing | None, scratch: Path) -> Iterator[None]:
+    """It is ``receiver``'s turn while the context lasts: its rule, its sender, and what a stream needs before it."""
+    # Without anybody who repairs, what is broken would not arrive: a healthy sender is the comparison.
+    table = in_place(cable, here.table if here else None)
+    with (
+        cable.breaking(cable.traffic.broken and (here is not None or receiver.as_busy), receiver.as_busy),
+        wanted(cable, receiver, here, scratch) if here and receiver.acts else table,
+        gate(cable, receiver),
+    ):
+        if receiver.acts:
+            cable.stream(DIAGNOSED_SECONDS, (), ())
+        if here and receiver.translates:
+            cable.put_clock_ahead(here.queues[-1])
+        yield
 
 
 class Bound(NamedTuple):
