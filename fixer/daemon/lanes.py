@@ -27,13 +27,15 @@ class Lane(threading.Thread):
         self.pipeline = pipeline
         self.failure: BaseException | None = None
         """What ended it, if it was not :meth:`stop`."""
+        self.confined: tuple[str, ...] = ()
+        """What holds its thread, once that has begun."""
         self._cpu = cpu
 
     def run(self) -> None:
         try:
             if self._cpu is not None:
                 os.sched_setaffinity(0, {self._cpu})  # of this thread alone
-            confined.packet_thread()
+            self.confined = confined.packet_thread()
             self.queue.run()
         except BaseException as error:  # whatever it is, the main thread must learn of it and end the process
             self.failure = error

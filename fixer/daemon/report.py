@@ -77,6 +77,7 @@ class Reporter:
             kernel=self.in_kernel() or msgspec.UNSET,
             findings=tuple(map(_finding, cases)),
             log=self._log(),
+            confined=tuple(sorted(set.intersection(*(set(lane.confined) for lane in self.lanes)))),
         )
         try:
             report.write(self.path, current)

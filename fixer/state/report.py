@@ -123,6 +123,8 @@ class Report(Struct, frozen=True, kw_only=True):
     findings: tuple[OpenFinding, ...] = ()
     """The worst first."""
     log: LogLines = LogLines()
+    confined: tuple[str, ...] = ()
+    """What holds each thread that handles packets, see :mod:`fixer.kernel.confined`."""
 
     def table(self, name: str) -> dict[str, int]:
         """One table of the ``counters``; empty if there is none of that name."""

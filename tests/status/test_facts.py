@@ -927,7 +927,7 @@ def test_lines_of_the_log_that_were_lost_are_told() -> None:
 JSON = {
     "": "daemon flows listeners listening merging notes on outgoing passed_unseen queues reasons rules spread tunnels "
     "wanted wire",
-    "daemon": "asked counters findings flags flows log monitor pid plain ports queue queue_counters queues "
+    "daemon": "asked confined counters findings flags flows log monitor pid plain ports queue queue_counters queues "
     "rule_packets_at_start started timestamps updated version",
     "flows": "capacity draining listener normalised queue used",
     "listeners": "copies copy_range id_sequence pid portid process queue queue_dropped socket socket_drops "
