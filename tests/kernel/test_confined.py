@@ -102,6 +102,19 @@ def test_a_packet_thread_starts_nothing_and_opens_nothing(tmp_path: Path, throug
         assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 1 << confined.NET_ADMIN
 
 
+@pytest.mark.parametrize(("has", "status"), [("net_admin", 0), ("net_admin,+net_raw", 1)], ids=["alone", "one-more"])
+def test_where_capset_is_refused_it_holds_if_there_is_nothing_to_give_up(has: str, status: int) -> None:
+    """As under the unit, whose filter has no such call."""
+    if os.geteuid() or not shutil.which("setpriv"):
+        pytest.skip("needs root and setpriv")
+    sets = f"-all,+{has}"
+    program = "from fixer.kernel import confined as c; c._CAPSET = (1 << 20,) * 2; c._keep_net_admin()"
+    command = ["setpriv", f"--bounding-set={sets}", f"--inh-caps={sets}", sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == status, done.stderr
+    assert ("Function not implemented" in done.stderr) is bool(status)
+
+
 @pytest.mark.parametrize("lock", ["_keep_net_admin", "_open_no_file", "_call_little"])
 def test_each_lock_holds_without_the_others(lock: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel lacks one, or its number is not known, packets are served all the same."""
@@ -133,7 +146,8 @@ def test_the_numbers_are_those_of_the_kernel_s_headers(machine: int, header: str
     known = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", Path(header).read_text()))
     mine = {name: numbers[machine] for name, numbers in confined._ALLOWED.items()}
     mine |= dict(zip(("mmap", "mprotect"), (numbers[machine] for numbers in confined._MAPPING), strict=True))
-    mine |= {"seccomp": confined._SECCOMP[machine], "capset": confined._CAPSET[machine]}
+    mine |= {"seccomp": confined._SECCOMP[machine]}
+    mine |= {"capget": confined._CAPGET[machine], "capset": confined._CAPSET[machine]}
     if machine == 1:
         del mine["poll"]  # which there is ppoll
     assert mine == {name: int(known[name]) for name in mine}
