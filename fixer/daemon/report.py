@@ -28,15 +28,13 @@ class Reporter:
         path: Path,
         settings: Settings,
         lanes: Sequence[Lane],
-        rule_packets: dict[str, int | None],
         flows: Flows | None = None,
         in_kernel: Callable[[], InKernel | None] = lambda: None,
         lines: Callable[[], dict[str, int]] = dict,
     ) -> None:
-        """``rule_packets``: what our rules had matched before the queues were bound, see ``switch.rule_packets``;
-        ``in_kernel``: what the kernel finishes; ``lines``: ``written`` and ``lost`` of the log."""
+        """``in_kernel``: what the kernel finishes; ``lines``: ``written`` and ``lost`` of the log."""
         self.path = path
-        self.rule_packets_at_start = rule_packets
+        self.rule_packets_at_start: dict[str, int | None] = {}
         self.lanes = lanes
         self.flows = flows
         self.in_kernel = in_kernel
@@ -53,12 +51,19 @@ class Reporter:
             plain=settings.plain,
             ports=settings.vxlan.ports,
             timestamps=settings.timestamps.mode,
-            rule_packets_at_start=rule_packets,
             asked=Flags(fail_open=settings.queue.fail_open, gso=settings.queue.gso),
             flags=msgspec.convert(lanes[0].queue.flags, Flags),
             counters={},
             queue_counters={},
         )
+
+    def count_from(self, rule_packets: dict[str, int | None]) -> None:
+        """What our rules have matched so far (``switch.rule_packets``): of later ones, those in no queue passed unseen.
+
+        To be asked once the queues are bound: what passed just before did so since nobody listened.
+        """
+        self.rule_packets_at_start = rule_packets
+        self._first = msgspec.structs.replace(self._first, rule_packets_at_start=rule_packets)
 
     def serve_by(self, settings: Settings) -> None:
         """A reload: what it says of the settings is said of these from now on."""

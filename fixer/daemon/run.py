@@ -64,7 +64,6 @@ def run(
     if not host.has_net_admin():
         raise NotPermitted("binding a queue needs root (CAP_NET_ADMIN): run this as root, or with sudo")
     output = opened_log(settings) if not show or settings.log.to != outputs.STDOUT else None
-    matched = switch.rule_packets(host, settings.queue.number)
     opened = opened_flows(settings, host)
     flows = opened.flows if opened else None
     serving = lanes.bind(settings, host, flows)
@@ -74,7 +73,7 @@ def run(
     teller = Teller(lambda: noted(happened(pipelines), standing), output, origin, show)
     finishing = Finishing(settings, host, pipelines, teller.say)
     path = report.path_of(host, settings.queue.number)
-    reporter = Reporter(path, settings, serving, matched, flows, finishing.report, teller.counters)
+    reporter = Reporter(path, settings, serving, flows, finishing.report, teller.counters)
     wire = Wire(watch(pipelines), monitor=settings.monitor)
     samples = Samples(host, settings.queue.number)
     guard = Guard(settings, host, teller.say, keeps=keeps)
@@ -105,6 +104,7 @@ def run(
     try:
         for lane in serving:
             lane.start()
+        reporter.count_from(switch.rule_packets(host, settings.queue.number))
         teller.start()
         teller.say(started(settings, serving))
         beside.begin()

@@ -109,7 +109,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """What it reads as VXLAN."""
     timestamps: TimestampMode = "off"
     rule_packets_at_start: dict[str, int | None] = {}
-    """What our rules had sent to its queues before it bound them, by family."""
+    """What our rules had sent to its queues when it had bound them, by family."""
     asked: Flags
     flags: Flags
     """Which of them the kernel granted."""

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -844,6 +845,31 @@ def test_a_daemon_that_is_started_after_the_rule_counts_from_its_own_start(netns
         netns.send(40)
         found = netns.call(collect, Host(), 7)
         assert (found.rules["ipv4"].packets, found.listeners[0].id_sequence, found.passed_unseen) == (1070, 40, 0)
+
+
+@pytest.mark.root
+def test_what_passes_while_a_daemon_is_started_passed_since_nobody_listened(netns: Namespace) -> None:
+    """And not since its queue was full, however soon before it listens."""
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.is_set():
+            netns.send(20)
+
+    with Service(netns, settings="[queue]\nnumber = 7\n", on=None) as service:
+        netns.call(turn_on, Host(), Selection(queue=7, ports=(4789,)))
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            service.kill()
+            service.start_again()
+            wait_for(lambda: netns.call(report_every, Host()))
+        finally:
+            over.set()
+            sender.join()
+        wait_for(lambda: netns.call(listeners, Host(), [7])[0].waiting == 0)
+        found = netns.call(collect, Host(), 7)
+        assert (found.listeners[0].id_sequence > 100, found.passed_unseen) == (True, 0)
 
 
 @pytest.mark.root

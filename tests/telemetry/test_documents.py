@@ -93,7 +93,7 @@ def daemon() -> Iterator[Saying]:
     lane = SimpleNamespace(number=9, pipeline=node.pipeline, queue=queue)
     lane.queue = SimpleNamespace(flags={"fail_open": True, "gso": True}, counters=queue.counters)
     in_kernel = InKernel(wanted=True, left=dict.fromkeys(OUTCOMES, 0))
-    reporter = Reporter(Path("none"), Settings(), [lane], {}, node.flows, lambda: in_kernel)
+    reporter = Reporter(Path("none"), Settings(), [lane], node.flows, lambda: in_kernel)
     counted = reporter.counters() | {"log": Teller(lambda: (), io.StringIO()).counters()}
     yield state_change("stopped", "stopped", {f"fixer.counters.{name}": value for name, value in counted.items()})
     yield state_change("log-lost", "2 lines", {LOST: 2})
