@@ -18,11 +18,12 @@ from fixer.lab import net
 
 from .cable import OVERLAY, Cable, Traffic, must
 from .ratio import Interval, ratios
-from .receivers import CFLAGS, FIXER_ALL, FIXER_SUSPECTS, HERE, NO_RULE, in_place, listening
+from .receivers import CFLAGS, FIXER_ALL, FIXER_SUSPECTS, HERE, LOOP, NO_RULE, compiled_loop, in_place, listening
 
 PORT = 7007
 PAUSE_US = 1000  # from an answer to the next question
-RECEIVERS = (NO_RULE, FIXER_SUSPECTS, FIXER_ALL)
+RECEIVERS = (NO_RULE, FIXER_SUSPECTS, LOOP, FIXER_ALL)
+MEASURED = (FIXER_SUSPECTS.name, FIXER_ALL.name)  # by MOST_RATIO; the C loop is what NFQUEUE itself costs
 BESIDE = {False: "alone", True: "beside a bulk stream"}
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 MOST_RATIO = 1.5  # of the 99th percentile without a rule, with nothing else under way
@@ -65,7 +66,7 @@ def waited(host: Host, rounds: int, seconds: int, build: Path, scratch: Path, te
         Cable(Traffic(), host) as cable,
         cable.serving(),
         answering(cable, program),
-        listening(cable, RECEIVERS, Path(), scratch) as standing,
+        listening(cable, RECEIVERS, compiled_loop(host, build), scratch) as standing,
     ):
         for busy, beside in BESIDE.items():
             with streaming(cable, busy):

@@ -61,7 +61,7 @@ def sampled(cable: Cable, seconds: int, data: Path) -> dict[str, float]:
     packets = cable.packets() - before
     report = ["perf", "report", "-i", str(data), "--stdio", "--no-children", "-n", "-s", "symbol", "-q"]
     said = must(cable.host.run(report, seconds=None), "perf report").out
-    lines = re.findall(r"^\s*[\d.]+%\s+(\d+)\s+\[.\] (\S.*?)\s*$", said, re.MULTILINE)
+    lines = re.findall(r"^\s*[\d.]+%\s+(\d+)\s+\[.\] (\S+)", said, re.MULTILINE)
     times: dict[str, float] = defaultdict(float)
     for samples, symbol in lines:
         if not IDLE.search(symbol):

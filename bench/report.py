@@ -24,7 +24,7 @@ from .cases import CASES, Case, Runs, judgements
 from .compare import MOST_MIB as COMPARE_MIB
 from .compare import MOST_SECONDS, Compared
 from .datapath import MOST_LOOKUP_NS, Normalising, Pace, Watching
-from .latency import BESIDE, MOST_RATIO, QUANTILES, Latency, quantile
+from .latency import BESIDE, MEASURED, MOST_RATIO, QUANTILES, Latency, quantile
 from .latency import ratio as waits_ratio
 from .memory import FLAT_MIB, MOST_MIB, Memory
 from .ratio import Interval, interval, ratios
@@ -194,7 +194,7 @@ def verdicts(results: Results) -> Iterator[tuple[str, str, str, bool]]:
         what = f"{bound.case}: {bound.receiver.name} to {bound.to.name}, {names[bound.of]}"
         yield what, bound.says, shown(ratio), reached
     if results.latency:
-        for receiver in (each for each in results.latency.alone if each != NO_RULE.name):
+        for receiver in MEASURED:
             waits = waits_ratio(results.latency.alone, receiver, QUANTILES["p99"])
             what = f"alone, 99 of 100 questions: {receiver} to no rule"
             yield what, f"at most {MOST_RATIO:g}", shown(waits), waits.low <= MOST_RATIO
