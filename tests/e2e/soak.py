@@ -1,7 +1,7 @@
 """``make soak``: traffic, and faults that come and go, for an hour or as long as FIXER_SOAK says (seconds); what grows?
 
 One daemon lives through all of it, so only what it survives is among the faults: what ends a process is in `faults`.
-What was sampled is build/soak.json; the picture is docs/img/soak.png.
+What was sampled is build/soak.json; the picture is docs/img/soak.png, of less than an hour build/soak.png.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from support.graph import Panel, draw
 from .guard import BY_VARIANT
 from .scene import Scene, scene
 
-SECONDS = float(os.environ.get("FIXER_SOAK", "3600"))
+HOUR, QUARTER = 3600.0, 900.0
+SECONDS = float(os.environ.get("FIXER_SOAK", HOUR))
 FAULT_SECONDS, SAMPLE_SECONDS = 6.0, 5.0
 ROOT = Path(__file__).parents[2]
 SETTINGS = """
@@ -181,7 +182,7 @@ def test_nothing_grows(tmp_path: Path) -> None:
         assert (here.pid, here.supervisor.restarts) == (pid, [])
     noticed = here.traffic.noticed(began)
     write(samples, done)
-    draw(samples, PANELS, ROOT / "docs" / "img" / "soak.png")
+    draw(samples, PANELS, ROOT / ("docs/img" if SECONDS >= HOUR else "build") / "soak.png")
     print(json.dumps(done, indent=1), samples[-1], sep="\n")
     assert noticed.lost + samples[-1]["failed"] == 0, noticed.failures
     for name, most in GROWS_AT_MOST.items():
@@ -190,8 +191,10 @@ def test_nothing_grows(tmp_path: Path) -> None:
         assert late - early <= most, name
 
 
-GROWS_AT_MOST = {"memory": 1.0, "descriptors": 0, "threads": 0, "rules": 0, "files": 0, "namespaces": 0}
-"""Between the second quarter, when every kind of fault has been, and the last."""
+GROWS_AT_MOST = {"descriptors": 0, "threads": 0, "rules": 0, "files": 0, "namespaces": 0}
+GROWS_AT_MOST |= {"memory": 1.0 if SECONDS >= QUARTER else 3.0}
+"""Between the second quarter, when every kind of fault has been, and the last; the tables' pages take minutes to be
+all touched."""
 
 
 def medians(samples: list[dict[str, float]], name: str) -> tuple[float, float]:
