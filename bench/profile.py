@@ -27,10 +27,14 @@ IDLE = re.compile(r"cpuidle|default_idle|acpi_idle|pv_native_safe_halt|native_sa
 LISTED = 25
 
 
-def profiled(case: Case, names: list[str], seconds: int, rounds: int, host: Host) -> dict[str, dict[str, list[float]]]:
-    """ns a packet of each function, one figure a round: by the receiver's name and the function's."""
+Times = dict[str, float]
+"""ns a packet of each function, by its name."""
+
+
+def profiled(case: Case, names: list[str], seconds: int, rounds: int, host: Host) -> dict[str, list[Times]]:
+    """What each round found, by the receiver's name."""
     chosen = [receiver for receiver in case.receivers if receiver.name in names]
-    found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in names}
+    found: dict[str, list[Times]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         loop = receivers.compiled_loop(host, scratch)
@@ -43,16 +47,12 @@ def profiled(case: Case, names: list[str], seconds: int, rounds: int, host: Host
                 for receiver in chosen:
                     print(f"{receiver.name}, round {number + 1} of {rounds}", file=sys.stderr)
                     with turn(cable, receiver, here.get(receiver.name), scratch):
-                        times = sampled(cable, seconds, scratch / "perf.data")
-                    for symbol, nanoseconds in times.items():
-                        found[receiver.name][symbol] += [0.0] * (number - len(found[receiver.name][symbol])) + [
-                            nanoseconds
-                        ]
+                        found[receiver.name].append(sampled(cable, seconds, scratch / "perf.data"))
     return found
 
 
-def sampled(cable: Cable, seconds: int, data: Path) -> dict[str, float]:
-    """One stream: ns a packet of each function that is not the idle loop's."""
+def sampled(cable: Cable, seconds: int, data: Path) -> Times:
+    """One stream."""
     record = ["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", str(SAMPLES_A_SECOND), "-o", str(data), "--"]
     before = cable.packets()
     process = cable.left.start(*record, "sleep", str(seconds))
@@ -60,13 +60,22 @@ def sampled(cable: Cable, seconds: int, data: Path) -> dict[str, float]:
     process.wait()
     packets = cable.packets() - before
     report = ["perf", "report", "-i", str(data), "--stdio", "--no-children", "-n", "-s", "symbol", "-q"]
-    said = must(cable.host.run(report, seconds=None), "perf report").out
-    lines = re.findall(r"^\s*[\d.]+%\s+(\d+)\s+\[.\] (\S+)", said, re.MULTILINE)
-    times: dict[str, float] = defaultdict(float)
-    for samples, symbol in lines:
+    return times(must(cable.host.run(report, seconds=None), "perf report").out, packets)
+
+
+def times(report: str, packets: int) -> Times:
+    """What perf's report of samples by symbol says, without the idle loop. The columns behind a symbol vary."""
+    found: Times = defaultdict(float)
+    for samples, symbol in re.findall(r"^\s*[\d.]+%\s+(\d+)\s+\[.\] (\S+)", report, re.MULTILINE):
         if not IDLE.search(symbol):
-            times[symbol] += int(samples) / SAMPLES_A_SECOND / packets * 1e9
-    return times
+            found[symbol] += int(samples) / SAMPLES_A_SECOND / packets * 1e9
+    return found
+
+
+def medians(rounds: list[Times]) -> Times:
+    """Of each function that was seen in any of them; where it was not, it took no time."""
+    seen = {symbol for each in rounds for symbol in each}
+    return {symbol: statistics.median(each.get(symbol, 0.0) for each in rounds) for symbol in seen}
 
 
 def main() -> int:
@@ -85,15 +94,9 @@ def main() -> int:
     if os.geteuid() != 0 or host.which("perf") is None:
         raise ProgramMissing("profiling needs root and perf: apt install linux-perf")
     found = profiled(case, asked.names, asked.seconds, asked.rounds, host)
-    one, other = (
-        {
-            symbol: statistics.median([*times, *[0.0] * (asked.rounds - len(times))])
-            for symbol, times in found[name].items()
-        }
-        for name in asked.names
-    )
+    one, other = (medians(found[name]) for name in asked.names)
     more = {symbol: one.get(symbol, 0.0) - other.get(symbol, 0.0) for symbol in {*one, *other}}
-    totals = (f"{name} {sum(times.values()):.0f}" for name, times in zip(asked.names, (one, other), strict=True))
+    totals = (f"{name} {sum(each.values()):.0f}" for name, each in zip(asked.names, (one, other), strict=True))
     print(f"ns a packet, the whole machine but idle: {', '.join(totals)}")
     for symbol in sorted(more, key=lambda symbol: -abs(more[symbol]))[:LISTED]:
         print(f"{more[symbol]:+7.0f}  {one.get(symbol, 0.0):6.0f} {other.get(symbol, 0.0):6.0f}  {symbol}")

@@ -28,7 +28,7 @@ from fixer.state import flowfile
 
 sys.path.append(str(Path(__file__).parents[1]))  # behind everything else: fixer stays the one that is installed
 
-from bench import cases, datapath, packets, ratio, receivers, report, scan
+from bench import cases, datapath, packets, profile, ratio, receivers, report, scan
 from bench.cable import OVERLAY, PORT, Cable, Run, Traffic
 from bench.compare import Compared
 from bench.datapath import Normalising, Pace, Watching
@@ -359,3 +359,20 @@ def test_a_sender_whose_clock_was_put_ahead_is_translated_and_others_are_not(
         with pytest.raises(SystemRefused, match="in vain for 98% of"):
             receivers.must_have_translated(cable, others, [sent])
     assert cable.right.call(flowfile.paths, cable.host) == []
+
+
+PROFILED = """
+    60.00%          4000  [k] pv_native_safe_halt                     -      -
+    30.00%           400  [k] csum_partial                            -      -
+     6.00%            40  [k] csum_partial
+     3.00%            20  [.] _copy_to_iter    -      -
+"""
+
+
+def test_a_profile_is_time_a_packet_whatever_stands_behind_a_name_and_without_idleness() -> None:
+    """440 samples of 4,000 a second are 110 ms, which 1,000,000 packets share."""
+    assert profile.times(PROFILED, 1_000_000) == pytest.approx({"csum_partial": 110.0, "_copy_to_iter": 5.0})
+
+
+def test_of_a_function_that_a_round_has_not_seen_it_took_no_time() -> None:
+    assert profile.medians([{"a": 3.0}, {"a": 5.0, "b": 2.0}, {"a": 4.0}]) == {"a": 4.0, "b": 0.0}

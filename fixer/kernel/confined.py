@@ -84,7 +84,7 @@ def _keep_net_admin() -> None:
     try:
         _syscall(_CAPSET[_machine()], ctypes.create_string_buffer(header, len(header)), sets)
     except OSError:
-        # The unit's filter refuses the call, and has no other one to give up.
+        # The unit's filter refuses the call, and its daemon has nothing else to give up.
         _syscall(_CAPGET[_machine()], ctypes.create_string_buffer(header, len(header)), sets)
         effective, permitted, _, *higher = struct.unpack("=6I", sets)
         if (effective | permitted) & ~keep or any(higher[:2]):
